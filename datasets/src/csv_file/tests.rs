@@ -1,0 +1,124 @@
+use std::fs;
+
+use arrow::array::{Array, AsArray};
+use arrow::datatypes::{DataType, Date32Type, Float64Type, Int64Type};
+
+use super::*;
+use crate::open;
+
+fn table(content: impl AsRef<[u8]>) -> Result<RecordBatch, DatasetError> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("t.csv");
+    fs::write(&path, content).unwrap();
+    read_csv(&path)
+}
+
+#[test]
+fn types_and_nulls() {
+    let batch = table(
+        "\u{feff}i,f,b,d,s,,none,id\r\n1,0.5,TRUE,2024-02-29,\"a,\nb\",x,,99999999999999999999\r\n\
+         -2, 3 ,false,1970-01-01,,y,,1\r\n,,,,z,,,\r\n",
+    )
+    .unwrap();
+    let schema = batch.schema();
+    let types: Vec<(&str, &DataType)> = schema.fields().iter().map(|f| (f.name().as_str(), f.data_type())).collect();
+    assert_eq!(
+        types,
+        [
+            ("i", &DataType::Int64),
+            ("f", &DataType::Float64),
+            ("b", &DataType::Boolean),
+            ("d", &DataType::Date32),
+            ("s", &DataType::Utf8),
+            ("column_6", &DataType::Utf8),
+            ("none", &DataType::Utf8),
+            ("id", &DataType::Utf8),
+        ]
+    );
+    assert_eq!(batch.column(0).as_primitive::<Int64Type>().iter().collect::<Vec<_>>(), [Some(1), Some(-2), None]);
+    assert_eq!(batch.column(1).as_primitive::<Float64Type>().iter().collect::<Vec<_>>(), [Some(0.5), Some(3.0), None]);
+    assert_eq!(batch.column(3).as_primitive::<Date32Type>().iter().collect::<Vec<_>>(), [Some(19_782), Some(0), None]);
+    assert_eq!(batch.column(4).as_string::<i32>().iter().collect::<Vec<_>>(), [Some("a,\nb"), None, Some("z")]);
+    assert_eq!(batch.column(6).null_count(), 3);
+}
+
+#[test]
+fn dates() {
+    for (text, days) in [
+        ("1970-01-01", Some(0)),
+        ("1969-12-31", Some(-1)),
+        ("2000-03-01", Some(11_017)),
+        ("0000-01-01", Some(-719_528)),
+        ("9999-12-31", Some(2_932_896)),
+        ("2023-02-29", None),
+        ("1900-02-29", None),
+        ("2000-02-29", Some(11_016)),
+        ("2024-13-01", None),
+        ("2024-04-31", None),
+        ("2024-1-01", None),
+        ("2024/01/01", None),
+        ("+024-01-01", None),
+    ] {
+        assert_eq!(parse_date(text), days, "{text}");
+    }
+}
+
+#[test]
+fn bad_rows_name_line_and_column() {
+    for (content, part) in [
+        (&b"a,b,c\n1,2,3\n\n4,5\n"[..], "t.csv: line 4, column c: the line has 2 fields, the header 3"),
+        (b"a,b\n\"x\ny\",1\n1,2,3\n", "line 4, column 3: the line has 3 fields, the header 2"),
+        (b"a,b\r\n1,2\r\n\r\n1\r\n", "line 4, column b: the line has 1 fields, the header 2"),
+        (b"\na,b\n1,2,3", "line 3, column 3: the line has 3 fields"),
+        (b"a,b\n1,2\n1,\xff\n", "line 3, column b: the text is not UTF-8"),
+        (b"a,\xff\n1,2\n", "line 1, column 2: the name is not UTF-8"),
+        (b"", "it is empty"),
+        (b"\n\n", "it is empty"),
+    ] {
+        let error = table(content).unwrap_err().to_string();
+        assert!(error.contains(part), "{error}");
+    }
+    assert_eq!(table("a,b\n").unwrap().num_rows(), 0);
+}
+
+#[test]
+fn numeric_view_and_labels() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("t.csv");
+    fs::write(&path, "x,kind,y,ok\n1,b,0.5,true\n2,a,,false\n3,b,1.5,true\n").unwrap();
+    let load = |label: &str| open(&format!("csv:{}?label={label}", path.display()).parse().unwrap());
+    let kind = load("kind").unwrap();
+    assert_eq!(
+        (kind.labels(), kind.class_names()),
+        (Some(&[1, 0, 1][..]), Some(&["a".to_owned(), "b".to_owned()][..]))
+    );
+    assert_eq!((kind.row_shape(), kind.feature_names()), (&[2][..], Some(&["x".to_owned(), "y".to_owned()][..])));
+    let mut out = Vec::new();
+    kind.read_rows(&[2, 1], &mut out).unwrap();
+    assert_eq!(out[..3], [3.0, 1.5, 2.0]);
+    assert!(out[3].is_nan());
+    assert_eq!(kind.table().unwrap().num_columns(), 4);
+
+    assert_eq!((load("x").unwrap().labels(), load("x").unwrap().row_shape()), (Some(&[1, 2, 3][..]), &[1][..]));
+    assert_eq!(load("ok").unwrap().class_names().unwrap(), ["false", "true"]);
+    assert!(load("y").err().unwrap().to_string().contains("label of row 1 is missing"));
+    fs::write(&path, "y\n1\n-1.5\n").unwrap();
+    assert!(load("y").err().unwrap().to_string().contains("label of row 1 is -1.5"));
+    fs::write(&path, "y,y\n1,2\n").unwrap();
+    assert!(load("y").err().unwrap().to_string().contains("two columns called 'y'"));
+}
+
+#[test]
+fn real_tables() {
+    let dir = Path::new("../../shared/data");
+    if !dir.exists() {
+        eprintln!("skipped: {} is not there", dir.display());
+        return;
+    }
+    let housing = read_csv(dir.join("housing.csv")).unwrap();
+    assert_eq!((housing.num_rows(), housing.num_columns()), (20_640, 10));
+    assert_eq!(housing.column_by_name("total_bedrooms").unwrap().null_count(), 207);
+    assert_eq!(housing.schema(), crate::housing_batch(1, 0..5).unwrap().schema());
+    let hr = read_csv(dir.join("hr-attrition.csv")).unwrap();
+    assert_eq!((hr.num_rows(), hr.num_columns(), hr.schema().field(0).name().as_str()), (1_470, 35, "Age"));
+}

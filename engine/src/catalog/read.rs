@@ -1,0 +1,499 @@
+//! What the MetadataDB answers.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use mistique_quantize::{Code, Params, UnitError};
+use rusqlite::{OptionalExtension, Row, params};
+
+use super::Catalog;
+use crate::chunk::ChunkHash;
+use crate::error::{CatalogContext, EngineError, Result, nearest};
+use crate::key::{IntermediateKey, ModelKey};
+use crate::model::{
+    Content, DatasetSpec, Fingerprint, IntermediateRecord, ModelKind, ModelRecord, ModelSpec, TableContent,
+    TensorContent, TensorLayout, UnitAxis, schema_from_bytes,
+};
+use crate::partition::ChunkPlace;
+use crate::rows::RowSet;
+
+/// A RowBlock.
+#[derive(Debug, Clone)]
+pub struct Block {
+    /// Its number inside the intermediate.
+    pub block_no: i64,
+    /// Row_ids in stored order.
+    pub rows: Arc<RowSet>,
+    /// One chunk a group.
+    pub chunks: Vec<i64>,
+}
+
+/// A stored chunk.
+#[derive(Debug, Clone, Copy)]
+pub struct ChunkRow {
+    /// Number in the catalogue.
+    pub id: i64,
+    /// Content hash.
+    pub hash: ChunkHash,
+    /// Where it lies.
+    pub place: ChunkPlace,
+}
+
+/// What the reduction of an intermediate cost.
+#[derive(Debug, Clone)]
+pub struct ErrorRecord {
+    /// One a unit.
+    pub units: Vec<UnitError>,
+    /// Rows on which it was measured.
+    pub measured_rows: u64,
+    /// Values that the scheme could not hold and that were clamped.
+    pub clamped: u64,
+}
+
+/// A stored operator.
+#[derive(Debug, Clone)]
+pub struct OperatorRecord {
+    /// Hash of its content.
+    pub hash: Fingerprint,
+    /// Length of its file.
+    pub len_bytes: u64,
+    /// Format of its bytes.
+    pub kind: String,
+}
+
+/// A measured cost: running mean and variance (Welford).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CostRecord {
+    /// Measurements.
+    pub n: u64,
+    /// Their mean.
+    pub mean: f64,
+    /// Their variance.
+    pub variance: f64,
+    /// Seconds since 1970 of the last one.
+    pub updated: i64,
+}
+
+fn bad(table: &str, what: &str) -> EngineError {
+    EngineError::corrupt("catalog.db", 0, format!("{table}: {what}"))
+}
+
+fn blob<const N: usize>(bytes: Vec<u8>, table: &str) -> Result<[u8; N]> {
+    bytes.try_into().map_err(|_| bad(table, "a hash of another length"))
+}
+
+fn shape(text: &str, table: &str) -> Result<Vec<usize>> {
+    serde_json::from_str(text).map_err(|_| bad(table, "a shape that is none"))
+}
+
+const MODEL: &str =
+    "SELECT m.id, m.project, m.name, m.version, m.kind, m.description, m.weights, m.complete, m.created,
+    d.name, d.source, d.fingerprint, d.n_rows, d.row_shape FROM models m LEFT JOIN datasets d ON d.id = m.dataset_id";
+
+struct RawModel {
+    id: i64,
+    key: ModelKey,
+    kind: String,
+    description: String,
+    weights: Option<Vec<u8>>,
+    complete: bool,
+    created: i64,
+    dataset: Option<(String, String, Vec<u8>, u64, String)>,
+}
+
+impl RawModel {
+    fn of(r: &Row<'_>) -> rusqlite::Result<Self> {
+        let dataset: Option<String> = r.get(9)?;
+        Ok(Self {
+            id: r.get(0)?,
+            key: ModelKey { project: r.get(1)?, model: r.get(2)?, version: r.get(3)? },
+            kind: r.get(4)?,
+            description: r.get(5)?,
+            weights: r.get(6)?,
+            complete: r.get(7)?,
+            created: r.get(8)?,
+            dataset: match dataset {
+                None => None,
+                Some(name) => Some((name, r.get(10)?, r.get(11)?, r.get(12)?, r.get(13)?)),
+            },
+        })
+    }
+
+    fn record(self) -> Result<ModelRecord> {
+        let dataset = match self.dataset {
+            None => None,
+            Some((name, source, fingerprint, n_rows, row_shape)) => Some(DatasetSpec {
+                name,
+                source,
+                fingerprint: blob(fingerprint, "datasets")?,
+                n_rows,
+                row_shape: shape(&row_shape, "datasets")?,
+            }),
+        };
+        let spec = ModelSpec {
+            key: self.key,
+            kind: ModelKind::from_name(&self.kind)
+                .ok_or_else(|| bad("models", "a kind that this build does not know"))?,
+            description: self.description,
+            weights: self.weights.map(|w| blob(w, "models")).transpose()?,
+            dataset,
+        };
+        Ok(ModelRecord { id: self.id, spec, complete: self.complete, created: self.created })
+    }
+}
+
+const INTERMEDIATE: &str = "SELECT i.id, i.model_id, m.project, m.name, m.version, i.name, i.position, i.kind, i.shape,
+    i.dtype, i.unit_axis, i.scheme, i.params, i.block_rows, i.group_units, i.page_rows, i.schema, i.n_rows, i.max_span,
+    i.n_query FROM intermediates i JOIN models m ON m.id = i.model_id";
+
+struct RawIntermediate {
+    record: (i64, i64, IntermediateKey, i64, u64, u64, u64),
+    kind: String,
+    tensor: Option<(String, u8, i64, String, Option<Vec<u8>>, usize)>,
+    block_rows: usize,
+    page_rows: usize,
+    schema: Option<Vec<u8>>,
+}
+
+impl RawIntermediate {
+    fn of(r: &Row<'_>) -> rusqlite::Result<Self> {
+        let model = ModelKey { project: r.get(2)?, model: r.get(3)?, version: r.get(4)? };
+        let key = model.intermediate(r.get::<_, String>(5)?);
+        let shape: Option<String> = r.get(8)?;
+        Ok(Self {
+            record: (r.get(0)?, r.get(1)?, key, r.get(6)?, r.get(17)?, r.get(18)?, r.get(19)?),
+            kind: r.get(7)?,
+            tensor: match shape {
+                None => None,
+                Some(s) => Some((s, r.get(9)?, r.get(10)?, r.get(11)?, r.get(12)?, r.get(14)?)),
+            },
+            block_rows: r.get(13)?,
+            page_rows: r.get(15)?,
+            schema: r.get(16)?,
+        })
+    }
+
+    fn record(self) -> Result<IntermediateRecord> {
+        const T: &str = "intermediates";
+        let (id, model_id, key, position, n_rows, max_span, n_query) = self.record;
+        let content = match (self.kind.as_str(), self.tensor, self.schema) {
+            ("tensor", Some((row_shape, dtype, axis, scheme, params, group_units)), _) => {
+                let shape = shape(&row_shape, T)?;
+                let quantize = |source| EngineError::Quantize { key: key.to_string(), source };
+                let scheme: mistique_quantize::Scheme = scheme.parse().map_err(quantize)?;
+                let dtype = Code::from_id(dtype).map_err(quantize)?;
+                let params = params.map_or(Ok(Params::none()), |p| Params::from_bytes(&p)).map_err(quantize)?;
+                let unit_axis = if axis == 0 { UnitAxis::First } else { UnitAxis::Last };
+                let (block_rows, page_rows) = (self.block_rows, self.page_rows);
+                // The stored division counts, not today's constants.
+                let code = stored_code(&scheme, dtype);
+                let layout = TensorLayout {
+                    group_units: group_units.max(1),
+                    block_rows: block_rows.max(1),
+                    page_rows: page_rows.max(1),
+                    ..TensorLayout::new(&shape, unit_axis, &scheme, code)
+                };
+                Content::Tensor(TensorContent { shape, dtype, unit_axis, scheme, params, layout })
+            }
+            ("table", _, Some(schema)) => {
+                Content::Table(TableContent { schema: schema_from_bytes(&schema)?, block_rows: self.block_rows.max(1) })
+            }
+            _ => return Err(bad(T, "a kind that this build does not know")),
+        };
+        Ok(IntermediateRecord { id, model_id, key, position, content: Arc::new(content), n_rows, max_span, n_query })
+    }
+}
+
+/// Type of the codes that `scheme` makes of values of type `dtype`.
+pub(crate) fn stored_code(scheme: &mistique_quantize::Scheme, dtype: Code) -> Code {
+    if scheme.is_lossless_for(dtype) && dtype.is_float() { dtype } else { scheme.code() }
+}
+
+impl Catalog {
+    /// All models, oldest first.
+    ///
+    /// Errors: `Catalog`, `Corrupt`.
+    pub fn models(&self) -> Result<Vec<ModelRecord>> {
+        const DOING: &str = "list the models";
+        let mut statement = self.conn.prepare_cached(&format!("{MODEL} ORDER BY m.id")).doing(DOING)?;
+        let rows = statement.query_map([], RawModel::of).doing(DOING)?;
+        rows.map(|r| r.doing(DOING)?.record()).collect()
+    }
+
+    /// The model of exactly that key.
+    ///
+    /// Errors: `Catalog`, `Corrupt`.
+    pub fn model_exact(&self, key: &ModelKey) -> Result<Option<ModelRecord>> {
+        const DOING: &str = "find a model";
+        let sql = format!("{MODEL} WHERE m.project = ?1 AND m.name = ?2 AND m.version = ?3");
+        let mut statement = self.conn.prepare_cached(&sql).doing(DOING)?;
+        let raw =
+            statement.query_row(params![key.project, key.model, key.version], RawModel::of).optional().doing(DOING)?;
+        raw.map(RawModel::record).transpose()
+    }
+
+    /// The model of a key; one without a version means the unversioned model, else the one logged last.
+    ///
+    /// Errors: `NotFound` with the nearest names, `Catalog`, `Corrupt`.
+    pub fn model(&self, key: &ModelKey) -> Result<ModelRecord> {
+        if let Some(found) = self.model_exact(key)? {
+            return Ok(found);
+        }
+        let all = self.models()?;
+        let same = |m: &&ModelRecord| m.spec.key.project == key.project && m.spec.key.model == key.model;
+        if key.version.is_empty() {
+            if let Some(last) = all.iter().filter(same).max_by_key(|m| m.id) {
+                return Ok(last.clone());
+            }
+        }
+        let names: Vec<String> = all.iter().map(|m| m.spec.key.to_string()).collect();
+        let nearest = nearest(&key.to_string(), names.iter().map(String::as_str), 3);
+        Err(EngineError::NotFound { what: "model", name: key.to_string(), nearest })
+    }
+
+    /// The model of a number.
+    ///
+    /// Errors: `NotFound`, `Catalog`, `Corrupt`.
+    pub fn model_by_id(&self, id: i64) -> Result<ModelRecord> {
+        const DOING: &str = "find a model";
+        let mut statement = self.conn.prepare_cached(&format!("{MODEL} WHERE m.id = ?1")).doing(DOING)?;
+        let raw = statement.query_row([id], RawModel::of).optional().doing(DOING)?;
+        raw.ok_or_else(|| EngineError::NotFound { what: "model", name: id.to_string(), nearest: vec![] })?.record()
+    }
+
+    /// Intermediates of a model, from the input on; of all models for `None`.
+    ///
+    /// Errors: `Catalog`, `Corrupt`.
+    pub fn intermediates(&self, model_id: Option<i64>) -> Result<Vec<IntermediateRecord>> {
+        const DOING: &str = "list the intermediates";
+        let filter = if model_id.is_some() { "i.model_id = ?1" } else { "?1 IS NULL" };
+        let sql = format!("{INTERMEDIATE} WHERE {filter} ORDER BY i.model_id, i.position, i.id");
+        let mut statement = self.conn.prepare_cached(&sql).doing(DOING)?;
+        let rows = statement.query_map([model_id], RawIntermediate::of).doing(DOING)?;
+        rows.map(|r| r.doing(DOING)?.record()).collect()
+    }
+
+    /// The intermediate of a key; a model without a version is found as in [`Catalog::model`].
+    ///
+    /// Errors: `NotFound` with the nearest names, `Catalog`, `Corrupt`.
+    pub fn intermediate(&self, key: &IntermediateKey) -> Result<IntermediateRecord> {
+        if let Some(found) = self.intermediate_exact(key)? {
+            return Ok(found);
+        }
+        let model = self.model(&key.model)?;
+        let resolved = model.spec.key.intermediate(key.intermediate.clone());
+        if let Some(found) = self.intermediate_exact(&resolved)? {
+            return Ok(found);
+        }
+        let names: Vec<String> =
+            self.intermediates(Some(model.id))?.iter().map(|i| i.key.intermediate.clone()).collect();
+        let nearest = nearest(&key.intermediate, names.iter().map(String::as_str), 3);
+        Err(EngineError::NotFound { what: "intermediate", name: key.to_string(), nearest })
+    }
+
+    fn intermediate_exact(&self, key: &IntermediateKey) -> Result<Option<IntermediateRecord>> {
+        const DOING: &str = "find an intermediate";
+        let sql = format!("{INTERMEDIATE} WHERE m.project = ?1 AND m.name = ?2 AND m.version = ?3 AND i.name = ?4");
+        let mut statement = self.conn.prepare_cached(&sql).doing(DOING)?;
+        let ModelKey { project, model, version } = &key.model;
+        let found = statement
+            .query_row(params![project, model, version, key.intermediate], RawIntermediate::of)
+            .optional()
+            .doing(DOING)?;
+        found.map(RawIntermediate::record).transpose()
+    }
+
+    /// RowBlocks of an intermediate that can hold rows of `min_row..=max_row`, by smallest row_id.
+    ///
+    /// Errors: `Catalog`, `Corrupt`.
+    pub fn blocks(&self, intermediate: &IntermediateRecord, min_row: u64, max_row: u64) -> Result<Vec<Block>> {
+        const DOING: &str = "find RowBlocks";
+        let mut statement = self
+            .conn
+            .prepare_cached(
+                "SELECT b.block_no, s.rows, b.chunks FROM row_blocks b JOIN row_sets s ON s.id = b.row_set_id
+                 WHERE b.intermediate_id = ?1 AND b.min_row BETWEEN ?2 AND ?3 AND b.max_row >= ?4
+                 ORDER BY b.min_row, b.block_no",
+            )
+            .doing(DOING)?;
+        let from = min_row.saturating_sub(intermediate.max_span);
+        let clip = |row: u64| i64::try_from(row).unwrap_or(i64::MAX);
+        let rows = statement
+            .query_map(params![intermediate.id, clip(from), clip(max_row), clip(min_row)], |r| {
+                Ok((r.get::<_, i64>(0)?, r.get::<_, Vec<u8>>(1)?, r.get::<_, Vec<u8>>(2)?))
+            })
+            .doing(DOING)?;
+        let block = |(block_no, rows, chunks): (i64, Vec<u8>, Vec<u8>)| {
+            let rows = RowSet::from_bytes(&rows).ok_or_else(|| bad("row_sets", "rows that are none"))?;
+            Ok(Block { block_no, rows: Arc::new(rows), chunks: ids_from_bytes(&chunks) })
+        };
+        rows.map(|r| block(r.doing(DOING)?)).collect()
+    }
+
+    /// Where a chunk lies.
+    ///
+    /// Errors: `Corrupt` when there is none of that number; `Catalog`.
+    pub fn chunk_place(&self, id: i64) -> Result<ChunkPlace> {
+        const DOING: &str = "find a chunk";
+        let mut statement = self
+            .conn
+            .prepare_cached("SELECT partition_id, offset, len_bytes FROM chunks WHERE id = ?1")
+            .doing(DOING)?;
+        let place = |r: &Row<'_>| Ok(ChunkPlace { partition: r.get(0)?, offset: r.get(1)?, len: r.get(2)? });
+        let found = statement.query_row([id], place).optional().doing(DOING)?;
+        found.ok_or_else(|| bad("chunks", &format!("no chunk {id}")))
+    }
+
+    /// The chunk of that content.
+    ///
+    /// Errors: `Catalog`.
+    pub fn chunk_by_hash(&self, hash: &ChunkHash) -> Result<Option<(i64, u64)>> {
+        const DOING: &str = "look a chunk up by its hash";
+        let mut statement =
+            self.conn.prepare_cached("SELECT id, len_bytes FROM chunks WHERE hash = ?1").doing(DOING)?;
+        statement.query_row([&hash[..]], |r| Ok((r.get(0)?, r.get(1)?))).optional().doing(DOING)
+    }
+
+    /// All chunks, by place.
+    ///
+    /// Errors: `Catalog`, `Corrupt`.
+    pub fn chunks(&self) -> Result<Vec<ChunkRow>> {
+        const DOING: &str = "list the chunks";
+        let sql = "SELECT id, hash, partition_id, offset, len_bytes FROM chunks ORDER BY partition_id, offset";
+        let mut statement = self.conn.prepare(sql).doing(DOING)?;
+        let rows = statement
+            .query_map([], |r| {
+                let place = ChunkPlace { partition: r.get(2)?, offset: r.get(3)?, len: r.get(4)? };
+                Ok((r.get::<_, i64>(0)?, r.get::<_, Vec<u8>>(1)?, place))
+            })
+            .doing(DOING)?;
+        rows.map(|r| {
+            let (id, hash, place) = r.doing(DOING)?;
+            Ok(ChunkRow { id, hash: blob(hash, "chunks")?, place })
+        })
+        .collect()
+    }
+
+    /// How often each intermediate refers to each chunk: `(intermediate, chunk) → references`.
+    ///
+    /// Errors: `Catalog`.
+    pub fn chunk_references(&self) -> Result<BTreeMap<(i64, i64), u64>> {
+        const DOING: &str = "count references to chunks";
+        let mut statement = self.conn.prepare("SELECT intermediate_id, chunks FROM row_blocks").doing(DOING)?;
+        let mut references = BTreeMap::new();
+        let rows = statement.query_map([], |r| Ok((r.get::<_, i64>(0)?, r.get::<_, Vec<u8>>(1)?))).doing(DOING)?;
+        for row in rows {
+            let (intermediate, chunks) = row.doing(DOING)?;
+            for chunk in ids_from_bytes(&chunks) {
+                *references.entry((intermediate, chunk)).or_default() += 1;
+            }
+        }
+        Ok(references)
+    }
+
+    /// Length of a partition's file.
+    ///
+    /// Errors: `Corrupt` when there is none of that number; `Catalog`.
+    pub fn partition_len(&self, id: u64) -> Result<u64> {
+        const DOING: &str = "find a partition";
+        let mut statement = self.conn.prepare_cached("SELECT len_bytes FROM partitions WHERE id = ?1").doing(DOING)?;
+        let found = statement.query_row([id], |r| r.get(0)).optional().doing(DOING)?;
+        found.ok_or_else(|| bad("partitions", &format!("no partition {id}")))
+    }
+
+    /// All partitions: number and length.
+    ///
+    /// Errors: `Catalog`.
+    pub fn partitions(&self) -> Result<Vec<(u64, u64)>> {
+        const DOING: &str = "list the partitions";
+        let mut statement = self.conn.prepare("SELECT id, len_bytes FROM partitions ORDER BY id").doing(DOING)?;
+        let rows = statement.query_map([], |r| Ok((r.get(0)?, r.get(1)?))).doing(DOING)?;
+        rows.map(|r| r.doing(DOING)).collect()
+    }
+
+    /// What the reduction of an intermediate cost; `None` when nothing was measured (tables).
+    ///
+    /// Errors: `Catalog`, `Corrupt`.
+    pub fn errors(&self, intermediate_id: i64) -> Result<Option<ErrorRecord>> {
+        const DOING: &str = "read reduction errors";
+        let mut statement = self
+            .conn
+            .prepare_cached("SELECT errors, measured_rows, clamped FROM intermediates WHERE id = ?1")
+            .doing(DOING)?;
+        let row: Option<(Option<Vec<u8>>, u64, u64)> = statement
+            .query_row([intermediate_id], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))
+            .optional()
+            .doing(DOING)?;
+        let Some((Some(bytes), measured_rows, clamped)) = row else { return Ok(None) };
+        let units: Option<Vec<UnitError>> =
+            bytes.chunks(UnitError::LEN_BYTES).map(|b| UnitError::from_bytes(b).ok()).collect();
+        let units = units.ok_or_else(|| bad("intermediates", "errors that are none"))?;
+        Ok(Some(ErrorRecord { units, measured_rows, clamped }))
+    }
+
+    /// The operator of a hash.
+    ///
+    /// Errors: `Catalog`.
+    pub fn operator(&self, hash: &Fingerprint) -> Result<Option<OperatorRecord>> {
+        Ok(self.operators()?.into_iter().find(|o| o.hash == *hash))
+    }
+
+    /// All operators.
+    ///
+    /// Errors: `Catalog`, `Corrupt`.
+    pub fn operators(&self) -> Result<Vec<OperatorRecord>> {
+        const DOING: &str = "list the operators";
+        let mut statement = self.conn.prepare_cached("SELECT hash, len_bytes, kind FROM operators").doing(DOING)?;
+        let rows = statement.query_map([], |r| Ok((r.get::<_, Vec<u8>>(0)?, r.get(1)?, r.get(2)?))).doing(DOING)?;
+        rows.map(|r| {
+            let (hash, len_bytes, kind) = r.doing(DOING)?;
+            Ok(OperatorRecord { hash: blob(hash, "operators")?, len_bytes, kind })
+        })
+        .collect()
+    }
+
+    /// The dataset of a name.
+    ///
+    /// Errors: `Catalog`, `Corrupt`.
+    pub fn dataset(&self, name: &str) -> Result<Option<(i64, DatasetSpec)>> {
+        const DOING: &str = "find a dataset";
+        let mut statement = self
+            .conn
+            .prepare_cached("SELECT id, name, source, fingerprint, n_rows, row_shape FROM datasets WHERE name = ?1")
+            .doing(DOING)?;
+        let found = statement
+            .query_row([name], |r| {
+                Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get::<_, Vec<u8>>(3)?, r.get(4)?, r.get::<_, String>(5)?))
+            })
+            .optional()
+            .doing(DOING)?;
+        let Some((id, name, source, fingerprint, n_rows, row_shape)) = found else { return Ok(None) };
+        let (fingerprint, row_shape) = (blob(fingerprint, "datasets")?, shape(&row_shape, "datasets")?);
+        Ok(Some((id, DatasetSpec { name, source, fingerprint, n_rows, row_shape })))
+    }
+
+    /// A measured cost of this machine.
+    ///
+    /// Errors: `Catalog`.
+    pub fn cost(&self, machine: &str, what: &str, subject: &str) -> Result<Option<CostRecord>> {
+        const DOING: &str = "read a measured cost";
+        let mut statement = self
+            .conn
+            .prepare_cached("SELECT n, mean, m2, updated FROM costs WHERE machine = ?1 AND what = ?2 AND subject = ?3")
+            .doing(DOING)?;
+        let cost = |r: &Row<'_>| {
+            let (n, m2): (u64, f64) = (r.get(0)?, r.get(2)?);
+            Ok(CostRecord { n, mean: r.get(1)?, variance: m2 / (n.max(2) - 1) as f64, updated: r.get(3)? })
+        };
+        statement.query_row(params![machine, what, subject], cost).optional().doing(DOING)
+    }
+}
+
+/// Chunk numbers as stored in a RowBlock.
+pub(crate) fn ids_to_bytes(ids: &[i64]) -> Vec<u8> {
+    ids.iter().flat_map(|id| id.to_le_bytes()).collect()
+}
+
+fn ids_from_bytes(bytes: &[u8]) -> Vec<i64> {
+    bytes.chunks_exact(8).filter_map(|b| b.try_into().ok()).map(i64::from_le_bytes).collect()
+}

@@ -1,0 +1,323 @@
+//! One commit: everything that a log adds, in one transaction.
+
+use mistique_quantize::{Params, UnitError};
+use rusqlite::{Transaction, params};
+
+use super::read::ids_to_bytes;
+use super::{Catalog, now};
+use crate::chunk::ChunkHash;
+use crate::error::{CatalogContext, Result};
+use crate::model::{Content, ModelSpec, UnitAxis, fingerprint, schema_to_bytes};
+use crate::partition::{ChunkPlace, FinishedPartition};
+use crate::rows::RowSet;
+use crate::storage::Storage;
+
+/// A model to add.
+#[derive(Debug, Clone)]
+pub struct NewModel {
+    /// Its number.
+    pub id: i64,
+    /// Its content.
+    pub spec: ModelSpec,
+}
+
+/// An intermediate to add.
+#[derive(Debug, Clone)]
+pub struct NewIntermediate {
+    /// Its number.
+    pub id: i64,
+    /// Number of its model.
+    pub model_id: i64,
+    /// Name.
+    pub name: String,
+    /// Place among its siblings.
+    pub position: i64,
+    /// Columns.
+    pub content: Content,
+}
+
+/// A RowBlock to add.
+#[derive(Debug, Clone)]
+pub struct NewBlock {
+    /// Number of its intermediate.
+    pub intermediate_id: i64,
+    /// Row_ids in stored order; not empty.
+    pub rows: RowSet,
+    /// Chunk of each group.
+    pub chunks: Vec<i64>,
+}
+
+/// What a log did to an intermediate since the last commit.
+#[derive(Debug, Clone, Default)]
+pub struct IntermediateProgress {
+    /// Number of the intermediate.
+    pub id: i64,
+    /// Reduction errors since the log began or went on, one a unit; they replace what this log wrote before.
+    pub errors: Option<Vec<UnitError>>,
+    /// Rows on which they were measured.
+    pub measured_rows: u64,
+    /// Values clamped, in all.
+    pub clamped: u64,
+    /// Parameters, when they were fitted since.
+    pub params: Option<Params>,
+}
+
+/// Everything that one commit makes visible.
+#[derive(Debug, Default)]
+pub struct Commit {
+    /// Models whose content is removed first (`--replace`).
+    pub replaced_models: Vec<i64>,
+    /// New models.
+    pub models: Vec<NewModel>,
+    /// New intermediates.
+    pub intermediates: Vec<NewIntermediate>,
+    /// New partitions.
+    pub partitions: Vec<FinishedPartition>,
+    /// New chunks.
+    pub chunks: Vec<(i64, ChunkHash, ChunkPlace)>,
+    /// New RowBlocks.
+    pub blocks: Vec<NewBlock>,
+    /// Errors, clamps and parameters.
+    pub progress: Vec<IntermediateProgress>,
+    /// Models whose log is finished (or not, after it went on).
+    pub complete: Vec<(i64, bool)>,
+}
+
+impl Catalog {
+    /// The next free number of models, intermediates, chunks and partitions.
+    ///
+    /// Errors: `Catalog`.
+    pub fn next_ids(&self) -> Result<(i64, i64, i64, u64)> {
+        let partition = self.next_id("partitions")?;
+        Ok((self.next_id("models")?, self.next_id("intermediates")?, self.next_id("chunks")?, partition.unsigned_abs()))
+    }
+
+    /// Applies a commit, durably, in one transaction.
+    ///
+    /// Errors: `Catalog`, or the storage's; then nothing of it is visible.
+    pub fn commit(&mut self, storage: &dyn Storage, commit: &Commit) -> Result<()> {
+        const DOING: &str = "commit";
+        let tx = self.conn.transaction().doing(DOING)?;
+        for id in &commit.replaced_models {
+            tx.execute("DELETE FROM models WHERE id = ?1", [id]).doing(DOING)?;
+        }
+        for model in &commit.models {
+            insert_model(&tx, model)?;
+        }
+        for intermediate in &commit.intermediates {
+            insert_intermediate(&tx, intermediate)?;
+        }
+        let mut statement = tx.prepare_cached("INSERT INTO partitions VALUES (?1, ?2, ?3)").doing(DOING)?;
+        for p in &commit.partitions {
+            statement.execute(params![p.id, p.len_bytes, p.n_chunks]).doing(DOING)?;
+        }
+        drop(statement);
+        let mut statement = tx.prepare_cached("INSERT INTO chunks VALUES (?1, ?2, ?3, ?4, ?5)").doing(DOING)?;
+        for (id, hash, place) in &commit.chunks {
+            statement.execute(params![id, &hash[..], place.partition, place.offset, place.len]).doing(DOING)?;
+        }
+        drop(statement);
+        for block in &commit.blocks {
+            insert_block(&tx, block)?;
+        }
+        for p in &commit.progress {
+            update_progress(&tx, p)?;
+        }
+        for (id, complete) in &commit.complete {
+            tx.execute("UPDATE models SET complete = ?2 WHERE id = ?1", params![id, complete]).doing(DOING)?;
+        }
+        storage.before_catalog_commit()?;
+        tx.commit().doing(DOING)
+    }
+
+    /// Registers an operator's file.
+    ///
+    /// Errors: `Catalog`, or the storage's.
+    pub fn add_operator(&mut self, storage: &dyn Storage, hash: &[u8; 16], len_bytes: u64, kind: &str) -> Result<()> {
+        const DOING: &str = "register an operator";
+        let tx = self.conn.transaction().doing(DOING)?;
+        tx.execute("INSERT INTO operators VALUES (?1, ?2, ?3, ?4)", params![&hash[..], len_bytes, kind, now()])
+            .doing(DOING)?;
+        storage.before_catalog_commit()?;
+        tx.commit().doing(DOING)
+    }
+
+    /// Moves chunks to other places and forgets chunks and partitions, in one transaction (`gc`, `compact`).
+    ///
+    /// Errors: `Catalog`, or the storage's; then nothing has changed.
+    pub fn relocate(
+        &mut self,
+        storage: &dyn Storage,
+        moved: &[(i64, ChunkPlace)],
+        new: &[FinishedPartition],
+        dead_chunks: &[i64],
+        dead_partitions: &[u64],
+        dead_operators: &[[u8; 16]],
+    ) -> Result<()> {
+        const DOING: &str = "relocate chunks";
+        let tx = self.conn.transaction().doing(DOING)?;
+        for p in new {
+            tx.execute("INSERT INTO partitions VALUES (?1, ?2, ?3)", params![p.id, p.len_bytes, p.n_chunks])
+                .doing(DOING)?;
+        }
+        for (id, place) in moved {
+            let sql = "UPDATE chunks SET partition_id = ?2, offset = ?3, len_bytes = ?4 WHERE id = ?1";
+            tx.execute(sql, params![id, place.partition, place.offset, place.len]).doing(DOING)?;
+        }
+        for id in dead_chunks {
+            tx.execute("DELETE FROM chunks WHERE id = ?1", [id]).doing(DOING)?;
+        }
+        for id in dead_partitions {
+            tx.execute("DELETE FROM partitions WHERE id = ?1", [id]).doing(DOING)?;
+        }
+        for hash in dead_operators {
+            tx.execute("DELETE FROM operators WHERE hash = ?1", [&hash[..]]).doing(DOING)?;
+        }
+        tx.execute("DELETE FROM row_sets WHERE id NOT IN (SELECT row_set_id FROM row_blocks)", []).doing(DOING)?;
+        storage.before_catalog_commit()?;
+        tx.commit().doing(DOING)
+    }
+
+    /// Removes a model and what it holds; its chunks stay until `gc`.
+    ///
+    /// Errors: `Catalog`.
+    pub fn remove_model(&mut self, id: i64) -> Result<()> {
+        self.conn.execute("DELETE FROM models WHERE id = ?1", [id]).doing("remove a model")?;
+        Ok(())
+    }
+
+    /// Adds one measurement to a cost (Welford's update).
+    ///
+    /// Errors: `Catalog`.
+    pub fn add_cost(&self, machine: &str, what: &str, subject: &str, value: f64) -> Result<()> {
+        const DOING: &str = "record a measured cost";
+        let sql = "INSERT INTO costs VALUES (?1, ?2, ?3, 1, ?4, 0, ?5) ON CONFLICT DO UPDATE SET n = n + 1,
+            m2 = m2 + (?4 - mean) * (?4 - (mean + (?4 - mean) / (n + 1))), mean = mean + (?4 - mean) / (n + 1), updated = ?5";
+        let mut statement = self.conn.prepare_cached(sql).doing(DOING)?;
+        statement.execute(params![machine, what, subject, value, now()]).doing(DOING)?;
+        Ok(())
+    }
+
+    /// Counts a query of an intermediate.
+    ///
+    /// Errors: `Catalog`.
+    pub fn count_query(&self, intermediate_id: i64) -> Result<()> {
+        const DOING: &str = "count a query";
+        let mut statement =
+            self.conn.prepare_cached("UPDATE intermediates SET n_query = n_query + 1 WHERE id = ?1").doing(DOING)?;
+        statement.execute([intermediate_id]).doing(DOING)?;
+        Ok(())
+    }
+}
+
+fn insert_model(tx: &Transaction<'_>, model: &NewModel) -> Result<()> {
+    const DOING: &str = "add a model";
+    let spec = &model.spec;
+    let dataset_id: Option<i64> = match &spec.dataset {
+        None => None,
+        Some(d) => {
+            let shape = serde_json::to_string(&d.row_shape).unwrap_or_default();
+            tx.execute(
+                "INSERT INTO datasets (name, source, fingerprint, n_rows, row_shape, created)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING",
+                params![d.name, d.source, &d.fingerprint[..], d.n_rows, shape, now()],
+            )
+            .doing(DOING)?;
+            Some(tx.query_row("SELECT id FROM datasets WHERE name = ?1", [&d.name], |r| r.get(0)).doing(DOING)?)
+        }
+    };
+    let weights = spec.weights.as_ref().map(|w| &w[..]);
+    let key = &spec.key;
+    tx.execute(
+        "INSERT INTO models VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0, ?9)",
+        params![
+            model.id,
+            key.project,
+            key.model,
+            key.version,
+            spec.kind.name(),
+            spec.description,
+            weights,
+            dataset_id,
+            now()
+        ],
+    )
+    .doing(DOING)?;
+    Ok(())
+}
+
+fn insert_intermediate(tx: &Transaction<'_>, new: &NewIntermediate) -> Result<()> {
+    const DOING: &str = "add an intermediate";
+    let (id, model_id, name, position) = (new.id, new.model_id, &new.name, new.position);
+    match &new.content {
+        Content::Tensor(t) => {
+            let shape = serde_json::to_string(&t.shape).unwrap_or_default();
+            let params = (!t.params.is_none()).then(|| t.params.to_bytes());
+            let axis = match t.unit_axis {
+                UnitAxis::First => 0,
+                UnitAxis::Last => 1,
+            };
+            tx.execute(
+                "INSERT INTO intermediates (id, model_id, name, position, kind, shape, dtype, unit_axis, scheme, params,
+                 block_rows, group_units, page_rows, n_rows, max_span) VALUES
+                 (?1, ?2, ?3, ?4, 'tensor', ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 0, 0)",
+                params![
+                    id, model_id, name, position, shape, t.dtype.to_id(), axis, t.scheme.to_string(), params,
+                    t.layout.block_rows, t.layout.group_units, t.layout.page_rows
+                ],
+            )
+            .doing(DOING)?;
+        }
+        Content::Table(t) => {
+            tx.execute(
+                "INSERT INTO intermediates (id, model_id, name, position, kind, schema, block_rows, page_rows, n_rows, max_span)
+                 VALUES (?1, ?2, ?3, ?4, 'table', ?5, ?6, ?6, 0, 0)",
+                params![id, model_id, name, position, schema_to_bytes(&t.schema)?, t.block_rows],
+            )
+            .doing(DOING)?;
+        }
+    }
+    Ok(())
+}
+
+fn insert_block(tx: &Transaction<'_>, block: &NewBlock) -> Result<()> {
+    const DOING: &str = "add a RowBlock";
+    let rows = block.rows.to_bytes();
+    let hash = fingerprint(&rows);
+    let mut statement =
+        tx.prepare_cached("INSERT INTO row_sets (hash, rows) VALUES (?1, ?2) ON CONFLICT DO NOTHING").doing(DOING)?;
+    statement.execute(params![&hash[..], rows]).doing(DOING)?;
+    let (min, max) = block.rows.bounds().unwrap_or_default();
+    let mut statement = tx
+        .prepare_cached(
+            "INSERT INTO row_blocks SELECT ?1, (SELECT coalesce(max(block_no), -1) + 1 FROM row_blocks
+             WHERE intermediate_id = ?1 AND min_row = ?2), ?2, ?3, ?4, (SELECT id FROM row_sets WHERE hash = ?5), ?6",
+        )
+        .doing(DOING)?;
+    let n = block.rows.len() as u64;
+    statement
+        .execute(params![block.intermediate_id, min, max, n, &hash[..], ids_to_bytes(&block.chunks)])
+        .doing(DOING)?;
+    let mut statement = tx
+        .prepare_cached("UPDATE intermediates SET n_rows = n_rows + ?2, max_span = max(max_span, ?3) WHERE id = ?1")
+        .doing(DOING)?;
+    statement.execute(params![block.intermediate_id, n, max - min]).doing(DOING)?;
+    Ok(())
+}
+
+fn update_progress(tx: &Transaction<'_>, p: &IntermediateProgress) -> Result<()> {
+    const DOING: &str = "record reduction errors";
+    if let Some(errors) = &p.errors {
+        let bytes: Vec<u8> = errors.iter().flat_map(|e| e.to_bytes()).collect();
+        tx.execute(
+            "UPDATE intermediates SET errors = ?2, measured_rows = ?3, clamped = ?4 WHERE id = ?1",
+            params![p.id, bytes, p.measured_rows, p.clamped],
+        )
+        .doing(DOING)?;
+    }
+    if let Some(params) = &p.params {
+        tx.execute("UPDATE intermediates SET params = ?2 WHERE id = ?1", params![p.id, params.to_bytes()])
+            .doing(DOING)?;
+    }
+    Ok(())
+}

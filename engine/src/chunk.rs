@@ -1,0 +1,289 @@
+//! A ColumnChunk's bytes: header, page directory, pages. Each page is checked and decoded without its neighbours.
+
+use mistique_quantize::{Code, Effort, Encoding, decode_page, decode_page_f32, encode_page, page_stats};
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+
+use crate::error::{EngineError, Result};
+use crate::format::{CHUNK_HEADER_LEN, CHUNK_MAGIC, Le, PAGE_ALIGN, PAGE_ENTRY_LEN};
+
+/// Content hash of a chunk: its shape and its codes, before compression.
+pub type ChunkHash = [u8; 16];
+
+/// What the codes of a chunk are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChunkShape {
+    /// Type of a code.
+    pub code: Code,
+    /// Rows.
+    pub n_rows: usize,
+    /// Codes in a row.
+    pub n_cols: usize,
+    /// Rows in a page; the last page may have fewer.
+    pub page_rows: usize,
+    /// Width of a unit's stored map, the context of the page encodings.
+    pub map_w: usize,
+}
+
+impl ChunkShape {
+    /// Number of pages.
+    pub fn n_pages(&self) -> usize {
+        self.n_rows.div_ceil(self.page_rows.max(1))
+    }
+
+    /// Rows of a page.
+    pub fn rows_of(&self, page: usize) -> usize {
+        self.page_rows.min(self.n_rows.saturating_sub(page * self.page_rows))
+    }
+
+    /// Content hash of `codes` under this shape.
+    pub fn hash(&self, codes: &[u8], extra: Extra<'_>) -> ChunkHash {
+        let mut hasher = Xxh3::new();
+        let mut head = [0u8; 40];
+        head[0] = self.code.to_id();
+        head[1] = extra.flags();
+        head[4..8].copy_from_slice(&(extra.dictionary.map_or(0, <[u8]>::len) as u32).to_le_bytes());
+        head[8..16].copy_from_slice(&(self.n_rows as u64).to_le_bytes());
+        head[16..24].copy_from_slice(&(self.n_cols as u64).to_le_bytes());
+        head[24..32].copy_from_slice(&(self.page_rows as u64).to_le_bytes());
+        head[32..40].copy_from_slice(&(self.map_w as u64).to_le_bytes());
+        hasher.update(&head);
+        hasher.update(codes);
+        hasher.update(extra.validity.unwrap_or_default());
+        hasher.update(extra.dictionary.unwrap_or_default());
+        hasher.digest128().to_le_bytes()
+    }
+}
+
+/// What a chunk of a table's column has beside its codes.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Extra<'a> {
+    /// One byte a row (1: valid).
+    pub validity: Option<&'a [u8]>,
+    /// Dictionary of a text column.
+    pub dictionary: Option<&'a [u8]>,
+}
+
+impl Extra<'_> {
+    fn flags(&self) -> u8 {
+        u8::from(self.validity.is_some()) | (u8::from(self.dictionary.is_some()) << 1)
+    }
+}
+
+/// Zone map of a page. For `kbit` and `threshold` codes min and max are codes, otherwise values; strings have none.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Zone {
+    /// Smallest non-NaN value, +∞ when there is none.
+    pub min: f64,
+    /// Largest non-NaN value, −∞ when there is none.
+    pub max: f64,
+    /// NaNs.
+    pub n_nan: u32,
+    /// Nulls.
+    pub n_null: u32,
+}
+
+/// Writes a chunk to `out`, which is emptied first. `codes` are its rows, row-major; `extra` is for chunks of one table column.
+///
+/// Errors: `Quantize` when the codes do not fit their type.
+pub fn write_chunk(
+    shape: &ChunkShape,
+    codes: &[u8],
+    extra: Extra<'_>,
+    effort: Effort,
+    key: &dyn std::fmt::Display,
+    out: &mut Vec<u8>,
+) -> Result<()> {
+    let quantize = |e| EngineError::Quantize { key: key.to_string(), source: e };
+    let n_pages = shape.n_pages();
+    let dir_end = CHUNK_HEADER_LEN + n_pages * PAGE_ENTRY_LEN;
+    out.clear();
+    out.resize(dir_end, 0);
+    out.extend_from_slice(extra.dictionary.unwrap_or_default());
+    let head_end = out.len();
+    let row_len = shape.n_cols * shape.code.width();
+    for page in 0..n_pages {
+        let first = page * shape.page_rows;
+        let rows = shape.rows_of(page);
+        let page_codes = codes.get(first * row_len..(first + rows) * row_len).unwrap_or_default();
+        let stats = page_stats(shape.code, page_codes).map_err(quantize)?;
+        out.resize(out.len().next_multiple_of(PAGE_ALIGN), 0);
+        let start = out.len();
+        let valid = extra.validity.map(|v| v.get(first..first + rows).unwrap_or_default());
+        let n_null = valid.map_or(0, |v| v.iter().filter(|&&b| b == 0).count());
+        if let (Some(valid), true) = (valid, n_null > 0) {
+            out.extend(
+                valid.chunks(8).map(|byte| byte.iter().enumerate().fold(0u8, |acc, (i, &b)| acc | ((b & 1) << i))),
+            );
+        }
+        let encoding = encode_page(shape.code, page_codes, shape.map_w, effort, out).map_err(quantize)?;
+        let mut entry = [0u8; PAGE_ENTRY_LEN];
+        entry[0..4].copy_from_slice(&(start as u32).to_le_bytes());
+        entry[4..8].copy_from_slice(&((out.len() - start) as u32).to_le_bytes());
+        entry[8] = encoding as u8;
+        entry[12..16].copy_from_slice(&(n_null as u32).to_le_bytes());
+        entry[16..24].copy_from_slice(&stats.min.to_le_bytes());
+        entry[24..32].copy_from_slice(&stats.max.to_le_bytes());
+        entry[32..36].copy_from_slice(&(stats.n_nan as u32).to_le_bytes());
+        entry[36..40].copy_from_slice(&(stats.n_zero as u32).to_le_bytes());
+        entry[40..48].copy_from_slice(&xxh3_64(&out[start..]).to_le_bytes());
+        out[CHUNK_HEADER_LEN + page * PAGE_ENTRY_LEN..][..PAGE_ENTRY_LEN].copy_from_slice(&entry);
+    }
+    let len = out.len() as u64;
+    out[0..4].copy_from_slice(&CHUNK_MAGIC);
+    out[4] = shape.code.to_id();
+    out[5] = extra.flags();
+    out[8..12].copy_from_slice(&(shape.n_rows as u32).to_le_bytes());
+    out[12..16].copy_from_slice(&(shape.n_cols as u32).to_le_bytes());
+    out[16..20].copy_from_slice(&(shape.page_rows as u32).to_le_bytes());
+    out[20..24].copy_from_slice(&(n_pages as u32).to_le_bytes());
+    out[24..28].copy_from_slice(&(shape.map_w as u32).to_le_bytes());
+    out[28..32].copy_from_slice(&((head_end - dir_end) as u32).to_le_bytes());
+    // Bytes 32..48 keep the place of a base chunk for delta coding; zero until then.
+    out[48..56].copy_from_slice(&len.to_le_bytes());
+    let checksum = header_checksum(&out[..head_end]);
+    out[56..64].copy_from_slice(&checksum.to_le_bytes());
+    Ok(())
+}
+
+/// xxh3 of header, directory and dictionary, without the checksum's own eight bytes.
+fn header_checksum(header: &[u8]) -> u64 {
+    let mut hasher = Xxh3::new();
+    hasher.update(header.get(..56).unwrap_or_default());
+    hasher.update(header.get(CHUNK_HEADER_LEN..).unwrap_or_default());
+    hasher.digest()
+}
+
+/// A chunk's bytes, header checked.
+#[derive(Debug, Clone, Copy)]
+pub struct ChunkView<'a> {
+    bytes: &'a [u8],
+    shape: ChunkShape,
+    flags: u8,
+    dictionary: &'a [u8],
+    at: u64,
+    path: &'a str,
+}
+
+/// A page: its checked bytes and how to decode them.
+#[derive(Debug, Clone, Copy)]
+pub struct PageView<'a> {
+    /// Encoding of the values.
+    pub encoding: Encoding,
+    /// Encoded values.
+    pub bytes: &'a [u8],
+    /// One bit a row, where the page has nulls.
+    pub validity: Option<&'a [u8]>,
+    /// Number of codes.
+    pub n_codes: usize,
+    /// Type of a code.
+    pub code: Code,
+    map_w: usize,
+}
+
+impl PageView<'_> {
+    /// Decodes to codes.
+    ///
+    /// Errors: a quantizer's, when the bytes are not what was written.
+    pub fn codes(&self, out: &mut [u8]) -> std::result::Result<(), mistique_quantize::QuantizeError> {
+        decode_page(self.code, self.encoding, self.bytes, self.n_codes, self.map_w, out)
+    }
+
+    /// Decodes float codes to f32.
+    ///
+    /// Errors: as [`PageView::codes`].
+    pub fn f32(&self, out: &mut [f32]) -> std::result::Result<(), mistique_quantize::QuantizeError> {
+        decode_page_f32(self.code, self.encoding, self.bytes, self.n_codes, self.map_w, out)
+    }
+}
+
+impl<'a> ChunkView<'a> {
+    /// Checks the header of the chunk that lies at byte `at` of file `path`.
+    ///
+    /// Errors: `Corrupt`.
+    pub fn parse(bytes: &'a [u8], path: &'a str, at: u64) -> Result<Self> {
+        let bad = |why: &str| EngineError::corrupt(path, at, format!("ColumnChunk: {why}"));
+        let fixed = bytes.get(..CHUNK_HEADER_LEN).ok_or_else(|| bad("header cut off"))?;
+        if fixed[..4] != CHUNK_MAGIC {
+            return Err(bad("no chunk begins here"));
+        }
+        let field = |i: usize| fixed.u32_at(i).unwrap_or_default() as usize;
+        let n_pages = field(20);
+        let header = n_pages
+            .checked_mul(PAGE_ENTRY_LEN)
+            .and_then(|n| n.checked_add(CHUNK_HEADER_LEN + field(28)))
+            .and_then(|n| bytes.get(..n))
+            .ok_or_else(|| bad("page directory cut off"))?;
+        if fixed.u64_at(56) != Some(header_checksum(header)) {
+            return Err(bad("header checksum differs"));
+        }
+        let code = Code::from_id(fixed[4]).map_err(|e| bad(&e.to_string()))?;
+        let shape = ChunkShape { code, n_rows: field(8), n_cols: field(12), page_rows: field(16), map_w: field(24) };
+        if shape.page_rows == 0 || shape.n_pages() != n_pages || fixed.u64_at(48) != Some(bytes.len() as u64) {
+            return Err(bad("sizes do not agree"));
+        }
+        let dictionary = header.get(CHUNK_HEADER_LEN + n_pages * PAGE_ENTRY_LEN..).unwrap_or_default();
+        Ok(Self { bytes, shape, flags: fixed[5], dictionary, at, path })
+    }
+
+    /// The chunk's shape.
+    pub fn shape(&self) -> ChunkShape {
+        self.shape
+    }
+
+    /// Whether rows can be null.
+    pub fn has_validity(&self) -> bool {
+        self.flags & 1 != 0
+    }
+
+    /// The dictionary of a text column.
+    pub fn dictionary(&self) -> Option<&'a [u8]> {
+        (self.flags & 2 != 0).then_some(self.dictionary)
+    }
+
+    fn entry(&self, page: usize) -> Result<&'a [u8]> {
+        let start = CHUNK_HEADER_LEN + page * PAGE_ENTRY_LEN;
+        let entry = (page < self.shape.n_pages()).then(|| self.bytes.get(start..start + PAGE_ENTRY_LEN)).flatten();
+        entry.ok_or_else(|| EngineError::corrupt(self.path, self.at, format!("ColumnChunk: no page {page}")))
+    }
+
+    /// Zone map of a page.
+    ///
+    /// Errors: `Corrupt` for a page that is not there.
+    pub fn zone(&self, page: usize) -> Result<Zone> {
+        let entry = self.entry(page)?;
+        let float = |i| f64::from_le_bytes(entry.array_at(i).unwrap_or_default());
+        let count = |i| entry.u32_at(i).unwrap_or_default();
+        Ok(Zone { min: float(16), max: float(24), n_nan: count(32), n_null: count(12) })
+    }
+
+    /// A page, its checksum verified.
+    ///
+    /// Errors: `Corrupt`.
+    pub fn page(&self, page: usize) -> Result<PageView<'a>> {
+        let entry = self.entry(page)?;
+        let (start, len) = (entry.u32_at(0).unwrap_or_default() as usize, entry.u32_at(4).unwrap_or_default() as usize);
+        let bad = |why: String| EngineError::corrupt(self.path, self.at + start as u64, format!("page {page}: {why}"));
+        let bytes = self.bytes.get(start..start + len).ok_or_else(|| bad("cut off".into()))?;
+        let (expected, got) = (entry.u64_at(40).unwrap_or_default(), xxh3_64(bytes));
+        if expected != got {
+            return Err(bad(format!("checksum {got:016x}, expected {expected:016x}")));
+        }
+        let rows = self.shape.rows_of(page);
+        let n_null = entry.u32_at(12).unwrap_or_default();
+        let split = if n_null > 0 { rows.div_ceil(8) } else { 0 };
+        let (validity, bytes) = bytes.split_at_checked(split).ok_or_else(|| bad("validity cut off".into()))?;
+        Ok(PageView {
+            encoding: Encoding::try_from(entry[8]).map_err(|e| bad(e.to_string()))?,
+            bytes,
+            validity: (n_null > 0).then_some(validity),
+            n_codes: rows * self.shape.n_cols,
+            code: self.shape.code,
+            map_w: self.shape.map_w,
+        })
+    }
+
+    /// Names the chunk and page in a quantizer's error.
+    pub(crate) fn corrupt(&self, page: usize, why: impl std::fmt::Display) -> EngineError {
+        EngineError::corrupt(self.path, self.at, format!("page {page}: {why}"))
+    }
+}

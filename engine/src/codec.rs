@@ -1,0 +1,186 @@
+//! A tensor intermediate's way from values to codes and back: its scheme bound to its layout.
+
+use half::{bf16, f16};
+use mistique_quantize::{Code, OnUnholdable, Reducer, UnitError, to_f32};
+
+use crate::error::{EngineError, Result};
+use crate::key::IntermediateKey;
+use crate::log::Values;
+use crate::model::{TensorContent, UnitAxis};
+
+/// Encodes and decodes the rows of one tensor intermediate.
+pub struct TensorCodec {
+    key: IntermediateKey,
+    content: TensorContent,
+    /// `None` where the values are stored as they are.
+    reducer: Option<Reducer>,
+}
+
+impl TensorCodec {
+    /// The codec of an intermediate whose parameters are known.
+    ///
+    /// Errors: `Quantize` when scheme, layout and parameters do not fit each other.
+    pub fn new(key: &IntermediateKey, content: &TensorContent) -> Result<Self> {
+        let lossless = content.scheme.is_lossless_for(content.dtype) && content.dtype.is_float();
+        let reducer = if lossless {
+            None
+        } else {
+            let (l, params) = (&content.layout, content.params.clone());
+            Some(Reducer::new(&content.scheme, l.map, l.n_units, params).map_err(|e| EngineError::quantize(key, e))?)
+        };
+        Ok(Self { key: key.clone(), content: content.clone(), reducer })
+    }
+
+    /// The intermediate's content.
+    pub fn content(&self) -> &TensorContent {
+        &self.content
+    }
+
+    /// Whether decoding gives back exactly what was logged.
+    pub fn is_lossless(&self) -> bool {
+        self.reducer.is_none()
+    }
+
+    /// Appends the codes of rows `rows` of a batch, of the units of `group`, to `out`. Returns how many values were
+    /// clamped.
+    ///
+    /// Errors: `Quantize` for values that the scheme cannot hold.
+    pub fn encode_group(
+        &self,
+        batch: &BatchView<'_>,
+        rows: std::ops::Range<usize>,
+        group: usize,
+        on_bad: OnUnholdable,
+        out: &mut Vec<u8>,
+    ) -> Result<u64> {
+        let layout = &self.content.layout;
+        let units = layout.units_of_group(group);
+        let cells = layout.map.cells();
+        let row_values = layout.row_values();
+        let columns = units.start * cells..units.end * cells;
+        let mut clamped = 0;
+        let Some(reducer) = &self.reducer else {
+            let (bytes, width) = (batch.bytes(), self.content.dtype.width());
+            for row in rows {
+                let start = (row * row_values + columns.start) * width;
+                out.extend_from_slice(bytes.get(start..start + columns.len() * width).unwrap_or_default());
+            }
+            return Ok(0);
+        };
+        let values = batch.f32();
+        for row in rows {
+            let start = row * row_values;
+            let maps = values.get(start + columns.start..start + columns.end).unwrap_or_default();
+            clamped +=
+                reducer.encode(units.start, maps, on_bad, out).map_err(|e| EngineError::quantize(&self.key, e))?;
+        }
+        Ok(clamped)
+    }
+
+    /// Adds the error of one row's codes of `group` against its values to `errors` (one a unit of the group).
+    ///
+    /// Errors: `Quantize`.
+    pub fn measure_group(
+        &self,
+        batch: &BatchView<'_>,
+        row: usize,
+        group: usize,
+        codes: &[u8],
+        errors: &mut [UnitError],
+    ) -> Result<()> {
+        let Some(reducer) = &self.reducer else { return Ok(()) };
+        let layout = &self.content.layout;
+        let units = layout.units_of_group(group);
+        let (cells, start) = (layout.map.cells(), row * layout.row_values());
+        let maps = batch.f32().get(start + units.start * cells..start + units.end * cells).unwrap_or_default();
+        reducer.measure(units.start, maps, codes, errors).map_err(|e| EngineError::quantize(&self.key, e))
+    }
+
+    /// Decodes the codes of one row's units, from `first_unit` on, to f32.
+    ///
+    /// Errors: a quantizer's, when the codes are none of the scheme's.
+    pub fn decode_row(
+        &self,
+        first_unit: usize,
+        codes: &[u8],
+        out: &mut [f32],
+    ) -> std::result::Result<(), mistique_quantize::QuantizeError> {
+        match &self.reducer {
+            Some(reducer) => reducer.decode(first_unit, codes, out),
+            None => to_f32(self.content.dtype, codes, out),
+        }
+    }
+
+    /// Whether pages of float codes decode straight to f32, whatever the unit.
+    pub fn decodes_pages(&self) -> bool {
+        matches!(self.content.layout.code, Code::F16 | Code::BF16 | Code::F32)
+    }
+}
+
+/// A batch in stored order of units, as f32 where the scheme works on that.
+pub struct BatchView<'a> {
+    values: Values<'a>,
+    reordered: Option<Vec<u8>>,
+    floats: Option<Vec<f32>>,
+}
+
+impl<'a> BatchView<'a> {
+    /// Prepares a batch of `n_rows` rows for `content`.
+    ///
+    /// Errors: `Quantize` when the values do not convert.
+    pub fn new(values: Values<'a>, n_rows: usize, codec: &TensorCodec) -> Result<Self> {
+        let content = codec.content();
+        let (units, cells) = (content.layout.n_units, content.layout.map.cells());
+        let reordered = (content.unit_axis == UnitAxis::Last && units > 1 && cells > 1).then(|| match values {
+            Values::F32(v) => bytemuck::cast_slice(&units_first(v, n_rows, units, cells)).to_vec(),
+            Values::F16(v) => bytemuck::cast_slice(&units_first(v, n_rows, units, cells)).to_vec(),
+            Values::BF16(v) => bytemuck::cast_slice(&units_first(v, n_rows, units, cells)).to_vec(),
+            Values::F64(v) => bytemuck::cast_slice(&units_first(v, n_rows, units, cells)).to_vec(),
+        });
+        let bytes = reordered.as_deref().unwrap_or_else(|| values.bytes());
+        let needs_floats = codec.reducer.is_some() && (reordered.is_some() || !matches!(values, Values::F32(_)));
+        let floats = match needs_floats {
+            false => None,
+            true => {
+                let mut out = vec![0f32; values.len()];
+                to_f32(values.dtype(), bytes, &mut out).map_err(|e| EngineError::quantize(&codec.key, e))?;
+                Some(out)
+            }
+        };
+        Ok(Self { values, reordered, floats })
+    }
+
+    fn bytes(&self) -> &[u8] {
+        self.reordered.as_deref().unwrap_or_else(|| self.values.bytes())
+    }
+
+    fn f32(&self) -> &[f32] {
+        match (&self.floats, self.values) {
+            (Some(floats), _) => floats,
+            (None, Values::F32(v)) => v,
+            _ => &[],
+        }
+    }
+}
+
+/// Rows `[cell][unit]` as `[unit][cell]`.
+fn units_first<T: Copy>(values: &[T], n_rows: usize, units: usize, cells: usize) -> Vec<T> {
+    let mut out = Vec::with_capacity(values.len());
+    for row in values.chunks_exact(units * cells).take(n_rows) {
+        for unit in 0..units {
+            out.extend(row.iter().skip(unit).step_by(units));
+        }
+    }
+    out
+}
+
+/// A sample of f32 values for fitting, in stored order of units.
+pub fn sample_f32(values: Values<'_>, n_rows: usize, axis: UnitAxis, units: usize, cells: usize) -> Vec<f32> {
+    let floats: Vec<f32> = match values {
+        Values::F32(v) => v.to_vec(),
+        Values::F16(v) => v.iter().copied().map(f16::to_f32).collect(),
+        Values::BF16(v) => v.iter().copied().map(bf16::to_f32).collect(),
+        Values::F64(v) => v.iter().map(|&x| x as f32).collect(),
+    };
+    if axis == UnitAxis::Last && units > 1 && cells > 1 { units_first(&floats, n_rows, units, cells) } else { floats }
+}

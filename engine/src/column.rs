@@ -1,0 +1,241 @@
+//! Columns of tables as codes: fixed-width values as they are, text as codes into a sorted dictionary.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayData, ArrayRef, BooleanArray, StringArray, make_array, new_null_array};
+use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use mistique_quantize::{Code, Effort, Encoding, decode_page, encode_page};
+
+use crate::error::{EngineError, Result};
+use crate::format::Le;
+
+/// A column's rows, ready to be a chunk.
+#[derive(Debug)]
+pub struct ColumnCodes {
+    /// Type of a code.
+    pub code: Code,
+    /// One code a row.
+    pub codes: Vec<u8>,
+    /// One byte a row (1: valid); `None` when the column has no nulls.
+    pub validity: Option<Vec<u8>>,
+    /// Dictionary of a text column, as in FORMAT.md, "Dictionaries".
+    pub dictionary: Option<Vec<u8>>,
+}
+
+/// The type under which a column is stored; `None` for one that tables cannot hold.
+fn stored_type(t: &DataType) -> Option<DataType> {
+    match t {
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => Some(DataType::Utf8),
+        DataType::Dictionary(_, value) => stored_type(value),
+        DataType::Boolean => Some(DataType::Boolean),
+        t if code_of(t).is_some() => Some(t.clone()),
+        _ => None,
+    }
+}
+
+/// The code of a fixed-width type.
+fn code_of(t: &DataType) -> Option<Code> {
+    match t {
+        DataType::Float16 => Some(Code::F16),
+        DataType::Float32 => Some(Code::F32),
+        DataType::Float64 => Some(Code::F64),
+        DataType::Boolean => Some(Code::Bit),
+        DataType::Utf8 => Some(Code::Int(2)),
+        DataType::Int8 | DataType::UInt8 => Some(Code::Int(1)),
+        DataType::Int16 | DataType::UInt16 => Some(Code::Int(2)),
+        DataType::Int32 | DataType::UInt32 | DataType::Date32 | DataType::Time32(_) => Some(Code::Int(4)),
+        DataType::Int64
+        | DataType::UInt64
+        | DataType::Date64
+        | DataType::Time64(_)
+        | DataType::Timestamp(_, _)
+        | DataType::Duration(_) => Some(Code::Int(8)),
+        _ => None,
+    }
+}
+
+/// The schema under which a table of `schema` is stored: text types become UTF-8, dictionaries their values.
+///
+/// Errors: `Unsupported` naming the first column of a type that tables cannot hold.
+pub fn stored_schema(schema: &Schema) -> Result<SchemaRef> {
+    let field = |f: &Arc<Field>| match stored_type(f.data_type()) {
+        Some(t) => Ok(Field::new(f.name(), t, true)),
+        None => Err(EngineError::Unsupported {
+            what: format!("column {:?} of type {}", f.name(), f.data_type()),
+            why: "tables hold floats, integers, booleans, text, dates and times; convert it first".into(),
+        }),
+    };
+    Ok(Arc::new(Schema::new(schema.fields().iter().map(field).collect::<Result<Vec<_>>>()?)))
+}
+
+/// The codes of a column of a stored type.
+///
+/// Errors: `Unsupported`, `Arrow`.
+pub fn to_codes(column: &ArrayRef) -> Result<ColumnCodes> {
+    let n = column.len();
+    let validity = column.nulls().filter(|v| v.null_count() > 0).map(|v| v.iter().map(u8::from).collect());
+    let code = code_of(column.data_type()).ok_or_else(|| EngineError::Unsupported {
+        what: format!("a column of type {}", column.data_type()),
+        why: "tables hold floats, integers, booleans, text, dates and times".into(),
+    })?;
+    if let Some(text) = column.as_any().downcast_ref::<StringArray>() {
+        let mut words: Vec<&str> = text.iter().flatten().collect();
+        words.sort_unstable();
+        words.dedup();
+        let code_of = |w: Option<&str>| w.map_or(0, |w| words.partition_point(|x| *x < w) as u16);
+        let codes = text.iter().flat_map(|w| code_of(w).to_le_bytes()).collect();
+        return Ok(ColumnCodes { code, codes, validity, dictionary: Some(write_dictionary(&words)?) });
+    }
+    let codes = if let Some(bits) = column.as_any().downcast_ref::<BooleanArray>() {
+        bits.iter().map(|b| u8::from(b.unwrap_or_default())).collect()
+    } else {
+        let data = column.to_data();
+        let width = code.width();
+        let start = data.offset() * width;
+        let values = data.buffers().first().map(Buffer::as_slice).and_then(|b| b.get(start..start + n * width));
+        let mut codes = values.unwrap_or_default().to_vec();
+        // What lies under a null is undefined; zeros make equal columns equal bytes.
+        if let Some(nulls) = column.nulls() {
+            for (i, valid) in nulls.iter().enumerate() {
+                if !valid {
+                    codes[i * width..(i + 1) * width].fill(0);
+                }
+            }
+        }
+        codes
+    };
+    Ok(ColumnCodes { code, codes, validity, dictionary: None })
+}
+
+fn write_dictionary(words: &[&str]) -> Result<Vec<u8>> {
+    let mut raw = Vec::new();
+    raw.extend_from_slice(&(words.len() as u32).to_le_bytes());
+    for w in words {
+        raw.extend_from_slice(&(w.len() as u32).to_le_bytes());
+    }
+    words.iter().for_each(|w| raw.extend_from_slice(w.as_bytes()));
+    let mut out = vec![0u8; 5];
+    let encoding = encode_page(Code::Int(1), &raw, 1, Effort::Small, &mut out)
+        .map_err(|e| EngineError::quantize("a dictionary", e))?;
+    out[0] = encoding as u8;
+    out[1..5].copy_from_slice(&(raw.len() as u32).to_le_bytes());
+    Ok(out)
+}
+
+/// The words of a dictionary; `None` when the bytes are none.
+pub fn read_dictionary(bytes: &[u8]) -> Option<Vec<String>> {
+    let encoding = Encoding::try_from(*bytes.first()?).ok()?;
+    let n_raw = bytes.u32_at(1)? as usize;
+    // A dictionary of a RowBlock cannot be larger than this; a larger number is damage.
+    if n_raw > 1 << 31 {
+        return None;
+    }
+    let mut raw = vec![0u8; n_raw];
+    decode_page(Code::Int(1), encoding, bytes.get(5..)?, n_raw, 1, &mut raw).ok()?;
+    let n = raw.u32_at(0)? as usize;
+    let mut at = 4usize.checked_add(n.checked_mul(4)?)?;
+    let mut words = Vec::with_capacity(n.min(raw.len()));
+    for i in 0..n {
+        let end = at.checked_add(raw.u32_at(4 + i * 4)? as usize)?;
+        words.push(std::str::from_utf8(raw.get(at..end)?).ok()?.to_string());
+        at = end;
+    }
+    (at == raw.len()).then_some(words)
+}
+
+/// A column of type `t` from its codes; `validity` has one byte a row.
+///
+/// Errors: a text that says what does not agree.
+pub fn from_codes(
+    t: &DataType,
+    codes: Vec<u8>,
+    validity: Option<&[u8]>,
+    words: Option<&[String]>,
+) -> Result<ArrayRef, String> {
+    let code = code_of(t).ok_or("a type that tables do not hold")?;
+    let n = codes.len() / code.width();
+    let nulls = validity.map(|v| NullBuffer::new(BooleanBuffer::collect_bool(n, |i| v.get(i) == Some(&1))));
+    match t {
+        DataType::Utf8 => {
+            let words = words.ok_or("a text column without a dictionary")?;
+            let mut out = arrow::array::StringBuilder::with_capacity(n, n * 8);
+            for i in 0..n {
+                let code = codes.u16_at(i * 2).ok_or("codes cut off")?;
+                match words.get(code as usize) {
+                    _ if nulls.as_ref().is_some_and(|v| v.is_null(i)) => out.append_null(),
+                    Some(word) => out.append_value(word),
+                    None => return Err("a code outside of the dictionary".into()),
+                }
+            }
+            Ok(Arc::new(out.finish()))
+        }
+        DataType::Boolean => {
+            let bits = BooleanBuffer::collect_bool(n, |i| codes.get(i) == Some(&1));
+            Ok(Arc::new(BooleanArray::new(bits, nulls)))
+        }
+        _ => {
+            let data = ArrayData::builder(t.clone()).len(n).add_buffer(Buffer::from_vec(codes)).nulls(nulls);
+            Ok(make_array(data.align_buffers(true).build().map_err(|e| e.to_string())?))
+        }
+    }
+}
+
+/// A table's column as f64, nulls as NaN; booleans as 0 and 1, dates and times as their number.
+///
+/// Errors: `Unsupported` for text.
+pub fn to_f64(column: &ArrayRef, name: &str) -> Result<Vec<f64>> {
+    let numeric = match column.data_type() {
+        DataType::Utf8 => Err(EngineError::Unsupported {
+            what: format!("column {name:?}"),
+            why: "it is text; numbers are needed here".into(),
+        }),
+        DataType::Date32 | DataType::Time32(_) => Ok(cast(column, &DataType::Int32)?),
+        DataType::Date64 | DataType::Time64(_) | DataType::Timestamp(_, _) | DataType::Duration(_) => {
+            Ok(cast(column, &DataType::Int64)?)
+        }
+        _ => Ok(Arc::clone(column)),
+    }?;
+    let floats = cast(&numeric, &DataType::Float64)?;
+    let floats = arrow::array::as_primitive_array::<arrow::datatypes::Float64Type>(&floats);
+    Ok(floats.iter().map(|v| v.unwrap_or(f64::NAN)).collect())
+}
+
+/// A column of nulls, for a selection of no rows.
+pub fn empty(t: &DataType) -> ArrayRef {
+    new_null_array(t, 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::{Float64Array, Int64Array};
+
+    fn round_trip(column: ArrayRef) {
+        let c = to_codes(&column).unwrap();
+        let words = c.dictionary.as_deref().map(|d| read_dictionary(d).unwrap());
+        let back = from_codes(column.data_type(), c.codes, c.validity.as_deref(), words.as_deref()).unwrap();
+        assert_eq!(&back, &column);
+    }
+
+    #[test]
+    fn columns_round_trip() {
+        round_trip(Arc::new(Int64Array::from(vec![Some(3), None, Some(-1)])));
+        round_trip(Arc::new(Float64Array::from(vec![f64::NEG_INFINITY, -0.0, 1.5])));
+        round_trip(Arc::new(StringArray::from(vec![Some("b"), None, Some("ä"), Some(""), Some("b")])));
+        round_trip(Arc::new(BooleanArray::from(vec![Some(true), None, Some(false)])));
+        round_trip(Arc::new(StringArray::from(Vec::<Option<&str>>::new())));
+        let sliced = Int64Array::from(vec![Some(1), None, Some(3), Some(4)]).slice(1, 2);
+        round_trip(Arc::new(sliced));
+    }
+
+    #[test]
+    fn damaged_dictionaries_are_refused() {
+        let good = write_dictionary(&["a", "bc"]).unwrap();
+        assert_eq!(read_dictionary(&good).unwrap(), ["a", "bc"]);
+        for cut in 0..good.len() {
+            assert!(read_dictionary(&good[..cut]).is_none());
+        }
+    }
+}

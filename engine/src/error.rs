@@ -1,0 +1,242 @@
+//! The errors of this crate: every one names what it is about, what was expected and what to do.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use mistique_quantize::QuantizeError;
+
+/// Result of this crate.
+pub type Result<T, E = EngineError> = std::result::Result<T, E>;
+
+/// What went wrong in the store.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// A file operation failed.
+    #[error("{path}: cannot {op}: {source}")]
+    Io {
+        /// File or folder, relative to the store where it lies inside.
+        path: String,
+        /// The operation.
+        op: &'static str,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The path holds no store.
+    #[error("{path}: no store here; `mistique log` or `mistique append` creates one, or name another with --store")]
+    NoStore {
+        /// The path that was tried.
+        path: PathBuf,
+    },
+    /// Another process is writing.
+    #[error("{path}: another process is writing to this store; wait for it, or write to another store")]
+    Locked {
+        /// The lock file.
+        path: String,
+    },
+    /// A format version that this build does not read.
+    #[error("{path}: format version {found}, this build reads {oldest} to {current}; use a newer mistique")]
+    UnsupportedVersion {
+        /// The file.
+        path: String,
+        /// The version found.
+        found: u64,
+        /// Oldest readable version.
+        oldest: u64,
+        /// The version written by this build.
+        current: u64,
+    },
+    /// Bytes that are not what was written.
+    #[error("{path}: damaged at byte {offset}: {why}; `mistique verify` lists all damage, other data stays readable")]
+    Corrupt {
+        /// The file.
+        path: String,
+        /// Offset of the damaged part.
+        offset: u64,
+        /// What is wrong.
+        why: String,
+    },
+    /// The MetadataDB failed.
+    #[error("catalog: {context}: {source}")]
+    Catalog {
+        /// What was being done.
+        context: &'static str,
+        /// SQLite's reason.
+        source: rusqlite::Error,
+    },
+    /// A name or key that cannot be used.
+    #[error("{given:?} is not a {what}: {why}")]
+    Invalid {
+        /// What was expected.
+        what: &'static str,
+        /// What was given.
+        given: String,
+        /// Why it is not one.
+        why: String,
+    },
+    /// Nothing of that name.
+    #[error("no {what} {name}{}", nearest_text(.nearest))]
+    NotFound {
+        /// Kind of thing.
+        what: &'static str,
+        /// The name looked for.
+        name: String,
+        /// Existing names that come nearest.
+        nearest: Vec<String>,
+    },
+    /// Other content under a name already used.
+    #[error(
+        "{key} was logged with another {what} ({logged}) than the one given ({given}); log under a new version (--version) or pass --replace"
+    )]
+    Conflict {
+        /// The key.
+        key: String,
+        /// What differs.
+        what: &'static str,
+        /// What the store has.
+        logged: String,
+        /// What was given.
+        given: String,
+    },
+    /// A row_id that is already stored, or twice in one batch.
+    #[error("{key}: row_id {row} is already logged; every row is logged once (use a new version, or --replace)")]
+    DuplicateRow {
+        /// The intermediate.
+        key: String,
+        /// The row.
+        row: u64,
+    },
+    /// A row_id that is not stored.
+    #[error("{key}: row_id {row} is not stored ({n_rows} rows are)")]
+    NoSuchRow {
+        /// The intermediate.
+        key: String,
+        /// The row.
+        row: u64,
+        /// Rows that are stored.
+        n_rows: u64,
+    },
+    /// A shape or size that does not fit.
+    #[error("{key}: {what}: expected {expected}, got {got}")]
+    Shape {
+        /// The intermediate.
+        key: String,
+        /// What was measured.
+        what: &'static str,
+        /// What fits.
+        expected: String,
+        /// What was given.
+        got: String,
+    },
+    /// A scheme that does not fit the data, or values that it cannot hold.
+    #[error("{key}: {source}")]
+    Quantize {
+        /// The intermediate.
+        key: String,
+        /// The quantizer's reason.
+        source: QuantizeError,
+    },
+    /// The bytes will not fit.
+    #[error(
+        "this log takes up to {needed} bytes, {available} are {limit}; choose a smaller --scheme, fewer --layers or --rows, or raise the limit"
+    )]
+    NoSpace {
+        /// Bytes it may take.
+        needed: u64,
+        /// Bytes there are.
+        available: u64,
+        /// Which limit.
+        limit: &'static str,
+    },
+    /// Something else that the store cannot do.
+    #[error("{what}: {why}")]
+    Unsupported {
+        /// What was asked.
+        what: String,
+        /// Why not, and what to do.
+        why: String,
+    },
+    /// A log that failed earlier; nothing after its last commit is stored.
+    #[error("the log failed, nothing after its last commit is stored: {0}")]
+    LogFailed(Arc<EngineError>),
+    /// RERUN failed.
+    #[error("{key}: RERUN is not possible: {why}")]
+    Rerun {
+        /// The model or intermediate.
+        key: String,
+        /// Why.
+        why: String,
+    },
+    /// A value that Arrow cannot take.
+    #[error("arrow: {0}")]
+    Arrow(#[from] arrow::error::ArrowError),
+}
+
+fn nearest_text(nearest: &[String]) -> String {
+    match nearest {
+        [] => String::new(),
+        [one] => format!("; did you mean {one}?"),
+        many => format!("; nearest: {}", many.join(", ")),
+    }
+}
+
+impl EngineError {
+    /// An I/O error with its file and operation.
+    pub fn io(path: impl Into<String>, op: &'static str, source: std::io::Error) -> Self {
+        Self::Io { path: path.into(), op, source }
+    }
+
+    pub(crate) fn corrupt(path: impl Into<String>, offset: u64, why: impl Into<String>) -> Self {
+        Self::Corrupt { path: path.into(), offset, why: why.into() }
+    }
+
+    pub(crate) fn quantize(key: impl ToString, source: QuantizeError) -> Self {
+        Self::Quantize { key: key.to_string(), source }
+    }
+}
+
+/// Adds to a SQLite error what was being done.
+pub(crate) trait CatalogContext<T> {
+    fn doing(self, context: &'static str) -> Result<T>;
+}
+
+impl<T> CatalogContext<T> for rusqlite::Result<T> {
+    fn doing(self, context: &'static str) -> Result<T> {
+        self.map_err(|source| EngineError::Catalog { context, source })
+    }
+}
+
+/// The `limit` names among `names` that come nearest to `name`, by edit distance.
+pub fn nearest<'a>(name: &str, names: impl IntoIterator<Item = &'a str>, limit: usize) -> Vec<String> {
+    let mut scored: Vec<(usize, &str)> = names.into_iter().map(|n| (edit_distance(name, n), n)).collect();
+    scored.sort();
+    scored.dedup();
+    let worst = name.chars().count().max(3);
+    scored.into_iter().filter(|(d, _)| *d <= worst).take(limit).map(|(_, n)| n.to_string()).collect()
+}
+
+fn edit_distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, ca) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, cb) in b.iter().enumerate() {
+            let substitute = diagonal + usize::from(ca != *cb);
+            diagonal = row[j + 1];
+            row[j + 1] = substitute.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nearest_finds_a_misspelling() {
+        assert_eq!(nearest("con1", ["conv1", "pool", "logits"], 1), ["conv1"]);
+        assert_eq!(edit_distance("kitten", "sitting"), 3);
+    }
+}

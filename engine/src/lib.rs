@@ -1,0 +1,45 @@
+//! The DataStore of Mistique: data model, MetadataDB, partitions of ColumnChunks, InMemoryStore and exact
+//! de-duplication.
+//!
+//! A [`Store`] is opened on a [`Storage`]; a [`Logger`] writes intermediates into it; [`Store::read_f32`] and
+//! [`Store::read_table`] read them back. What a file holds, byte by byte, is in FORMAT.md.
+
+#[cfg(target_endian = "big")]
+compile_error!("stores are little-endian and mapped; a big-endian port has to swap bytes in codec.rs and column.rs");
+
+mod catalog;
+mod chunk;
+mod codec;
+mod column;
+mod error;
+pub mod format;
+mod key;
+mod log;
+mod maintenance;
+mod model;
+mod partition;
+mod pool;
+mod read;
+mod rerun;
+mod rows;
+mod storage;
+mod store;
+
+pub use catalog::{Catalog, CostRecord, ErrorRecord, OperatorRecord};
+pub use codec::TensorCodec;
+pub use column::to_f64 as column_to_f64;
+pub use error::{EngineError, Result, nearest};
+pub use key::{IntermediateKey, Key, ModelKey, quote};
+pub use log::{Handle, IfExists, LogOptions, LogReport, Logger, ModelHandle, TensorSource, TensorSpec, Values};
+pub use maintenance::{CompactReport, Damage, GcReport, IntermediateStats, StoreStats, VerifyReport};
+pub use mistique_quantize::{Code, Effort, MapShape, OnUnholdable, Scheme, UnitError};
+pub use model::{
+    Content, DatasetSpec, Fingerprint, IntermediateRecord, ModelKind, ModelRecord, ModelSpec, TableContent,
+    TensorContent, TensorLayout, UnitAxis, fingerprint, hex,
+};
+pub use pool::PoolStats;
+pub use read::{RowPlan, Rows};
+pub use rerun::{Rerun, RerunOutput};
+pub use rows::{RowMask, RowSet};
+pub use storage::{FaultMode, FaultyStorage, FileInfo, LocalStorage, MemoryStorage, ReadFile, Storage, WriteFile};
+pub use store::{Store, StoreOptions};

@@ -1,0 +1,589 @@
+//! Logging: `append` hands a batch over and returns; a thread pools, quantizes, hashes, compresses and writes; `commit`
+//! makes everything before it durable and visible in one step.
+
+mod budget;
+mod source;
+mod table;
+mod tensor;
+mod worker;
+mod writer;
+
+use std::collections::HashMap;
+use std::sync::mpsc::{Sender, channel, sync_channel};
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
+
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
+use mistique_quantize::{Code, Effort, OnUnholdable, Params, Scheme};
+
+pub use source::{TensorSource, Values};
+pub use writer::LogReport;
+
+use budget::Budget;
+use worker::{Job, Worker};
+use writer::ChunkWriter;
+
+use crate::catalog::{Catalog, IntermediateProgress, NewIntermediate, NewModel, stored_code};
+use crate::column::stored_schema;
+use crate::error::{EngineError, Result};
+use crate::format::{MAX_BLOCK_ROWS, PARTITION_TARGET_BYTES};
+use crate::key::{IntermediateKey, ModelKey};
+use crate::model::{
+    Content, DatasetSpec, IntermediateRecord, ModelSpec, TableContent, TensorContent, TensorLayout, UnitAxis, hex,
+    units_of,
+};
+use crate::rows::RowMask;
+use crate::storage::Storage;
+
+/// How a log works.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LogOptions {
+    budget_bytes: usize,
+    max_bytes: Option<u64>,
+    effort: Effort,
+    on_unholdable: OnUnholdable,
+    dedup: bool,
+    partition_bytes: u64,
+}
+
+impl Default for LogOptions {
+    fn default() -> Self {
+        Self {
+            budget_bytes: 256 << 20,
+            max_bytes: None,
+            effort: Effort::Fast,
+            on_unholdable: OnUnholdable::Error,
+            dedup: true,
+            partition_bytes: PARTITION_TARGET_BYTES,
+        }
+    }
+}
+
+impl LogOptions {
+    /// Bytes that queued batches and unfinished RowBlocks may hold (default 256 MiB).
+    #[must_use]
+    pub fn with_budget_bytes(mut self, bytes: usize) -> Self {
+        self.budget_bytes = bytes;
+        self
+    }
+
+    /// Bytes that this log may write (default: as many as the disk has).
+    #[must_use]
+    pub fn with_max_bytes(mut self, bytes: Option<u64>) -> Self {
+        self.max_bytes = bytes;
+        self
+    }
+
+    /// How hard pages are compressed (default: fast, so that the model does not wait; `compact` makes them small).
+    #[must_use]
+    pub fn with_effort(mut self, effort: Effort) -> Self {
+        self.effort = effort;
+        self
+    }
+
+    /// What to do with values that the scheme cannot hold (default: an error).
+    #[must_use]
+    pub fn with_on_unholdable(mut self, on: OnUnholdable) -> Self {
+        self.on_unholdable = on;
+        self
+    }
+
+    /// Whether equal chunks are stored once (default: yes; off only to measure what it saves).
+    #[must_use]
+    pub fn with_dedup(mut self, dedup: bool) -> Self {
+        self.dedup = dedup;
+        self
+    }
+
+    /// Length at which a partition is closed (default 64 MiB).
+    #[must_use]
+    pub fn with_partition_bytes(mut self, bytes: u64) -> Self {
+        self.partition_bytes = bytes;
+        self
+    }
+}
+
+/// What happens when a model of that key exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum IfExists {
+    /// Goes on where it is the same model; another one is an error.
+    #[default]
+    Continue,
+    /// What was logged under the key goes with the next commit.
+    Replace,
+}
+
+/// A tensor intermediate to log.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TensorSpec {
+    /// Name of the layer or stage.
+    pub name: String,
+    /// Place among the model's intermediates, from the input on.
+    pub position: i64,
+    /// Shape of a row.
+    pub shape: Vec<usize>,
+    /// Type of the values.
+    pub dtype: Code,
+    /// Which axis counts units.
+    pub unit_axis: UnitAxis,
+    /// What to do to the values; `None` for the default of shape and type.
+    pub scheme: Option<Scheme>,
+}
+
+impl TensorSpec {
+    /// float32 rows of `shape`, channels first, under the default scheme.
+    pub fn new(name: impl Into<String>, shape: &[usize]) -> Self {
+        let (name, shape) = (name.into(), shape.to_vec());
+        Self { name, position: 0, shape, dtype: Code::F32, unit_axis: UnitAxis::First, scheme: None }
+    }
+
+    /// The same under `scheme`.
+    #[must_use]
+    pub fn with_scheme(mut self, scheme: Scheme) -> Self {
+        self.scheme = Some(scheme);
+        self
+    }
+
+    /// The same at `position`.
+    #[must_use]
+    pub fn at(mut self, position: i64) -> Self {
+        self.position = position;
+        self
+    }
+
+    /// The same with values of type `dtype`.
+    #[must_use]
+    pub fn of(mut self, dtype: Code) -> Self {
+        self.dtype = dtype;
+        self
+    }
+
+    fn content(&self) -> TensorContent {
+        let (_, map) = units_of(&self.shape, self.unit_axis);
+        let scheme = self.scheme.clone().unwrap_or_else(|| Scheme::default_for(map, self.dtype));
+        let code = stored_code(&scheme, self.dtype);
+        let layout = TensorLayout::new(&self.shape, self.unit_axis, &scheme, code);
+        let (shape, dtype, unit_axis, params) = (self.shape.clone(), self.dtype, self.unit_axis, Params::none());
+        TensorContent { shape, dtype, unit_axis, scheme, params, layout }
+    }
+
+    /// Most bytes that `n_rows` rows can take in the store: codes before compression, and their directories.
+    pub fn max_bytes(&self, n_rows: u64) -> u64 {
+        let content = self.content();
+        let values = content.layout.stored_values() as u64 * n_rows;
+        // Under `auto` the scheme is not yet known; full precision is the most it can choose.
+        let bits = if content.scheme.is_auto().is_some() { 32 } else { u64::from(content.layout.code.bits()) };
+        let pages = n_rows.div_ceil(content.layout.page_rows as u64) * content.layout.n_groups() as u64;
+        values * bits / 8 + pages * 64 + 4096
+    }
+}
+
+/// A model that a log writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ModelHandle(i64);
+
+/// An intermediate that a log writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Handle(i64);
+
+struct Open {
+    key: IntermediateKey,
+    content: Content,
+    logged: RowMask,
+}
+
+/// A running log. Dropping it without [`Logger::commit`] leaves what was committed before, and nothing else.
+pub struct Logger {
+    storage: Arc<dyn Storage>,
+    catalog: Catalog,
+    budget: Arc<Budget>,
+    failed: Arc<OnceLock<Arc<EngineError>>>,
+    jobs: Option<Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
+    next_model: i64,
+    next_intermediate: i64,
+    models: HashMap<i64, (ModelKey, bool)>,
+    open: HashMap<i64, Open>,
+    datasets: HashMap<String, DatasetSpec>,
+    options: LogOptions,
+    _lock: Arc<dyn Send + Sync>,
+}
+
+impl Logger {
+    pub(crate) fn begin(storage: Arc<dyn Storage>, lock: Arc<dyn Send + Sync>, options: LogOptions) -> Result<Self> {
+        let catalog = Catalog::open(&*storage, true)?;
+        let (next_model, next_intermediate, ..) = catalog.next_ids()?;
+        let budget = Arc::new(Budget::new(options.budget_bytes));
+        let failed = Arc::new(OnceLock::new());
+        let (max, target) = (options.max_bytes, options.partition_bytes);
+        let writer = ChunkWriter::new(Arc::clone(&storage), options.effort, options.dedup, max, target)?;
+        let n_threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let worker = Worker::new(
+            Arc::clone(&storage),
+            writer,
+            Arc::clone(&budget),
+            Arc::clone(&failed),
+            options.on_unholdable,
+            n_threads,
+        )?;
+        let (jobs, receiver) = channel();
+        let thread = std::thread::Builder::new()
+            .name("mistique-log".into())
+            .spawn(move || worker.run(&receiver))
+            .map_err(|e| EngineError::io("log", "start a thread", e))?;
+        Ok(Self {
+            storage,
+            catalog,
+            budget,
+            failed,
+            jobs: Some(jobs),
+            thread: Some(thread),
+            next_model,
+            next_intermediate,
+            models: HashMap::new(),
+            open: HashMap::new(),
+            datasets: HashMap::new(),
+            options,
+            _lock: lock,
+        })
+    }
+
+    fn send(&self, job: Job) -> Result<()> {
+        if let Some(e) = self.failed.get() {
+            return Err(EngineError::LogFailed(Arc::clone(e)));
+        }
+        match &self.jobs {
+            Some(jobs) if jobs.send(job).is_ok() => Ok(()),
+            _ => Err(EngineError::io("log", "hand over a batch", std::io::Error::other("the log's thread has ended"))),
+        }
+    }
+
+    /// Checks that `bytes` more will fit on the disk and under `max_bytes`.
+    ///
+    /// Errors: `NoSpace`.
+    pub fn reserve(&self, bytes: u64) -> Result<()> {
+        if let Some(max) = self.options.max_bytes.filter(|m| bytes > *m) {
+            return Err(EngineError::NoSpace { needed: bytes, available: max, limit: "allowed by --max-bytes" });
+        }
+        match self.storage.free_bytes()? {
+            Some(free) if bytes > free => {
+                Err(EngineError::NoSpace { needed: bytes, available: free, limit: "free on the disk" })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The model to log under. One that exists goes on when description, weights and dataset are the same.
+    ///
+    /// Errors: `Conflict` for other content under a used key (another version or [`IfExists::Replace`] resolves it),
+    /// `Invalid` for an empty name.
+    pub fn model(&mut self, spec: &ModelSpec, if_exists: IfExists) -> Result<ModelHandle> {
+        spec.key.check()?;
+        if let Some(dataset) = &spec.dataset {
+            self.check_dataset(&spec.key, dataset)?;
+        }
+        if let Some((&id, _)) = self.models.iter().find(|(_, (key, _))| *key == spec.key) {
+            return Ok(ModelHandle(id));
+        }
+        if let Some(existing) = self.catalog.model_exact(&spec.key)? {
+            if if_exists == IfExists::Continue {
+                check_same(&existing.spec, spec)?;
+                self.models.insert(existing.id, (spec.key.clone(), false));
+                return Ok(ModelHandle(existing.id));
+            }
+            self.send(Job::Replace(existing.id))?;
+        }
+        let id = self.next_model;
+        self.next_model += 1;
+        self.send(Job::Model(NewModel { id, spec: spec.clone() }))?;
+        self.models.insert(id, (spec.key.clone(), true));
+        Ok(ModelHandle(id))
+    }
+
+    fn check_dataset(&mut self, key: &ModelKey, dataset: &DatasetSpec) -> Result<()> {
+        let known = match self.datasets.get(&dataset.name) {
+            Some(d) => Some(d.clone()),
+            None => self.catalog.dataset(&dataset.name)?.map(|(_, d)| d),
+        };
+        if let Some(known) = known.filter(|k| k.fingerprint != dataset.fingerprint) {
+            return Err(EngineError::Conflict {
+                key: format!("dataset {} of {key}", dataset.name),
+                what: "content",
+                logged: hex(&known.fingerprint),
+                given: hex(&dataset.fingerprint),
+            });
+        }
+        self.datasets.insert(dataset.name.clone(), dataset.clone());
+        Ok(())
+    }
+
+    fn key_of(&self, model: ModelHandle, name: &str) -> Result<(IntermediateKey, bool)> {
+        let Some((key, is_new)) = self.models.get(&model.0) else {
+            return Err(EngineError::NotFound { what: "model of this log", name: name.into(), nearest: vec![] });
+        };
+        if name.is_empty() {
+            let why = "the intermediate's name is empty".into();
+            return Err(EngineError::Invalid { what: "key", given: key.to_string(), why });
+        }
+        Ok((key.intermediate(name), *is_new))
+    }
+
+    /// A tensor intermediate of `model`; one that exists goes on when shape, type and scheme are the same.
+    ///
+    /// Errors: `Shape` or `Conflict` when it was logged otherwise; `Quantize` when the scheme does not fit.
+    pub fn tensor(&mut self, model: ModelHandle, spec: &TensorSpec) -> Result<Handle> {
+        let content = Content::Tensor(spec.content());
+        self.intermediate(model, &spec.name, spec.position, content, |existing, given| match (existing, given) {
+            (Content::Tensor(a), Content::Tensor(b)) if a.shape != b.shape => {
+                Some(("shape", format!("{:?}", a.shape), format!("{:?}", b.shape)))
+            }
+            (Content::Tensor(a), Content::Tensor(b)) if a.dtype != b.dtype => {
+                Some(("type", format!("{:?}", a.dtype), format!("{:?}", b.dtype)))
+            }
+            (Content::Tensor(a), Content::Tensor(b)) => {
+                // `auto` goes on with what it chose; no scheme given goes on with what there is.
+                let same = spec.scheme.is_none() || b.scheme.is_auto().is_some() || a.scheme == b.scheme;
+                (!same).then(|| ("scheme", a.scheme.to_string(), b.scheme.to_string()))
+            }
+            _ => Some(("kind", "table".into(), "tensor".into())),
+        })
+    }
+
+    /// A table intermediate of `model`; one that exists goes on when the columns are the same.
+    ///
+    /// Errors: `Conflict` when it was logged otherwise; `Unsupported` for a column type that tables cannot hold.
+    pub fn table(&mut self, model: ModelHandle, name: &str, position: i64, schema: &SchemaRef) -> Result<Handle> {
+        let content = Content::Table(TableContent { schema: stored_schema(schema)?, block_rows: MAX_BLOCK_ROWS });
+        self.intermediate(model, name, position, content, |existing, given| match (existing, given) {
+            (Content::Table(a), Content::Table(b)) => {
+                let text = |t: &TableContent| {
+                    let fields = t.schema.fields().iter().map(|f| format!("{}: {}", f.name(), f.data_type()));
+                    fields.collect::<Vec<_>>().join(", ")
+                };
+                (text(a) != text(b)).then(|| ("schema", text(a), text(b)))
+            }
+            _ => Some(("kind", "tensor".into(), "table".into())),
+        })
+    }
+
+    fn intermediate(
+        &mut self,
+        model: ModelHandle,
+        name: &str,
+        position: i64,
+        content: Content,
+        differs: impl Fn(&Content, &Content) -> Option<(&'static str, String, String)>,
+    ) -> Result<Handle> {
+        let (key, model_is_new) = self.key_of(model, name)?;
+        let conflict = |(what, logged, given)| EngineError::Conflict { key: key.to_string(), what, logged, given };
+        if let Some((&id, open)) = self.open.iter().find(|(_, o)| o.key == key) {
+            return differs(&open.content, &content).map_or(Ok(Handle(id)), |d| Err(conflict(d)));
+        }
+        let existing = if model_is_new {
+            None
+        } else {
+            self.catalog.intermediates(Some(model.0))?.into_iter().find(|i| i.key == key)
+        };
+        let (id, is_new, content, logged, progress) = match existing {
+            Some(existing) => {
+                if let Some(d) = differs(&existing.content, &content) {
+                    return Err(conflict(d));
+                }
+                let logged = self.logged_rows(&existing)?;
+                let errors = self.catalog.errors(existing.id)?;
+                let progress = errors.map_or_else(IntermediateProgress::default, |e| IntermediateProgress {
+                    errors: Some(e.units),
+                    measured_rows: e.measured_rows,
+                    clamped: e.clamped,
+                    ..IntermediateProgress::default()
+                });
+                (existing.id, false, (*existing.content).clone(), logged, progress)
+            }
+            None => {
+                self.next_intermediate += 1;
+                (self.next_intermediate - 1, true, content, RowMask::default(), IntermediateProgress::default())
+            }
+        };
+        let record =
+            NewIntermediate { id, model_id: model.0, name: name.to_string(), position, content: content.clone() };
+        self.send(Job::Intermediate { key: key.clone(), record, is_new, progress })?;
+        self.open.insert(id, Open { key, content, logged });
+        Ok(Handle(id))
+    }
+
+    fn logged_rows(&self, record: &IntermediateRecord) -> Result<RowMask> {
+        let mut mask = RowMask::default();
+        for block in self.catalog.blocks(record, 0, u64::MAX)? {
+            mask.extend(&block.rows);
+        }
+        Ok(mask)
+    }
+
+    fn opened(&self, handle: Handle) -> Result<&Open> {
+        self.open.get(&handle.0).ok_or_else(|| EngineError::NotFound {
+            what: "intermediate of this log",
+            name: format!("{handle:?}"),
+            nearest: vec![],
+        })
+    }
+
+    /// Which of `rows` the intermediate does not hold yet, in order.
+    ///
+    /// Errors: `NotFound` for another log's handle.
+    pub fn missing(&self, handle: Handle, rows: &[u64]) -> Result<Vec<u64>> {
+        let open = self.opened(handle)?;
+        Ok(rows.iter().copied().filter(|r| !open.logged.contains(*r)).collect())
+    }
+
+    /// Takes the rows, or none of them.
+    fn claim(&mut self, handle: Handle, rows: &[u64]) -> Result<()> {
+        self.opened(handle)?;
+        let Some(open) = self.open.get_mut(&handle.0) else { return Ok(()) };
+        for (i, &row) in rows.iter().enumerate() {
+            let too_large = row > i64::MAX as u64;
+            if too_large || !open.logged.insert(row) {
+                rows[..i].iter().for_each(|r| open.logged.remove(*r));
+                let key = open.key.to_string();
+                return Err(match too_large {
+                    true => EngineError::Invalid {
+                        what: "row_id",
+                        given: row.to_string(),
+                        why: "row_ids are below 2^63".into(),
+                    },
+                    false => EngineError::DuplicateRow { key, row },
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Logs the values of `rows` (row-major, one shape a row). Returns when the batch is queued; waits while the byte
+    /// budget is used up.
+    ///
+    /// Errors: `Shape` when the values are not `rows` times the row's shape or of another type, `DuplicateRow`,
+    /// `LogFailed` when an earlier batch failed.
+    pub fn append(&mut self, handle: Handle, rows: &[u64], values: impl TensorSource + 'static) -> Result<()> {
+        self.append_boxed(handle, rows, Box::new(values))
+    }
+
+    /// As [`Logger::append`].
+    ///
+    /// Errors: as there.
+    pub fn append_boxed(&mut self, handle: Handle, rows: &[u64], values: Box<dyn TensorSource>) -> Result<()> {
+        let open = self.opened(handle)?;
+        let Content::Tensor(content) = &open.content else {
+            return Err(EngineError::Unsupported {
+                what: open.key.to_string(),
+                why: "it is a table; append a RecordBatch".into(),
+            });
+        };
+        let shape_error = |what, expected: String, got: String| {
+            Err(EngineError::Shape { key: open.key.to_string(), what, expected, got })
+        };
+        if values.dtype() != content.dtype {
+            return shape_error("type of the values", format!("{:?}", content.dtype), format!("{:?}", values.dtype()));
+        }
+        let n_values = content.layout.row_values() * rows.len();
+        if values.len() != n_values {
+            let expected = format!("{n_values} ({} rows of {:?})", rows.len(), content.shape);
+            return shape_error("number of values", expected, values.len().to_string());
+        }
+        if rows.is_empty() {
+            return Ok(());
+        }
+        self.claim(handle, rows)?;
+        let bytes = values.len() * values.dtype().width();
+        self.budget.take(bytes);
+        self.send(Job::Tensor { id: handle.0, rows: rows.to_vec(), source: values, bytes })
+    }
+
+    /// Logs rows of a table.
+    ///
+    /// Errors: `Shape` when the columns differ or their length is not that of `rows`; otherwise as [`Logger::append`].
+    pub fn append_table(&mut self, handle: Handle, rows: &[u64], batch: &RecordBatch) -> Result<()> {
+        let open = self.opened(handle)?;
+        let Content::Table(content) = &open.content else {
+            return Err(EngineError::Unsupported {
+                what: open.key.to_string(),
+                why: "it is a tensor, not a table".into(),
+            });
+        };
+        if batch.num_rows() != rows.len() {
+            return Err(EngineError::Shape {
+                key: open.key.to_string(),
+                what: "rows",
+                expected: rows.len().to_string(),
+                got: batch.num_rows().to_string(),
+            });
+        }
+        let batch = table::conform(&open.key, &content.schema, batch)?;
+        self.claim(handle, rows)?;
+        let bytes = batch.get_array_memory_size();
+        self.budget.take(bytes);
+        self.send(Job::Table { id: handle.0, rows: rows.to_vec(), batch, bytes })
+    }
+
+    /// Says, with the next commit, that the model's log is finished.
+    ///
+    /// Errors: `LogFailed`.
+    pub fn complete(&mut self, model: ModelHandle) -> Result<()> {
+        self.send(Job::Complete(model.0, true))
+    }
+
+    /// Says, with the next commit, that the model's log is going on, so that an interruption shows.
+    ///
+    /// Errors: `LogFailed`.
+    pub fn incomplete(&mut self, model: ModelHandle) -> Result<()> {
+        self.send(Job::Complete(model.0, false))
+    }
+
+    /// Waits until everything before it is durable, makes it visible in one step, and returns what was written since
+    /// the log began.
+    ///
+    /// Errors: `LogFailed`; then nothing since the last commit is stored.
+    pub fn commit(&mut self) -> Result<LogReport> {
+        let (reply, answer) = sync_channel(1);
+        self.send(Job::Commit(reply))?;
+        let report = answer.recv().unwrap_or_else(|_| {
+            Err(EngineError::io("log", "commit", std::io::Error::other("the log's thread has ended")))
+        })?;
+        for (_, is_new) in self.models.values_mut() {
+            *is_new = false;
+        }
+        Ok(report)
+    }
+}
+
+fn check_same(logged: &ModelSpec, given: &ModelSpec) -> Result<()> {
+    let text = |hash: Option<[u8; 16]>| hash.map_or("none".to_string(), |h| hex(&h));
+    let describe = |s: &ModelSpec| {
+        if s.description.is_empty() { "none".into() } else { hex(&crate::model::fingerprint(s.description.as_bytes())) }
+    };
+    let dataset =
+        |s: &ModelSpec| s.dataset.as_ref().map_or("none".into(), |d| format!("{} {}", d.name, hex(&d.fingerprint)));
+    let pairs = [
+        ("kind", logged.kind.name().to_string(), given.kind.name().to_string()),
+        ("description", describe(logged), describe(given)),
+        ("set of weights", text(logged.weights), text(given.weights)),
+        ("dataset", dataset(logged), dataset(given)),
+    ];
+    match pairs.into_iter().find(|(_, a, b)| a != b) {
+        None => Ok(()),
+        Some((what, logged_text, given_text)) => {
+            let key = given.key.to_string();
+            Err(EngineError::Conflict { key, what, logged: logged_text, given: given_text })
+        }
+    }
+}
+
+impl Drop for Logger {
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take() {
+            if thread.join().is_err() {
+                tracing::error!("the log's thread panicked");
+            }
+        }
+    }
+}

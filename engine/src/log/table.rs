@@ -1,0 +1,105 @@
+//! The unfinished RowBlock of a table intermediate.
+
+use arrow::compute::{cast, concat_batches};
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
+
+use crate::column::{ColumnCodes, to_codes};
+use crate::error::{EngineError, Result};
+use crate::key::IntermediateKey;
+use crate::model::TableContent;
+
+/// Builds the RowBlocks of one table intermediate.
+pub struct TableBuilder {
+    content: TableContent,
+    rows: Vec<u64>,
+    parts: Vec<RecordBatch>,
+}
+
+/// A full or flushed RowBlock of a table.
+pub struct SealedTable {
+    /// Row_ids in stored order.
+    pub rows: Vec<u64>,
+    /// One a column.
+    pub columns: Vec<ColumnCodes>,
+}
+
+impl TableBuilder {
+    /// A builder for new rows.
+    pub fn new(content: TableContent) -> Self {
+        Self { content, rows: Vec::new(), parts: Vec::new() }
+    }
+
+    /// Bytes that the unfinished RowBlock holds.
+    pub fn held_bytes(&self) -> usize {
+        self.parts.iter().map(RecordBatch::get_array_memory_size).sum()
+    }
+
+    /// Adds a batch; full RowBlocks go to `sealed`.
+    ///
+    /// Errors: `Unsupported`, `Arrow`.
+    pub fn append(
+        &mut self,
+        rows: &[u64],
+        batch: &RecordBatch,
+        sealed: &mut dyn FnMut(SealedTable) -> Result<()>,
+    ) -> Result<()> {
+        let mut done = 0;
+        while done < rows.len() {
+            let take = (self.content.block_rows - self.rows.len()).min(rows.len() - done);
+            self.rows.extend_from_slice(&rows[done..done + take]);
+            self.parts.push(batch.slice(done, take));
+            done += take;
+            if self.rows.len() == self.content.block_rows {
+                self.flush(sealed)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Seals what there is.
+    ///
+    /// Errors: as [`TableBuilder::append`].
+    pub fn flush(&mut self, sealed: &mut dyn FnMut(SealedTable) -> Result<()>) -> Result<()> {
+        if self.rows.is_empty() {
+            return Ok(());
+        }
+        let parts = std::mem::take(&mut self.parts);
+        let whole = concat_batches(&self.content.schema, &parts)?;
+        let columns = whole.columns().iter().map(to_codes).collect::<Result<_>>()?;
+        sealed(SealedTable { rows: std::mem::take(&mut self.rows), columns })
+    }
+}
+
+/// The batch under the table's schema: text and dictionaries become UTF-8; other types must agree.
+///
+/// Errors: `Shape` naming the column that differs.
+pub fn conform(key: &IntermediateKey, schema: &SchemaRef, batch: &RecordBatch) -> Result<RecordBatch> {
+    let names =
+        |s: &arrow::datatypes::Schema| s.fields().iter().map(|f| f.name().as_str()).collect::<Vec<_>>().join(", ");
+    if batch.num_columns() != schema.fields().len() {
+        return Err(EngineError::Shape {
+            key: key.to_string(),
+            what: "columns",
+            expected: names(schema),
+            got: names(&batch.schema()),
+        });
+    }
+    let given = batch.schema();
+    let pairs = schema.fields().iter().zip(given.fields()).zip(batch.columns());
+    let columns = pairs
+        .map(|((want, got), column)| {
+            let text = want.data_type() == &arrow::datatypes::DataType::Utf8;
+            if want.name() != got.name() || (!text && want.data_type() != got.data_type()) {
+                return Err(EngineError::Shape {
+                    key: key.to_string(),
+                    what: "column",
+                    expected: format!("{} of type {}", want.name(), want.data_type()),
+                    got: format!("{} of type {}", got.name(), got.data_type()),
+                });
+            }
+            Ok(if text { cast(column, want.data_type())? } else { std::sync::Arc::clone(column) })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    Ok(RecordBatch::try_new(std::sync::Arc::clone(schema), columns)?)
+}

@@ -1,0 +1,327 @@
+//! The log's thread: takes batches in order, builds RowBlocks, writes chunks, commits.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::{Receiver, SyncSender};
+use std::sync::{Arc, OnceLock};
+
+use arrow::record_batch::RecordBatch;
+use mistique_quantize::OnUnholdable;
+
+use super::budget::Budget;
+use super::source::TensorSource;
+use super::table::{SealedTable, TableBuilder};
+use super::tensor::{Buffers, SealedBlock, TensorBuilder, Tools};
+use super::writer::{ChunkWriter, GroupCodes, LogReport};
+use crate::catalog::{Commit, IntermediateProgress, NewBlock, NewIntermediate, NewModel};
+use crate::chunk::{ChunkShape, Extra};
+use crate::error::{EngineError, Result};
+use crate::key::IntermediateKey;
+use crate::model::{Content, TensorContent};
+use crate::rows::RowSet;
+use crate::storage::Storage;
+
+/// What the log's thread is asked.
+pub enum Job {
+    /// A model to add with the next commit.
+    Model(NewModel),
+    /// A model whose content goes with the next commit.
+    Replace(i64),
+    /// An intermediate to write rows of.
+    Intermediate {
+        /// Key, for messages.
+        key: IntermediateKey,
+        /// Its record; added with the next commit when `is_new`.
+        record: NewIntermediate,
+        /// Whether the catalogue does not have it.
+        is_new: bool,
+        /// What earlier logs measured.
+        progress: IntermediateProgress,
+    },
+    /// Tensor rows.
+    Tensor {
+        /// The intermediate.
+        id: i64,
+        /// Row_ids.
+        rows: Vec<u64>,
+        /// Values.
+        source: Box<dyn TensorSource>,
+        /// Bytes taken from the budget.
+        bytes: usize,
+    },
+    /// Table rows.
+    Table {
+        /// The intermediate.
+        id: i64,
+        /// Row_ids.
+        rows: Vec<u64>,
+        /// Columns.
+        batch: RecordBatch,
+        /// Bytes taken from the budget.
+        bytes: usize,
+    },
+    /// Whether a model's log is finished, said with the next commit.
+    Complete(i64, bool),
+    /// Makes everything before it durable and visible.
+    Commit(SyncSender<Result<LogReport>>),
+}
+
+enum Builder {
+    Tensor(Box<TensorBuilder>),
+    Table(IntermediateKey, TableBuilder),
+}
+
+/// State of the log's thread.
+pub struct Worker {
+    storage: Arc<dyn Storage>,
+    writer: ChunkWriter,
+    builders: BTreeMap<i64, Builder>,
+    /// Records not yet in the catalogue; their content is settled when their builder has seen its first rows.
+    new: Vec<NewIntermediate>,
+    commit: Commit,
+    blocks: Vec<NewBlock>,
+    buffers: Buffers,
+    pool: rayon::ThreadPool,
+    budget: Arc<Budget>,
+    failed: Arc<OnceLock<Arc<EngineError>>>,
+    on_bad: OnUnholdable,
+}
+
+impl Worker {
+    /// The state of a log that begins.
+    ///
+    /// Errors: `Io` when no threads can be started.
+    pub fn new(
+        storage: Arc<dyn Storage>,
+        writer: ChunkWriter,
+        budget: Arc<Budget>,
+        failed: Arc<OnceLock<Arc<EngineError>>>,
+        on_bad: OnUnholdable,
+        n_threads: usize,
+    ) -> Result<Self> {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(n_threads)
+            .thread_name(|i| format!("mistique-log-{i}"))
+            .build()
+            .map_err(|e| EngineError::io("log", "start threads", std::io::Error::other(e)))?;
+        Ok(Self {
+            storage,
+            writer,
+            builders: BTreeMap::new(),
+            new: Vec::new(),
+            commit: Commit::default(),
+            blocks: Vec::new(),
+            buffers: Buffers::default(),
+            pool,
+            budget,
+            failed,
+            on_bad,
+        })
+    }
+
+    /// Works until all senders are gone.
+    pub fn run(mut self, jobs: &Receiver<Job>) {
+        while let Ok(job) = jobs.recv() {
+            let (bytes, reply) = match &job {
+                Job::Tensor { bytes, .. } | Job::Table { bytes, .. } => (*bytes, None),
+                Job::Commit(reply) => (0, Some(reply.clone())),
+                _ => (0, None),
+            };
+            let result = match self.failed.get() {
+                Some(earlier) => Err(EngineError::LogFailed(Arc::clone(earlier))),
+                None => self.take(job),
+            };
+            if let Err(e) = &result {
+                tracing::debug!("log: {e}");
+            }
+            let answer = match result {
+                Ok(()) => Ok(self.writer.report),
+                Err(EngineError::LogFailed(e)) => Err(EngineError::LogFailed(e)),
+                Err(e) => {
+                    let e = Arc::new(e);
+                    // Only this thread sets it, and only once: after it, no job is taken.
+                    let _ = self.failed.set(Arc::clone(&e));
+                    Err(EngineError::LogFailed(e))
+                }
+            };
+            self.budget.done(bytes, self.held_bytes());
+            if let Some(reply) = reply {
+                // The caller may have gone; the commit stands all the same.
+                let _ = reply.send(answer);
+            }
+        }
+        self.writer.abandon();
+        self.budget.close();
+    }
+
+    fn held_bytes(&self) -> usize {
+        let builders = self.builders.values().map(|b| match b {
+            Builder::Tensor(b) => b.held_bytes(),
+            Builder::Table(_, b) => b.held_bytes(),
+        });
+        builders.sum::<usize>() + self.buffers.held_bytes()
+    }
+
+    fn take(&mut self, job: Job) -> Result<()> {
+        match job {
+            Job::Model(model) => self.commit.models.push(model),
+            Job::Replace(id) => self.commit.replaced_models.push(id),
+            Job::Complete(id, complete) => self.commit.complete.push((id, complete)),
+            Job::Intermediate { key, record, is_new, progress } => {
+                let builder = match &record.content {
+                    Content::Tensor(t) => {
+                        let new = TensorBuilder::new(key, t.clone(), progress, self.on_bad)?;
+                        Builder::Tensor(Box::new(new))
+                    }
+                    Content::Table(t) => Builder::Table(key, TableBuilder::new(t.clone())),
+                };
+                self.builders.insert(record.id, builder);
+                if is_new {
+                    self.new.push(record);
+                }
+            }
+            Job::Tensor { id, rows, source, .. } => {
+                self.writer.report.rows += rows.len() as u64;
+                self.writer.report.logical_bytes += (source.len() * source.dtype().width()) as u64;
+                if let Some(Builder::Tensor(builder)) = self.builders.get_mut(&id) {
+                    let key = builder.key.clone();
+                    let (writer, blocks, pool) = (&mut self.writer, &mut self.blocks, &self.pool);
+                    let mut sealed = |content: &TensorContent, b: SealedBlock, buffers: &mut Buffers| {
+                        put_tensor(writer, blocks, pool, &key, id, content, &b)?;
+                        buffers.give_back(b);
+                        Ok(())
+                    };
+                    let mut tools = Tools { pool, buffers: &mut self.buffers, sealed: &mut sealed };
+                    builder.append(rows, source, &mut tools)?;
+                }
+            }
+            Job::Table { id, rows, batch, bytes } => {
+                self.writer.report.rows += rows.len() as u64;
+                self.writer.report.logical_bytes += bytes as u64;
+                if let Some(Builder::Table(key, builder)) = self.builders.get_mut(&id) {
+                    let (writer, blocks, pool, key) = (&mut self.writer, &mut self.blocks, &self.pool, key.clone());
+                    builder.append(&rows, &batch, &mut |b| put_table(writer, blocks, pool, &key, id, &b))?;
+                }
+            }
+            Job::Commit(_) => return self.commit(),
+        }
+        self.evict()
+    }
+
+    /// Seals the largest unfinished RowBlocks early while they hold more than half of the budget.
+    fn evict(&mut self) -> Result<()> {
+        let limit = self.budget.limit() / 2;
+        if self.held_bytes() > limit {
+            self.buffers.clear();
+        }
+        while self.held_bytes() > limit {
+            let held = |b: &Builder| match b {
+                Builder::Tensor(b) => b.held_bytes(),
+                Builder::Table(_, b) => b.held_bytes(),
+            };
+            let Some((&id, _)) = self.builders.iter().max_by_key(|(_, b)| held(b)) else { break };
+            self.flush(id)?;
+            self.buffers.clear();
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self, id: i64) -> Result<()> {
+        let (writer, blocks, pool) = (&mut self.writer, &mut self.blocks, &self.pool);
+        match self.builders.get_mut(&id) {
+            None => Ok(()),
+            Some(Builder::Table(key, builder)) => {
+                let key = key.clone();
+                builder.flush(&mut |b| put_table(writer, blocks, pool, &key, id, &b))
+            }
+            Some(Builder::Tensor(builder)) => {
+                let key = builder.key.clone();
+                let mut sealed = |content: &TensorContent, b: SealedBlock, buffers: &mut Buffers| {
+                    put_tensor(writer, blocks, pool, &key, id, content, &b)?;
+                    buffers.give_back(b);
+                    Ok(())
+                };
+                builder.flush(&mut Tools { pool, buffers: &mut self.buffers, sealed: &mut sealed })
+            }
+        }
+    }
+
+    fn commit(&mut self) -> Result<()> {
+        for id in self.builders.keys().copied().collect::<Vec<_>>() {
+            self.flush(id)?;
+        }
+        self.buffers.clear();
+        let mut commit = std::mem::take(&mut self.commit);
+        (commit.partitions, commit.chunks) = self.writer.finish()?;
+        commit.blocks = std::mem::take(&mut self.blocks);
+        for mut record in std::mem::take(&mut self.new) {
+            if let Some(Builder::Tensor(b)) = self.builders.get(&record.id) {
+                record.content = Content::Tensor(b.content().clone());
+            }
+            commit.intermediates.push(record);
+        }
+        for (id, builder) in &mut self.builders {
+            if let Builder::Tensor(builder) = builder {
+                let mut progress = builder.progress();
+                progress.id = *id;
+                progress.params = builder.take_settled().then(|| builder.content().params.clone());
+                commit.progress.push(progress);
+            }
+        }
+        self.writer.catalog().commit(&*self.storage, &commit)?;
+        self.writer.committed();
+        Ok(())
+    }
+}
+
+fn put_tensor(
+    writer: &mut ChunkWriter,
+    blocks: &mut Vec<NewBlock>,
+    pool: &rayon::ThreadPool,
+    key: &IntermediateKey,
+    id: i64,
+    content: &TensorContent,
+    block: &SealedBlock,
+) -> Result<()> {
+    let layout = &content.layout;
+    let groups: Vec<GroupCodes<'_>> = block
+        .groups
+        .iter()
+        .enumerate()
+        .map(|(g, codes)| {
+            let shape = ChunkShape {
+                code: layout.code,
+                n_rows: block.rows.len(),
+                n_cols: layout.units_of_group(g).len() * layout.stored.cells(),
+                page_rows: layout.page_rows,
+                map_w: layout.stored.w,
+            };
+            GroupCodes { shape, codes, extra: Extra::default() }
+        })
+        .collect();
+    let chunks = writer.put(&groups, key, pool)?;
+    blocks.push(NewBlock { intermediate_id: id, rows: RowSet::from_ids(&block.rows), chunks });
+    Ok(())
+}
+
+fn put_table(
+    writer: &mut ChunkWriter,
+    blocks: &mut Vec<NewBlock>,
+    pool: &rayon::ThreadPool,
+    key: &IntermediateKey,
+    id: i64,
+    block: &SealedTable,
+) -> Result<()> {
+    let n_rows = block.rows.len();
+    let groups: Vec<GroupCodes<'_>> = block
+        .columns
+        .iter()
+        .map(|c| GroupCodes {
+            shape: ChunkShape { code: c.code, n_rows, n_cols: 1, page_rows: n_rows, map_w: 1 },
+            codes: &c.codes,
+            extra: Extra { validity: c.validity.as_deref(), dictionary: c.dictionary.as_deref() },
+        })
+        .collect();
+    let chunks = writer.put(&groups, key, pool)?;
+    blocks.push(NewBlock { intermediate_id: id, rows: RowSet::from_ids(&block.rows), chunks });
+    Ok(())
+}

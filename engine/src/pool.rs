@@ -1,0 +1,104 @@
+//! The InMemoryStore: an LRU buffer pool of decoded pages under a byte budget.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use lru::LruCache;
+
+/// A page: number of its chunk, number in the chunk.
+pub type PageKey = (i64, u32);
+
+/// What the pool did so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PoolStats {
+    /// Requests answered from memory.
+    pub hits: u64,
+    /// Requests that had to decode.
+    pub misses: u64,
+    /// Bytes held.
+    pub held_bytes: usize,
+    /// Bytes that may be held.
+    pub budget_bytes: usize,
+}
+
+struct Inner {
+    pages: LruCache<PageKey, Arc<[u8]>>,
+    stats: PoolStats,
+}
+
+/// Codes of pages, the least recently used leaving first.
+pub struct InMemoryStore {
+    inner: Mutex<Inner>,
+}
+
+impl InMemoryStore {
+    /// An empty pool of `budget_bytes`.
+    pub fn new(budget_bytes: usize) -> Self {
+        let stats = PoolStats { budget_bytes, ..PoolStats::default() };
+        Self { inner: Mutex::new(Inner { pages: LruCache::unbounded(), stats }) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The codes of a page, where they are held.
+    pub fn get(&self, key: PageKey) -> Option<Arc<[u8]>> {
+        let mut inner = self.lock();
+        let found = inner.pages.get(&key).cloned();
+        match found {
+            Some(_) => inner.stats.hits += 1,
+            None => inner.stats.misses += 1,
+        }
+        found
+    }
+
+    /// Holds the codes of a page, and lets others go as the budget asks.
+    pub fn put(&self, key: PageKey, codes: Arc<[u8]>) {
+        let mut inner = self.lock();
+        inner.stats.held_bytes += codes.len();
+        if let Some(old) = inner.pages.put(key, codes) {
+            inner.stats.held_bytes -= old.len();
+        }
+        while inner.stats.held_bytes > inner.stats.budget_bytes {
+            let Some((_, codes)) = inner.pages.pop_lru() else { break };
+            inner.stats.held_bytes -= codes.len();
+        }
+    }
+
+    /// Whether a request of so many bytes may use the pool: a scan must not empty it.
+    pub fn admits(&self, bytes: usize) -> bool {
+        bytes <= self.lock().stats.budget_bytes / 4
+    }
+
+    /// Forgets everything held.
+    pub fn clear(&self) {
+        let mut inner = self.lock();
+        inner.pages.clear();
+        inner.stats.held_bytes = 0;
+    }
+
+    /// Hits, misses, bytes.
+    pub fn stats(&self) -> PoolStats {
+        self.lock().stats
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn least_recently_used_leaves_first() {
+        let pool = InMemoryStore::new(100);
+        for i in 0..3 {
+            pool.put((i, 0), vec![0u8; 40].into());
+            if i == 1 {
+                assert!(pool.get((0, 0)).is_some());
+            }
+        }
+        assert!(pool.get((1, 0)).is_none());
+        assert!(pool.get((0, 0)).is_some() && pool.get((2, 0)).is_some());
+        let stats = pool.stats();
+        assert_eq!((stats.hits, stats.misses, stats.held_bytes), (3, 1, 80));
+    }
+}

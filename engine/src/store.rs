@@ -1,0 +1,493 @@
+//! The DataStore: opens a store, reads intermediates, begins logs.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use arrow::array::ArrayRef;
+use arrow::compute::{concat, take};
+use arrow::datatypes::Schema;
+use arrow::record_batch::RecordBatch;
+
+use crate::catalog::{Block, Catalog};
+use crate::chunk::ChunkView;
+use crate::codec::TensorCodec;
+use crate::column;
+use crate::error::{EngineError, Result};
+use crate::key::{IntermediateKey, ModelKey};
+use crate::log::{LogOptions, Logger};
+use crate::model::{Content, Fingerprint, IntermediateRecord, ModelRecord, TableContent, fingerprint, hex};
+use crate::partition::{self, ChunkPlace, PartitionReader};
+use crate::pool::{InMemoryStore, PoolStats};
+use crate::read::{self, Chunks, RowPlan, Rows};
+use crate::rows::RowSet;
+use crate::storage::{LocalStorage, Storage};
+
+/// Folder of the operators.
+const OPERATORS: &str = "operators";
+/// Places of chunks that are remembered.
+const PLACES: usize = 1 << 18;
+
+/// How a store is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoreOptions {
+    pool_bytes: usize,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self { pool_bytes: 256 << 20 }
+    }
+}
+
+impl StoreOptions {
+    /// Bytes that decoded pages may hold in memory (default 256 MiB).
+    #[must_use]
+    pub fn with_pool_bytes(mut self, bytes: usize) -> Self {
+        self.pool_bytes = bytes;
+        self
+    }
+}
+
+/// What is remembered of the catalogue and the files until either changes.
+#[derive(Default)]
+struct Known {
+    version: i64,
+    partitions: HashMap<u64, PartitionReader>,
+    places: HashMap<i64, ChunkPlace>,
+    codecs: HashMap<i64, Arc<TensorCodec>>,
+}
+
+/// A store of model intermediates.
+pub struct Store {
+    storage: Arc<dyn Storage>,
+    catalog: Mutex<Catalog>,
+    known: Mutex<Known>,
+    pool: InMemoryStore,
+    writer: Mutex<Weak<dyn Send + Sync>>,
+}
+
+struct NoWriter;
+
+fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Store {
+    /// The store in the folder `path`, which must exist.
+    ///
+    /// Errors: `NoStore`, `UnsupportedVersion`, `Catalog`.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let storage = LocalStorage::existing(path.as_ref())?;
+        Self::on(Arc::new(storage), false, StoreOptions::default())
+    }
+
+    /// The store in the folder `path`, made where there is none.
+    ///
+    /// Errors: `Io`, `UnsupportedVersion`, `Catalog`.
+    pub fn open_or_create(path: impl AsRef<Path>) -> Result<Self> {
+        let storage = LocalStorage::create(path.as_ref())?;
+        Self::on(Arc::new(storage), true, StoreOptions::default())
+    }
+
+    /// The store on any storage.
+    ///
+    /// Errors: as [`Store::open`].
+    pub fn on(storage: Arc<dyn Storage>, create: bool, options: StoreOptions) -> Result<Self> {
+        let catalog = Catalog::open(&*storage, create)?;
+        let none: Weak<NoWriter> = Weak::new();
+        let this = Self {
+            storage,
+            catalog: Mutex::new(catalog),
+            known: Mutex::default(),
+            pool: InMemoryStore::new(options.pool_bytes),
+            writer: Mutex::new(none),
+        };
+        // What a crash left is removed by whoever comes next and may write; a store being written is left alone.
+        match this.writer_lock() {
+            Ok(guard) => {
+                this.remove_orphans()?;
+                drop(guard);
+            }
+            Err(e) => tracing::debug!("orphans are not looked for: {e}"),
+        }
+        Ok(this)
+    }
+
+    /// Where the files live.
+    pub fn storage(&self) -> &Arc<dyn Storage> {
+        &self.storage
+    }
+
+    /// The MetadataDB, locked for the caller.
+    pub fn catalog(&self) -> MutexGuard<'_, Catalog> {
+        lock(&self.catalog)
+    }
+
+    pub(crate) fn writer_lock(&self) -> Result<Arc<dyn Send + Sync>> {
+        let mut writer = lock(&self.writer);
+        if writer.upgrade().is_some() {
+            return Err(EngineError::Locked { path: self.storage.describe() });
+        }
+        let guard: Arc<dyn Send + Sync> = Arc::new(self.storage.lock_writer()?);
+        *writer = Arc::downgrade(&guard);
+        Ok(guard)
+    }
+
+    /// Removes files that no commit names. The caller holds the writer's lock.
+    fn remove_orphans(&self) -> Result<()> {
+        let catalog = self.catalog();
+        let known: std::collections::HashSet<u64> = catalog.partitions()?.into_iter().map(|(id, _)| id).collect();
+        let operators: std::collections::HashSet<String> =
+            catalog.operators()?.into_iter().map(|o| hex(&o.hash)).collect();
+        for file in self.storage.list(partition::DIR)? {
+            if partition::id_of(&file.name).is_some_and(|id| !known.contains(&id)) {
+                self.storage.remove(&format!("{}/{}", partition::DIR, file.name))?;
+            }
+        }
+        for file in self.storage.list(OPERATORS)? {
+            if !operators.contains(&file.name) {
+                self.storage.remove(&format!("{OPERATORS}/{}", file.name))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins a log. One at a time, over all processes.
+    ///
+    /// Errors: `Locked`, `Io`, `Catalog`.
+    pub fn logger(&self, options: LogOptions) -> Result<Logger> {
+        let guard = self.writer_lock()?;
+        self.remove_orphans()?;
+        Logger::begin(Arc::clone(&self.storage), guard, options)
+    }
+
+    /// Stores an operator's bytes once per content and returns their hash.
+    ///
+    /// Errors: `Locked` while another process logs; `Io`, `Catalog`.
+    pub fn put_operator(&self, bytes: &[u8], kind: &str) -> Result<Fingerprint> {
+        let hash = fingerprint(bytes);
+        if self.catalog().operator(&hash)?.is_some() {
+            return Ok(hash);
+        }
+        let _guard = self.writer_lock()?;
+        let path = format!("{OPERATORS}/{}", hex(&hash));
+        let mut file = self.storage.create(&path)?;
+        file.append(bytes)?;
+        file.finish()?;
+        self.storage.sync_dir(OPERATORS)?;
+        self.catalog().add_operator(&*self.storage, &hash, bytes.len() as u64, kind)?;
+        Ok(hash)
+    }
+
+    /// An operator's bytes, checked against their hash.
+    ///
+    /// Errors: `NotFound`, `Corrupt`, `Io`.
+    pub fn operator(&self, hash: &Fingerprint) -> Result<Vec<u8>> {
+        let name = hex(hash);
+        if self.catalog().operator(hash)?.is_none() {
+            return Err(EngineError::NotFound { what: "operator", name, nearest: vec![] });
+        }
+        let path = format!("{OPERATORS}/{name}");
+        let file = self.storage.open(&path)?;
+        let bytes = file.read(0..file.len_bytes())?.into_owned();
+        if fingerprint(&bytes) != *hash {
+            return Err(EngineError::corrupt(path, 0, "the content does not have the hash of its name"));
+        }
+        Ok(bytes)
+    }
+
+    /// All models, oldest first.
+    ///
+    /// Errors: `Catalog`, `Corrupt`.
+    pub fn models(&self) -> Result<Vec<ModelRecord>> {
+        self.catalog().models()
+    }
+
+    /// The model of a key; without a version, the unversioned one, else the one logged last.
+    ///
+    /// Errors: `NotFound`, `Catalog`.
+    pub fn model(&self, key: &ModelKey) -> Result<ModelRecord> {
+        self.catalog().model(key)
+    }
+
+    /// The intermediates of a model, from the input on.
+    ///
+    /// Errors: `Catalog`, `Corrupt`.
+    pub fn intermediates(&self, model: &ModelRecord) -> Result<Vec<IntermediateRecord>> {
+        self.catalog().intermediates(Some(model.id))
+    }
+
+    /// The intermediate of a key.
+    ///
+    /// Errors: `NotFound` with the nearest names, `Catalog`.
+    pub fn intermediate(&self, key: &IntermediateKey) -> Result<IntermediateRecord> {
+        self.catalog().intermediate(key)
+    }
+
+    /// Finds rows.
+    ///
+    /// Errors: `NoSuchRow`, `Catalog`.
+    pub fn plan_rows(&self, record: &IntermediateRecord, rows: &Rows) -> Result<RowPlan> {
+        let (min, max) = match rows {
+            Rows::All => (0, u64::MAX),
+            Rows::Range(r) if r.is_empty() => return RowPlan::new(record, Vec::new(), rows),
+            Rows::Range(r) => (r.start, r.end - 1),
+            Rows::List(ids) => match (ids.iter().min(), ids.iter().max()) {
+                (Some(&min), Some(&max)) => (min, max),
+                _ => return RowPlan::new(record, Vec::new(), rows),
+            },
+        };
+        let blocks = self.catalog().blocks(record, min, max)?;
+        RowPlan::new(record, blocks, rows)
+    }
+
+    /// The codec of a tensor intermediate.
+    ///
+    /// Errors: `Quantize`, `Unsupported` for a table.
+    pub fn codec(&self, record: &IntermediateRecord) -> Result<Arc<TensorCodec>> {
+        self.refresh()?;
+        if let Some(codec) = lock(&self.known).codecs.get(&record.id) {
+            return Ok(Arc::clone(codec));
+        }
+        let codec = Arc::new(TensorCodec::new(&record.key, record.tensor()?)?);
+        lock(&self.known).codecs.insert(record.id, Arc::clone(&codec));
+        Ok(codec)
+    }
+
+    /// Forgets what is remembered when another connection has committed.
+    fn refresh(&self) -> Result<()> {
+        let version = self.catalog().data_version()?;
+        let mut known = lock(&self.known);
+        if known.version != version {
+            *known = Known { version, ..Known::default() };
+            drop(known);
+            self.pool.clear();
+        }
+        Ok(())
+    }
+
+    /// Fills `out` (rows × columns, row-major) with stored columns of a tensor, as f32.
+    ///
+    /// `columns` count stored cells, unit by unit. Errors: `Shape` when `out` has another length; `Corrupt`, `Io`.
+    pub fn read_f32(
+        &self,
+        record: &IntermediateRecord,
+        plan: &RowPlan,
+        columns: &[Range<usize>],
+        out: &mut [f32],
+    ) -> Result<()> {
+        let codec = self.codec(record)?;
+        let n = codec.content().layout.stored_values();
+        if let Some(bad) = columns.iter().find(|c| c.start > c.end || c.end > n) {
+            return Err(EngineError::Shape {
+                key: record.key.to_string(),
+                what: "columns",
+                expected: format!("within 0..{n}"),
+                got: format!("{bad:?}"),
+            });
+        }
+        self.load_places(&plan.blocks)?;
+        read::read_f32(self, &codec, record, plan, columns, out)
+    }
+
+    /// Codes of stored columns of a tensor, as the bytes of their stored type: `[rows][columns]`.
+    ///
+    /// Errors: `Corrupt`, `Io`, `Shape`.
+    pub fn read_codes(&self, record: &IntermediateRecord, plan: &RowPlan) -> Result<Vec<u8>> {
+        self.refresh()?;
+        let layout = record.tensor()?.layout;
+        let width = layout.code.width();
+        let row_len = layout.stored_values() * width;
+        let mut out = vec![0u8; plan.n_rows() * row_len];
+        for (block, position, at, len) in plan.runs() {
+            for group in 0..layout.n_groups() {
+                let Some(&chunk) = plan.blocks.get(block).and_then(|b| b.chunks.get(group)) else {
+                    return Err(EngineError::corrupt("catalog.db", 0, "a RowBlock lacks a chunk"));
+                };
+                let start = group * layout.group_units * layout.stored.cells() * width;
+                let n_cols = layout.units_of_group(group).len() * layout.stored.cells() * width;
+                let codes = self.chunk_codes(chunk)?;
+                for i in 0..len {
+                    let from = (position + i) * n_cols;
+                    let to = (at + i) * row_len + start;
+                    let row = codes.get(from..from + n_cols).ok_or_else(|| {
+                        EngineError::corrupt("catalog.db", 0, "a chunk has fewer rows than its RowBlock")
+                    })?;
+                    out[to..to + n_cols].copy_from_slice(row);
+                }
+            }
+        }
+        Ok(out)
+    }
+
+    fn chunk_codes(&self, chunk: i64) -> Result<Vec<u8>> {
+        let (partition, place) = self.place(chunk)?;
+        let bytes = partition.chunk(place)?;
+        let view = ChunkView::parse(&bytes, partition.path(), place.offset)?;
+        let mut codes = Vec::new();
+        for page in 0..view.shape().n_pages() {
+            let page_view = view.page(page)?;
+            let start = codes.len();
+            codes.resize(start + page_view.n_codes * page_view.code.width(), 0);
+            page_view.codes(&mut codes[start..]).map_err(|e| view.corrupt(page, e))?;
+        }
+        Ok(codes)
+    }
+
+    /// Columns of a table, in the order of `columns` and of the plan.
+    ///
+    /// Errors: `Corrupt`, `Io`, `Arrow`.
+    pub fn read_table(&self, record: &IntermediateRecord, plan: &RowPlan, columns: &[usize]) -> Result<RecordBatch> {
+        self.refresh()?;
+        let Content::Table(table) = &*record.content else {
+            return Err(EngineError::Unsupported {
+                what: record.key.to_string(),
+                why: "it is a tensor, not a table".into(),
+            });
+        };
+        self.load_places(&plan.blocks)?;
+        let fields = table.schema.fields();
+        let mut chosen = Vec::with_capacity(columns.len());
+        let mut arrays = Vec::with_capacity(columns.len());
+        for &c in columns {
+            let field = fields.get(c).ok_or_else(|| EngineError::NotFound {
+                what: "column",
+                name: c.to_string(),
+                nearest: vec![],
+            })?;
+            chosen.push(Arc::clone(field));
+            arrays.push(self.table_column(table, plan, c)?);
+        }
+        let options = arrow::record_batch::RecordBatchOptions::new().with_row_count(Some(plan.n_rows()));
+        Ok(RecordBatch::try_new_with_options(Arc::new(Schema::new(chosen)), arrays, &options)?)
+    }
+
+    fn table_column(&self, table: &TableContent, plan: &RowPlan, column_index: usize) -> Result<ArrayRef> {
+        let data_type = table.schema.field(column_index).data_type();
+        let read = |block: &Block| -> Result<ArrayRef> {
+            let chunk = block.chunks.get(column_index).copied();
+            let chunk = chunk.ok_or_else(|| EngineError::corrupt("catalog.db", 0, "a RowBlock lacks a chunk"))?;
+            self.column_chunk(chunk, data_type)
+        };
+        let arrays = plan.blocks.iter().map(read).collect::<Result<Vec<_>>>()?;
+        let mut starts = Vec::with_capacity(arrays.len());
+        let mut total = 0usize;
+        for a in &arrays {
+            starts.push(total);
+            total += a.len();
+        }
+        if arrays.is_empty() {
+            return Ok(column::empty(data_type));
+        }
+        let parts: Vec<&dyn arrow::array::Array> = arrays.iter().map(AsRef::as_ref).collect();
+        let whole = concat(&parts)?;
+        let mut index = Vec::with_capacity(plan.n_rows());
+        for (block, position, _, len) in plan.runs() {
+            let start = starts.get(block).copied().unwrap_or_default() + position;
+            index.extend((start..start + len).map(|i| i as u64));
+        }
+        if index.len() == total && index.iter().zip(0u64..).all(|(&i, want)| i == want) {
+            return Ok(whole);
+        }
+        Ok(take(&whole, &arrow::array::UInt64Array::from(index), None)?)
+    }
+
+    fn column_chunk(&self, chunk: i64, data_type: &arrow::datatypes::DataType) -> Result<ArrayRef> {
+        let (partition, place) = self.place(chunk)?;
+        let bytes = partition.chunk(place)?;
+        let view = ChunkView::parse(&bytes, partition.path(), place.offset)?;
+        let words = match view.dictionary() {
+            None => None,
+            Some(d) => Some(column::read_dictionary(d).ok_or_else(|| view.corrupt(0, "its dictionary is damaged"))?),
+        };
+        let (mut codes, mut validity) = (Vec::new(), None);
+        for page in 0..view.shape().n_pages() {
+            let page_view = view.page(page)?;
+            let start = codes.len();
+            codes.resize(start + page_view.n_codes * page_view.code.width(), 0);
+            page_view.codes(&mut codes[start..]).map_err(|e| view.corrupt(page, e))?;
+            if view.has_validity() {
+                let bits = page_view.validity;
+                let valid = |i: usize| bits.is_none_or(|b| b.get(i / 8).is_some_and(|byte| byte >> (i % 8) & 1 == 1));
+                validity.get_or_insert_with(Vec::new).extend((0..page_view.n_codes).map(|i| u8::from(valid(i))));
+            }
+        }
+        column::from_codes(data_type, codes, validity.as_deref(), words.as_deref()).map_err(|why| view.corrupt(0, why))
+    }
+
+    /// Remembers where the chunks of `blocks` lie, so that reading them asks the catalogue once.
+    fn load_places(&self, blocks: &[Block]) -> Result<()> {
+        let missing: Vec<i64> = {
+            let mut known = lock(&self.known);
+            if known.places.len() > PLACES {
+                known.places.clear();
+            }
+            let ids = blocks.iter().flat_map(|b| b.chunks.iter().copied());
+            // A request for one unit of a wide layer must not look all of its chunks up: those come one by one.
+            ids.filter(|id| !known.places.contains_key(id)).take(PLACES).collect()
+        };
+        if missing.len() > 4096 {
+            return Ok(());
+        }
+        let catalog = self.catalog();
+        let places = missing.iter().map(|&id| Ok((id, catalog.chunk_place(id)?))).collect::<Result<Vec<_>>>()?;
+        drop(catalog);
+        lock(&self.known).places.extend(places);
+        Ok(())
+    }
+
+    /// Row_ids that an intermediate holds, in stored order.
+    ///
+    /// Errors: `Catalog`.
+    pub fn row_sets(&self, record: &IntermediateRecord) -> Result<Vec<Arc<RowSet>>> {
+        Ok(self.catalog().blocks(record, 0, u64::MAX)?.into_iter().map(|b| b.rows).collect())
+    }
+
+    /// Forgets places, files and pages after chunks have moved.
+    pub(crate) fn forget(&self) {
+        *lock(&self.known) = Known::default();
+        self.pool.clear();
+    }
+
+    /// Hits and misses of the InMemoryStore.
+    pub fn pool_stats(&self) -> PoolStats {
+        self.pool.stats()
+    }
+
+    /// Forgets decoded pages, so that the next read is a first one.
+    pub fn clear_pool(&self) {
+        self.pool.clear();
+    }
+}
+
+impl Chunks for Store {
+    fn place(&self, chunk: i64) -> Result<(PartitionReader, ChunkPlace)> {
+        let known = lock(&self.known);
+        let place = known.places.get(&chunk).copied();
+        if let Some(place) = place {
+            if let Some(partition) = known.partitions.get(&place.partition) {
+                return Ok((partition.clone(), place));
+            }
+        }
+        drop(known);
+        let catalog = self.catalog();
+        let place = place.map_or_else(|| catalog.chunk_place(chunk), Ok)?;
+        let len = catalog.partition_len(place.partition)?;
+        drop(catalog);
+        let opened = lock(&self.known).partitions.get(&place.partition).cloned();
+        let partition = match opened {
+            Some(partition) => partition,
+            None => PartitionReader::open(&*self.storage, place.partition, len)?,
+        };
+        let mut known = lock(&self.known);
+        known.places.insert(chunk, place);
+        known.partitions.insert(place.partition, partition.clone());
+        Ok((partition, place))
+    }
+
+    fn pool(&self) -> &InMemoryStore {
+        &self.pool
+    }
+}

@@ -1,0 +1,260 @@
+//! Codebooks of `kbit`: bins by quantile, exact repeated values apart, the mean of a bin stands for it.
+//!
+//! Activations are zero most of the time: a quantile grid over all values would spend most codes on one number.
+//! So a value that alone fills a bin gets a code of its own, and the remaining codes share the rest by quantile.
+//!
+//! Source: MISTIQUE, section on `KBIT_QT`; deviates by the codes of repeated values, and by the mean of a bin
+//! (which minimises the squared error) in place of its middle.
+
+use crate::error::{Result, corrupt};
+
+/// Growth of the squared error on the sample that is accepted for edges on the 16-bit grid.
+const GRID_LOSS: f64 = 1.02;
+
+/// Ascending edges and one representative per bin: bin i holds `edges[i-1] <= x < edges[i]`.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Codebook {
+    edges: Vec<f32>,
+    reps: Vec<f32>,
+}
+
+/// Floats in numeric order as integers; −0 directly below 0.
+fn key(x: f32) -> u32 {
+    let bits = x.to_bits();
+    if bits >> 31 == 0 {
+        bits | 1 << 31
+    } else {
+        !bits
+    }
+}
+
+fn from_key(k: u32) -> f32 {
+    f32::from_bits(if k >> 31 == 1 { k ^ 1 << 31 } else { !k })
+}
+
+/// Key of −0: no grid edge may part it from 0, which compares equal.
+const NEG_ZERO_CELL: u32 = 0x7FFF_0000;
+const ZERO_KEY: u32 = 0x8000_0000;
+
+fn off_zero(k: u32) -> u32 {
+    if k == ZERO_KEY { NEG_ZERO_CELL } else { k }
+}
+
+/// One bin of the sample: a range of distinct values, and whether it is a single repeated one.
+struct Bin {
+    first: usize,
+    last: usize,
+    atom: bool,
+}
+
+impl Codebook {
+    /// The codebook of `n_codes` codes at most for a sorted sample of finite values, not empty.
+    pub(crate) fn fit(sorted: &[f32], n_codes: usize) -> Self {
+        let runs = runs(sorted);
+        let bins = bins(&runs, n_codes);
+        let exact = edges(&runs, &bins, false);
+        let grid = edges(&runs, &bins, true);
+        let (exact_reps, exact_sse) = reps(&runs, &exact);
+        let (grid_reps, grid_sse) = reps(&runs, &grid);
+        if grid_sse <= exact_sse * GRID_LOSS {
+            Self { edges: grid, reps: grid_reps }
+        } else {
+            Self { edges: exact, reps: exact_reps }
+        }
+    }
+
+    pub(crate) fn from_parts(edges: Vec<f32>, reps: Vec<f32>) -> Result<Self> {
+        let finite = |v: &[f32]| v.iter().all(|x| x.is_finite());
+        if edges.len() + 1 != reps.len() || reps.len() > 256 || !finite(&edges) || !finite(&reps) {
+            return Err(corrupt("codebook", "lengths or values"));
+        }
+        if !edges.is_sorted_by(|a, b| a < b) {
+            return Err(corrupt("codebook", "edges out of order"));
+        }
+        Ok(Self { edges, reps })
+    }
+
+    /// A codebook that knows only 0, for a unit without a single finite value.
+    pub(crate) fn zero() -> Self {
+        Self { edges: Vec::new(), reps: vec![0.0] }
+    }
+
+    pub(crate) fn edges(&self) -> &[f32] {
+        &self.edges
+    }
+
+    pub(crate) fn reps(&self) -> &[f32] {
+        &self.reps
+    }
+
+    /// Code whose representative is nearest 0; the first of equals.
+    pub(crate) fn code_near_zero(&self) -> u8 {
+        let near = |a: &(usize, &f32), b: &(usize, &f32)| a.1.abs().total_cmp(&b.1.abs());
+        self.reps.iter().enumerate().min_by(near).map_or(0, |(i, _)| i as u8)
+    }
+
+    /// Whether every edge lies on the grid of the top 16 bits.
+    pub(crate) fn on_grid(&self) -> bool {
+        self.edges.iter().all(|&e| key(e) & 0xFFFF == 0 && key(e) != ZERO_KEY)
+    }
+
+    /// Code of every float by its top 16 bits, for a codebook on the grid; entries of NaN are arbitrary.
+    pub(crate) fn table(&self) -> Vec<u8> {
+        // By key first, where a bin is one stretch; then each half to where the bits say.
+        let mut by_key = vec![0u8; 1 << 16];
+        for (i, &e) in self.edges.iter().enumerate() {
+            let from = (key(e) >> 16) as usize;
+            let to = self.edges.get(i + 1).map_or(1 << 16, |&e| (key(e) >> 16) as usize);
+            by_key[from..to].fill((i + 1) as u8);
+        }
+        let (negative, positive) = by_key.split_at(1 << 15);
+        let mut table = positive.to_vec();
+        table.extend(negative.iter().rev());
+        table
+    }
+
+    /// Edges padded with +∞ to 256, for [`search`].
+    pub(crate) fn padded_edges(&self) -> Box<[f32; 256]> {
+        let mut out = Box::new([f32::INFINITY; 256]);
+        out[..self.edges.len()].copy_from_slice(&self.edges);
+        out
+    }
+}
+
+/// Number of edges not above `x`, by eight branchless halvings; `x` below +∞.
+#[inline(always)]
+pub(crate) fn search(edges: &[f32; 256], x: f32) -> u8 {
+    let mut base = 0usize;
+    for step in [128, 64, 32, 16, 8, 4, 2, 1] {
+        base += if edges[(base + step - 1) & 255] <= x { step } else { 0 };
+    }
+    base as u8
+}
+
+/// Distinct values and how often each occurs; −0 counts as 0.
+fn runs(sorted: &[f32]) -> Vec<(f32, u64)> {
+    let mut runs: Vec<(f32, u64)> = Vec::new();
+    for &x in sorted {
+        match runs.last_mut() {
+            Some((v, n)) if *v == x => *n += 1,
+            _ => runs.push((x + 0.0, 1)),
+        }
+    }
+    runs
+}
+
+fn mass(runs: &[(f32, u64)]) -> u64 {
+    runs.iter().map(|r| r.1).sum()
+}
+
+fn bins(runs: &[(f32, u64)], n_codes: usize) -> Vec<Bin> {
+    let mut by_mass: Vec<usize> = (0..runs.len()).collect();
+    by_mass.sort_by_key(|&i| (std::cmp::Reverse(runs[i].1), i));
+    // Heaviest first, a value is an atom as long as it outweighs an equal share of what is left.
+    let mut rest = mass(runs);
+    let mut n_atoms = 0;
+    for &i in &by_mass {
+        let share = rest as f64 / (n_codes - n_atoms) as f64;
+        if n_codes - n_atoms <= 1 || (runs[i].1 as f64) < share || runs[i].1 < 2 {
+            break;
+        }
+        rest -= runs[i].1;
+        n_atoms += 1;
+    }
+    loop {
+        let mut atoms = by_mass[..n_atoms].to_vec();
+        atoms.sort_unstable();
+        let segments = segments(&atoms, runs.len());
+        if atoms.len() + segments.len() <= n_codes {
+            return cut(runs, &atoms, &segments, n_codes - atoms.len());
+        }
+        n_atoms -= 1;
+    }
+}
+
+/// Ranges of runs between atoms, none empty.
+fn segments(atoms: &[usize], n_runs: usize) -> Vec<std::ops::Range<usize>> {
+    let mut out = Vec::new();
+    let mut from = 0;
+    for &a in atoms.iter().chain([&n_runs]) {
+        if a > from {
+            out.push(from..a);
+        }
+        from = a + 1;
+    }
+    out
+}
+
+/// Shares the codes among the segments by mass and cuts each by quantile.
+fn cut(runs: &[(f32, u64)], atoms: &[usize], segments: &[std::ops::Range<usize>], codes: usize) -> Vec<Bin> {
+    let masses: Vec<u64> = segments.iter().map(|s| mass(&runs[s.clone()])).collect();
+    let mut share = vec![1usize; segments.len()];
+    for _ in segments.len()..codes {
+        // The segment with the fullest bins that can still be divided takes the next code.
+        let full = |i: usize| masses[i] as f64 / share[i] as f64;
+        let open = (0..segments.len()).filter(|&i| share[i] < segments[i].len());
+        let Some(i) = open.max_by(|&a, &b| full(a).total_cmp(&full(b)).then(b.cmp(&a))) else {
+            break;
+        };
+        share[i] += 1;
+    }
+    let mut bins: Vec<Bin> = atoms.iter().map(|&a| Bin { first: a, last: a, atom: true }).collect();
+    for ((segment, &c), &m) in segments.iter().zip(&share).zip(&masses) {
+        let (mut first, mut seen, mut made) = (segment.start, 0u64, 0usize);
+        for i in segment.clone() {
+            seen += runs[i].1;
+            let last = i + 1 == segment.end;
+            if last || (made + 1 < c && seen * c as u64 >= m * (made as u64 + 1)) {
+                bins.push(Bin { first, last: i, atom: false });
+                first = i + 1;
+                // A heavy value may pass several quantiles at once; their codes stay unused.
+                made = ((seen * c as u64 / m) as usize).max(made + 1).min(c - 1);
+            }
+        }
+    }
+    bins.sort_unstable_by_key(|b| b.first);
+    bins
+}
+
+/// Lower edges of all bins but the first; `grid` moves them to the grid of the top 16 bits and drops doubles.
+fn edges(runs: &[(f32, u64)], bins: &[Bin], grid: bool) -> Vec<f32> {
+    let mut out: Vec<f32> = Vec::with_capacity(bins.len());
+    for pair in bins.windows(2) {
+        let (below, above) = (runs[pair[0].last].0, runs[pair[1].first].0);
+        let mid = below * 0.5 + above * 0.5;
+        let mid = if mid > below { mid } else { above };
+        let edge = match (pair[0].atom, pair[1].atom, grid) {
+            (true, false, false) => below.next_up(),
+            (false, true, false) => above,
+            (_, _, false) => mid,
+            (true, false, true) => from_key((key(below) & !0xFFFF) + 0x1_0000),
+            (false, true, true) => from_key(off_zero(key(above) & !0xFFFF)),
+            (_, _, true) => from_key(off_zero(key(mid).saturating_add(0x8000) & !0xFFFF)),
+        };
+        if edge.is_finite() && out.last().is_none_or(|&e| e < edge) {
+            out.push(edge);
+        }
+    }
+    out
+}
+
+/// Mean of each bin, and the squared error it leaves. An empty bin takes its lower edge.
+fn reps(runs: &[(f32, u64)], edges: &[f32]) -> (Vec<f32>, f64) {
+    let mut reps = Vec::with_capacity(edges.len() + 1);
+    let mut sse = 0.0;
+    let mut at = 0;
+    for bin in 0..=edges.len() {
+        let end = edges.get(bin).map_or(runs.len(), |&e| at + runs[at..].partition_point(|r| r.0 < e));
+        let inside = &runs[at..end];
+        at = end;
+        let n = mass(inside);
+        let rep = match inside {
+            [] => edges[bin.saturating_sub(1).min(edges.len() - 1)],
+            [one] => one.0,
+            _ => (inside.iter().map(|r| f64::from(r.0) * r.1 as f64).sum::<f64>() / n as f64) as f32,
+        };
+        sse += inside.iter().map(|r| (f64::from(r.0) - f64::from(rep)).powi(2) * r.1 as f64).sum::<f64>();
+        reps.push(rep);
+    }
+    (reps, sse)
+}

@@ -1,0 +1,28 @@
+//! Pure functions on values: pooling, quantizers and page encodings.
+//!
+//! An intermediate has, per row, one map of h × w cells for each unit. A [`Scheme`] says how values are reduced:
+//! pooled, then quantized to *codes*. A [`Reducer`] runs it. [`encode_page`] packs the codes of a page without loss.
+
+mod code;
+mod codebook;
+mod convert;
+mod error;
+mod fit;
+mod measure;
+mod page;
+mod params;
+mod pool;
+mod reduce;
+mod scheme;
+mod simd;
+mod stats;
+
+pub use code::{Code, MapShape, OnUnholdable};
+pub use convert::to_f32;
+pub use error::{QuantizeError, Result};
+pub use measure::UnitError;
+pub use page::{Effort, Encoding, decode_page, decode_page_f32, encode_page};
+pub use params::{PARAMS_VERSION, Params};
+pub use reduce::Reducer;
+pub use scheme::Scheme;
+pub use stats::{PageStats, page_stats};

@@ -1,0 +1,385 @@
+//! Canonical Huffman codes of bytes, in streams that decode side by side.
+//!
+//! A page is small, so its tables must be too: code lengths (11 at most) are written as differences between
+//! neighbours. Streams are read from the top bit of each byte down. A chain of table look-ups waits on memory; four
+//! or eight independent ones keep the core busy.
+//!
+//! Source: D. A. Huffman, 1952.
+
+use crate::{
+    error::{Result, corrupt},
+    simd,
+};
+
+/// Longest code.
+pub(crate) const MAX_LEN: u32 = 11;
+pub(crate) const TABLE: usize = 1 << MAX_LEN;
+const PART: &str = "huffman block";
+
+pub(crate) type Histogram = [u32; 256];
+pub(crate) type Lengths = [u8; 256];
+
+pub(crate) fn histogram(bytes: &[u8]) -> Histogram {
+    // Four tables, so that runs of one byte do not wait on their own counter.
+    let mut h = [[0u32; 256]; 4];
+    let (quads, tail) = bytes.as_chunks::<4>();
+    for q in quads {
+        for (h, b) in h.iter_mut().zip(q) {
+            h[usize::from(*b)] += 1;
+        }
+    }
+    for b in tail {
+        h[0][usize::from(*b)] += 1;
+    }
+    std::array::from_fn(|i| h[0][i] + h[1][i] + h[2][i] + h[3][i])
+}
+
+/// Code lengths of at most [`MAX_LEN`] bits that come close to the least total; none below two distinct bytes.
+pub(crate) fn lengths(hist: &Histogram) -> Option<Lengths> {
+    let mut leaves: Vec<(u32, u8)> = (0..=255u8)
+        .filter_map(|s| Some((hist[usize::from(s)], s)).filter(|l| l.0 > 0))
+        .collect();
+    if leaves.len() < 2 {
+        return None;
+    }
+    leaves.sort_unstable();
+    // Two queues: leaves by weight, and inner nodes, which are made in order of weight.
+    let n = leaves.len();
+    let mut inner: Vec<u64> = Vec::with_capacity(n);
+    let mut parent = vec![0u16; 2 * n];
+    let (mut l, mut i) = (0, 0);
+    while inner.len() < n - 1 {
+        let mut weight = 0;
+        for _ in 0..2 {
+            let leaf = leaves.get(l).map_or(u64::MAX, |x| u64::from(x.0));
+            let node = inner.get(i).copied().unwrap_or(u64::MAX);
+            if leaf <= node {
+                weight += leaf;
+                parent[l] = (n + inner.len()) as u16;
+                l += 1;
+            } else {
+                weight += node;
+                parent[n + i] = (n + inner.len()) as u16;
+                i += 1;
+            }
+        }
+        inner.push(weight);
+    }
+    let mut depth = vec![0u8; 2 * n - 1];
+    for node in (0..2 * n - 2).rev() {
+        depth[node] = depth[usize::from(parent[node])].saturating_add(1);
+    }
+    // Cut to the limit, then lengthen the rarest codes that can grow until the code is possible again.
+    let limit = MAX_LEN as u8;
+    let mut lens: Vec<u8> = depth[..n].iter().map(|d| (*d).min(limit)).collect();
+    let cost = |len: u8| 1i64 << (MAX_LEN - u32::from(len));
+    let mut over = lens.iter().map(|&l| cost(l)).sum::<i64>() - TABLE as i64;
+    while over > 0 {
+        let rarest = lens.iter().position(|&l| l < limit)?;
+        lens[rarest] += 1;
+        over -= cost(lens[rarest]);
+    }
+    // Give what is left over to the most common.
+    for len in lens.iter_mut().rev() {
+        while *len > 1 && over + cost(*len) <= 0 {
+            over += cost(*len);
+            *len -= 1;
+        }
+    }
+    let mut out = [0; 256];
+    for ((_, s), len) in leaves.iter().zip(lens) {
+        out[usize::from(*s)] = len;
+    }
+    Some(out)
+}
+
+/// First code of each length, left-aligned to [`MAX_LEN`] bits; symbols of a length follow in order.
+/// Errors: `Corrupt` unless the code is complete.
+fn starts(lens: &Lengths) -> Result<[u32; MAX_LEN as usize + 1]> {
+    let mut count = [0u32; MAX_LEN as usize + 1];
+    for &l in lens {
+        *count.get_mut(usize::from(l)).ok_or(corrupt(PART, "code length"))? += 1;
+    }
+    let mut start = [0u32; MAX_LEN as usize + 1];
+    let mut next = 0;
+    for len in 1..=MAX_LEN as usize {
+        start[len] = next;
+        next += count[len] << (MAX_LEN as usize - len);
+    }
+    if next == TABLE as u32 { Ok(start) } else { Err(corrupt(PART, "incomplete code")) }
+}
+
+/// Number of streams for this many symbols.
+pub(crate) const fn n_streams(n: usize) -> usize {
+    match n {
+        0..256 => 1,
+        256..2048 => 4,
+        _ => 8,
+    }
+}
+
+struct BitWriter<'a> {
+    out: &'a mut Vec<u8>,
+    acc: u64,
+    used: u32,
+}
+
+impl BitWriter<'_> {
+    /// Appends the low `len` bits (32 at most) of `value`.
+    #[inline(always)]
+    fn put(&mut self, value: u32, len: u32) {
+        self.acc |= u64::from(value) << (64 - self.used - len);
+        self.used += len;
+        if self.used >= 32 {
+            self.out.extend_from_slice(&((self.acc >> 32) as u32).to_be_bytes());
+            self.acc <<= 32;
+            self.used -= 32;
+        }
+    }
+
+    fn finish(self) {
+        let n = self.used.div_ceil(8) as usize;
+        self.out.extend_from_slice(&self.acc.to_be_bytes()[..n]);
+    }
+}
+
+/// Writes code lengths: per symbol, from first to last used: `0` same as the last length that was not 0, `10` none,
+/// `110` and sign one more or less, `111` and four bits the length itself.
+pub(crate) fn write_lengths(lens: &Lengths, out: &mut Vec<u8>) {
+    let first = lens.iter().position(|&l| l > 0).unwrap_or(0);
+    let last = lens.iter().rposition(|&l| l > 0).unwrap_or(0);
+    out.extend([first as u8, last as u8]);
+    let mut w = BitWriter { out, acc: 0, used: 0 };
+    let mut before = 0i32;
+    for &len in &lens[first..=last] {
+        let len = i32::from(len);
+        match len - before {
+            _ if len == 0 => w.put(0b10, 2),
+            0 => w.put(0, 1),
+            1 => w.put(0b1100, 4),
+            -1 => w.put(0b1101, 4),
+            _ => w.put(0b111_0000 | len as u32, 7),
+        }
+        if len > 0 {
+            before = len;
+        }
+    }
+    w.finish();
+}
+
+/// How to read one length by its first seven bits: what stays of the last length, what is added, the bits taken.
+const STEPS: [(u8, u8, u8); 128] = {
+    let mut steps = [(0, 0, 0); 128];
+    let mut i = 0;
+    while i < 128 {
+        steps[i] = match i {
+            0..64 => (0xFF, 0, 1),
+            64..96 => (0, 0, 2),
+            96..104 => (0xFF, 1, 4),
+            104..112 => (0xFF, 0xFF, 4),
+            _ => (0, i as u8 & 15, 7),
+        };
+        i += 1;
+    }
+    steps
+};
+
+/// Reads what [`write_lengths`] wrote; returns the lengths and the bytes taken.
+fn read_lengths(bytes: &[u8]) -> Result<(Lengths, usize)> {
+    let [first, last, bits @ ..] = bytes else {
+        return Err(corrupt(PART, "cut short"));
+    };
+    let mut lens = [0u8; 256];
+    let used = lens.get_mut(usize::from(*first)..=usize::from(*last)).ok_or(corrupt(PART, "symbols"))?;
+    let mut at = 0usize;
+    let mut before = 0u8;
+    let mut too_long = false;
+    for eight in used.chunks_mut(8) {
+        let word = match bits.get(at / 8..).and_then(|b| b.first_chunk()) {
+            Some(word) => *word,
+            None => std::array::from_fn(|i| bits.get(at / 8 + i).copied().unwrap_or(0)),
+        };
+        // Eight steps of seven bits are left of 64 after at most seven are dropped.
+        let mut acc = u64::from_be_bytes(word) << (at % 8);
+        for len in eight {
+            let (keep, add, taken) = STEPS[(acc >> 57) as usize];
+            acc <<= taken;
+            at += usize::from(taken);
+            *len = (before & keep).wrapping_add(add);
+            too_long |= u32::from(*len) > MAX_LEN;
+            before = if *len > 0 { *len } else { before };
+        }
+    }
+    if too_long {
+        return Err(corrupt(PART, "code length"));
+    }
+    match at.div_ceil(8) {
+        taken if taken <= bits.len() => Ok((lens, 2 + taken)),
+        _ => Err(corrupt(PART, "cut short")),
+    }
+}
+
+/// Appends the streams of `bytes`, each of which must have a code: the sizes of all but the last as u16, or as u32
+/// where the first byte is 1.
+pub(crate) fn write_streams(lens: &Lengths, bytes: &[u8], out: &mut Vec<u8>) -> Result<()> {
+    let mut start = starts(lens)?;
+    let mut codes = [(0u32, 0u32); 256];
+    for (code, &len) in codes.iter_mut().zip(lens) {
+        if len > 0 {
+            let shift = MAX_LEN - u32::from(len);
+            *code = (start[usize::from(len)] >> shift, u32::from(len));
+            start[usize::from(len)] += 1 << shift;
+        }
+    }
+    let s = n_streams(bytes.len());
+    let mut streams = Vec::with_capacity(bytes.len());
+    let mut sizes = Vec::with_capacity(s);
+    for part in bytes.chunks(bytes.len().div_ceil(s).max(1)) {
+        let before = streams.len();
+        let mut w = BitWriter { out: &mut streams, acc: 0, used: 0 };
+        let (pairs, tail) = part.as_chunks::<2>();
+        for [a, b] in pairs {
+            let ((a, a_len), (b, b_len)) = (codes[usize::from(*a)], codes[usize::from(*b)]);
+            w.put(a << b_len | b, a_len + b_len);
+        }
+        for b in tail {
+            let (code, len) = codes[usize::from(*b)];
+            w.put(code, len);
+        }
+        w.finish();
+        sizes.push(streams.len() - before);
+    }
+    let wide = sizes.iter().any(|&x| x > 0xFFFF);
+    out.push(u8::from(wide));
+    for size in &sizes[..sizes.len() - 1] {
+        out.extend_from_slice(&(*size as u32).to_le_bytes()[..if wide { 4 } else { 2 }]);
+    }
+    // The last size too, so that a block knows its end.
+    out.extend_from_slice(&(sizes[sizes.len() - 1] as u32).to_le_bytes()[..if wide { 4 } else { 2 }]);
+    out.extend_from_slice(&streams);
+    Ok(())
+}
+
+/// Look-up by the next [`MAX_LEN`] bits: the symbol in the high byte, its length in the low. Room for one more
+/// store lies behind.
+pub(crate) struct Table {
+    entries: Box<[u16; TABLE + STORE]>,
+    /// Copy of a block with nothing behind it.
+    padded: Vec<u8>,
+}
+
+/// Entries written at once.
+const STORE: usize = 8;
+
+impl Table {
+    pub(crate) fn new() -> Self {
+        Self { entries: Box::new([0; TABLE + STORE]), padded: Vec::new() }
+    }
+
+    fn entries(&self) -> &[u16; TABLE] {
+        // The length is right, so the default is never taken.
+        const EMPTY: &[u16; TABLE] = &[0; TABLE];
+        self.entries.first_chunk().unwrap_or(EMPTY)
+    }
+
+    fn fill(&mut self, lens: &Lengths) -> Result<()> {
+        let mut start = starts(lens)?;
+        // In order of code, so that what a store writes too much is overwritten by the next.
+        let mut places = [0u16; MAX_LEN as usize + 1];
+        let mut order = [0u8; 256];
+        let mut next = 0;
+        for len in 1..=MAX_LEN as usize {
+            places[len] = next;
+            let end = start.get(len + 1).copied().unwrap_or(TABLE as u32);
+            next += ((end - start[len]) >> (MAX_LEN as usize - len)) as u16;
+        }
+        let n = usize::from(next);
+        for (s, &len) in lens.iter().enumerate() {
+            let place = &mut places[usize::from(len)];
+            if len > 0 {
+                order[usize::from(*place)] = s as u8;
+                *place += 1;
+            }
+        }
+        for &s in &order[..n] {
+            let len = usize::from(lens[usize::from(s)]);
+            let from = start[len] as usize;
+            let to = from + (1 << (MAX_LEN as usize - len));
+            start[len] = to as u32;
+            let entry = [u16::from(s) << 8 | len as u16; STORE];
+            for at in (from..to).step_by(STORE) {
+                if let Some(to) = self.entries.get_mut(at..at + STORE) {
+                    to.copy_from_slice(&entry);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Decodes lengths and streams from the start of `bytes` into `out`; returns the bytes taken.
+pub(crate) fn read(bytes: &[u8], table: &mut Table, out: &mut [u8]) -> Result<usize> {
+    let (lens, at) = read_lengths(bytes)?;
+    table.fill(&lens)?;
+    let s = n_streams(out.len());
+    let wide = *bytes.get(at).ok_or(corrupt(PART, "cut short"))?;
+    let width = match wide {
+        0 => 2,
+        1 => 4,
+        _ => return Err(corrupt(PART, "size width")),
+    };
+    let sizes = bytes.get(at + 1..at + 1 + s * width).ok_or(corrupt(PART, "cut short"))?;
+    let mut bounds = [0usize; 9];
+    bounds[0] = at + 1 + s * width;
+    for (i, size) in sizes.chunks_exact(width).enumerate() {
+        let size = size.iter().rev().fold(0, |v, b| v << 8 | usize::from(*b));
+        bounds[i + 1] = bounds[i] + size;
+    }
+    if bounds[s] > bytes.len() {
+        return Err(corrupt(PART, "cut short"));
+    }
+    let ok = if bytes.len() - bounds[s] >= 8 {
+        simd::huffman_streams(s, bytes, &bounds, table.entries(), out)
+    } else {
+        let mut padded = std::mem::take(&mut table.padded);
+        padded.clear();
+        padded.extend_from_slice(&bytes[..bounds[s]]);
+        padded.extend_from_slice(&[0; 8]);
+        let ok = simd::huffman_streams(s, &padded, &bounds, table.entries(), out);
+        table.padded = padded;
+        ok
+    };
+    if ok { Ok(bounds[s]) } else { Err(corrupt(PART, "stream size")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn round_trip(bytes: &[u8]) {
+        let lens = lengths(&histogram(bytes)).unwrap();
+        let mut out = Vec::new();
+        write_lengths(&lens, &mut out);
+        write_streams(&lens, bytes, &mut out).unwrap();
+        let mut back = vec![0; bytes.len()];
+        assert_eq!(read(&out, &mut Table::new(), &mut back).unwrap(), out.len());
+        assert_eq!(back, bytes);
+    }
+
+    #[test]
+    fn round_trips_by_length_and_skew() {
+        for n in [2, 3, 7, 255, 256, 257, 1999, 2048, 2051, 70_000] {
+            round_trip(&(0..n).map(|i| (i % 2) as u8 * 255).collect::<Vec<_>>());
+            round_trip(&(0..n).map(|i| (i * i % 251) as u8).collect::<Vec<_>>());
+            // Fibonacci-like weights, which ask for codes longer than the limit.
+            round_trip(&(0..n).map(|i: usize| (i + 1).trailing_zeros() as u8).collect::<Vec<_>>());
+        }
+        let mut fib = vec![];
+        let (mut a, mut b) = (1usize, 1usize);
+        for s in 0..24u8 {
+            fib.extend(std::iter::repeat_n(s, a));
+            (a, b) = (b, a + b);
+        }
+        round_trip(&fib);
+    }
+}

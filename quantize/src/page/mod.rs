@@ -1,0 +1,236 @@
+//! Lossless encodings of the codes of a page.
+//!
+//! A page is decoded alone, so nothing outside it is referred to. [`encode_page`] writes the smallest of the
+//! encodings that the effort allows; the order of [`Encoding::ALL`] breaks ties.
+
+mod bitmap;
+mod block;
+mod huffman;
+mod pack;
+mod sparse;
+mod zstd;
+
+pub(crate) use huffman::{MAX_LEN, TABLE};
+
+use std::cell::RefCell;
+
+use crate::{
+    Code,
+    error::{QuantizeError, Result, check_len, corrupt},
+};
+
+/// How hard to look for a small encoding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Effort {
+    /// On the path of a running model: one pass, nothing entropy coded.
+    Fast,
+    /// In the background: the smallest there is.
+    Small,
+}
+
+/// Stored identifier of a page's encoding; explicit and never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Encoding {
+    /// The codes themselves.
+    Plain = 0,
+    /// One code, repeated.
+    Constant = 1,
+    /// `Bit` and `Kbit` codes of k bits each, from the lowest bit of each byte up.
+    Packed = 2,
+    /// A bitmap of the codes that are not the most common one, then those.
+    Sparse = 3,
+    /// As `Sparse`, each part entropy coded by byte planes.
+    Entropy = 4,
+    /// A zstd frame of the codes.
+    Zstd = 5,
+    /// A zstd frame of the codes' byte planes, lowest first.
+    ShuffledZstd = 6,
+}
+
+impl Encoding {
+    /// All encodings, in order of identifier.
+    pub const ALL: [Self; 7] = [
+        Self::Plain,
+        Self::Constant,
+        Self::Packed,
+        Self::Sparse,
+        Self::Entropy,
+        Self::Zstd,
+        Self::ShuffledZstd,
+    ];
+}
+
+impl TryFrom<u8> for Encoding {
+    type Error = QuantizeError;
+
+    fn try_from(id: u8) -> Result<Self> {
+        Self::ALL.into_iter().find(|e| *e as u8 == id).ok_or(QuantizeError::UnknownId { what: "encoding", id })
+    }
+}
+
+/// zstd level of pages.
+const LEVEL: i32 = 3;
+/// A page of floats is tried with zstd only where its first quarter, quickly compressed, promises as much.
+const PROBE: usize = 4;
+
+/// Encoding chosen for a page; its bytes are appended to `out`. Equal input gives equal bytes.
+///
+/// Shape: `codes` holds whole codes, row-major; `map_w` is the width of the stored maps (1 for vectors).
+/// Errors: `Length`, `UnsupportedCode`; `Corrupt` for `Bit` and `Kbit` codes beyond their range.
+pub fn encode_page(code: Code, codes: &[u8], map_w: usize, effort: Effort, out: &mut Vec<u8>) -> Result<Encoding> {
+    code.check()?;
+    let w = code.width();
+    if !codes.len().is_multiple_of(w) {
+        return Err(QuantizeError::Length { what: "codes", expected: codes.len() / w * w, got: codes.len() });
+    }
+    if matches!(code, Code::Bit | Code::Kbit(..8)) && codes.iter().fold(0, |m, &b| m | b) >> code.bits() != 0 {
+        return Err(corrupt("codes", "beyond the bits of their type"));
+    }
+    if codes.len() > w && codes[w..] == codes[..codes.len() - w] {
+        out.extend_from_slice(&codes[..w]);
+        return Ok(Encoding::Constant);
+    }
+    let split = sparse::split(code, codes);
+    let fixed = fixed(code, codes, &split);
+    if effort == Effort::Small && codes.len() > w {
+        let from = out.len();
+        let limit = fixed.1;
+        let enc = encode_small(code, codes, &split, map_w, out)?;
+        if out.len() - from < limit {
+            return Ok(enc);
+        }
+        out.truncate(from);
+    }
+    match fixed.0 {
+        Encoding::Packed => pack::write(code.bits(), codes, out),
+        Encoding::Sparse => sparse::write_sparse(code, &split, out),
+        _ => out.extend_from_slice(codes),
+    }
+    Ok(fixed.0)
+}
+
+/// The smallest encoding whose size is known without trying, and that size.
+fn fixed(code: Code, codes: &[u8], split: &sparse::Split) -> (Encoding, usize) {
+    let mut best = (Encoding::Plain, codes.len());
+    if code.width() == 1 && code.bits() < 8 {
+        best = (Encoding::Packed, pack::size(code.bits(), codes.len()));
+    }
+    let sparse = split.bits.len() + split.dense.len() + usize::from(code.width() == 1);
+    // Copying is faster than expanding: a tie would not do.
+    if sparse + sparse / 16 < best.1 {
+        best = (Encoding::Sparse, sparse);
+    }
+    best
+}
+
+fn encode_small(code: Code, codes: &[u8], split: &sparse::Split, map_w: usize, out: &mut Vec<u8>) -> Result<Encoding> {
+    let from = out.len();
+    sparse::write_entropy(code, codes, split, map_w, out)?;
+    let mut best = Encoding::Entropy;
+    let mut other = Vec::new();
+    let float = matches!(code, Code::F16 | Code::BF16 | Code::F32);
+    if float || code.width() == 1 {
+        let probe = &codes[..(codes.len() / PROBE).max(1)];
+        zstd::compress(probe, 1, &mut other)?;
+        if other.len() * PROBE > out.len() - from {
+            return Ok(best);
+        }
+    }
+    let shuffled = (!float && code.width() > 1).then(|| {
+        let mut planes = vec![0; codes.len()];
+        pack::shuffle(code.width(), codes, &mut planes);
+        planes
+    });
+    let candidates = [(Encoding::Zstd, Some(codes)), (Encoding::ShuffledZstd, shuffled.as_deref())];
+    for (enc, bytes) in candidates {
+        let Some(bytes) = bytes else { continue };
+        other.clear();
+        zstd::compress(bytes, LEVEL, &mut other)?;
+        if other.len() < out.len() - from {
+            out.truncate(from);
+            out.extend_from_slice(&other);
+            best = enc;
+        }
+    }
+    Ok(best)
+}
+
+/// Decodes a page of `n` codes into `out`, of `n * code.width()` bytes.
+///
+/// Errors: `Length` of `out`; `Corrupt` for bytes that [`encode_page`] does not write, in which case `out` holds
+/// unspecified codes.
+pub fn decode_page(code: Code, enc: Encoding, bytes: &[u8], n: usize, map_w: usize, out: &mut [u8]) -> Result<()> {
+    code.check()?;
+    let w = code.width();
+    check_len("codes", out.len(), n.saturating_mul(w))?;
+    match enc {
+        Encoding::Plain => {
+            if bytes.len() != out.len() {
+                return Err(corrupt("plain page", "length"));
+            }
+            out.copy_from_slice(bytes);
+        }
+        Encoding::Constant => {
+            if bytes.len() != w {
+                return Err(corrupt("constant page", "length"));
+            }
+            if let [byte] = bytes {
+                out.fill(*byte);
+            } else {
+                out.chunks_exact_mut(w).for_each(|c| c.copy_from_slice(bytes));
+            }
+        }
+        Encoding::Packed => pack::read(code, bytes, out)?,
+        Encoding::Sparse => sparse::read_sparse(code, bytes, n, |p| p.codes(w, out))?,
+        Encoding::Entropy => sparse::read_entropy(code, bytes, n, map_w, |p| p.codes(w, out))?,
+        Encoding::Zstd => zstd::decompress(bytes, out)?,
+        Encoding::ShuffledZstd => with_buffer(out.len(), |planes| {
+            zstd::decompress(bytes, planes)?;
+            pack::unshuffle(w, planes, out);
+            Ok(())
+        })?,
+    }
+    if w == 1 && code.bits() < 8 && out.iter().fold(0, |m, &b| m | b) >> code.bits() != 0 {
+        return Err(corrupt("page", "codes beyond the bits of their type"));
+    }
+    Ok(())
+}
+
+/// Decodes a page of `n` float codes (F16, BF16, F32, F64) straight to f32.
+///
+/// Errors: as [`decode_page`]; `UnsupportedCode` for other codes.
+pub fn decode_page_f32(code: Code, enc: Encoding, bytes: &[u8], n: usize, map_w: usize, out: &mut [f32]) -> Result<()> {
+    if !code.is_float() {
+        return Err(QuantizeError::UnsupportedCode { what: "decode_page_f32", code });
+    }
+    check_len("values", out.len(), n)?;
+    let w = code.width();
+    if code != Code::F64 {
+        match enc {
+            Encoding::Plain if bytes.len() == n.saturating_mul(w) => return crate::to_f32(code, bytes, out),
+            Encoding::Constant if bytes.len() == w => {
+                let mut one = [0.0];
+                crate::to_f32(code, bytes, &mut one)?;
+                out.fill(one[0]);
+                return Ok(());
+            }
+            Encoding::Sparse => return sparse::read_sparse(code, bytes, n, |p| p.floats(code, out)),
+            Encoding::Entropy => return sparse::read_entropy(code, bytes, n, map_w, |p| p.floats(code, out)),
+            _ => {}
+        }
+    }
+    let mut codes = vec![0; n.saturating_mul(w)];
+    decode_page(code, enc, bytes, n, map_w, &mut codes)?;
+    crate::to_f32(code, &codes, out)
+}
+
+fn with_buffer<T>(len: usize, f: impl FnOnce(&mut [u8]) -> T) -> T {
+    thread_local! {
+        static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    }
+    BUFFER.with_borrow_mut(|b| {
+        b.resize(len, 0);
+        f(b)
+    })
+}

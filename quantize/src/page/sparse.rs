@@ -1,0 +1,234 @@
+//! Pages without their most common code: a bitmap of where it is not, and the others one after another.
+//!
+//! Post-ReLU maps are mostly +0. For floats and integers only the code of all zero bits is left out, so −0 survives;
+//! for codes of one byte it is the most common one, stored in front.
+//!
+//! `Sparse` keeps both parts as they are, to be written quickly. `Entropy` stores the bitmap and each byte plane of
+//! the others as a [`block`]: exponents are far from uniform, mantissas are noise. Floats with exponents of 8 bits
+//! and more are rotated by one bit first, so that the top plane is exponent alone.
+
+use std::cell::RefCell;
+
+use super::{bitmap, block, huffman};
+use crate::{
+    Code,
+    error::{Result, corrupt},
+    simd,
+};
+
+/// Bytes beyond the last value that vector kernels may read.
+const SLACK: usize = 64;
+/// Flags of an `Entropy` page.
+const HAS_BITMAP: u8 = 1;
+const XOR_ABOVE: u8 = 2;
+
+/// Buffers that pages of one thread share.
+pub(crate) struct Scratch {
+    table: huffman::Table,
+    bits: Vec<u8>,
+    words: Vec<u64>,
+    planes: Vec<u8>,
+    dense: Vec<u8>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch {
+        table: huffman::Table::new(),
+        bits: Vec::new(),
+        words: Vec::new(),
+        planes: Vec::new(),
+        dense: Vec::new(),
+    });
+}
+
+/// Bits by which a code is rotated left before it is cut into planes.
+const fn rotation(code: Code) -> u32 {
+    match code {
+        Code::BF16 | Code::F32 | Code::F64 => 1,
+        _ => 0,
+    }
+}
+
+/// A page split in two: where the fill is not, and what is there.
+pub(crate) struct Split {
+    pub fill: u8,
+    pub bits: Vec<u8>,
+    pub dense: Vec<u8>,
+}
+
+pub(crate) fn split(code: Code, codes: &[u8]) -> Split {
+    let fill = if code.width() == 1 {
+        let hist = huffman::histogram(codes);
+        // The first of equals.
+        (0..=255u8).rev().max_by_key(|&b| hist[usize::from(b)]).unwrap_or(0)
+    } else {
+        0
+    };
+    let (mut bits, mut dense) = (Vec::new(), Vec::new());
+    simd::compress(code.width(), codes, fill, &mut bits, &mut dense);
+    Split { fill, bits, dense }
+}
+
+pub(crate) fn write_sparse(code: Code, s: &Split, out: &mut Vec<u8>) {
+    if code.width() == 1 {
+        out.push(s.fill);
+    }
+    out.extend_from_slice(&s.bits);
+    out.extend_from_slice(&s.dense);
+}
+
+/// Writes an `Entropy` page.
+pub(crate) fn write_entropy(code: Code, codes: &[u8], s: &Split, map_w: usize, out: &mut Vec<u8>) -> Result<()> {
+    let from = out.len();
+    write_with_bitmap(code, codes, s, map_w, out)?;
+    // Without a bitmap when few codes are left out, or when entropy coding alone takes care of them.
+    let width = code.width();
+    let few = s.dense.len() * 8 > codes.len() * 7;
+    if few || width == 1 {
+        let mut whole = vec![0];
+        write_planes(code, codes, &mut whole)?;
+        if whole.len() < out.len() - from {
+            out.truncate(from);
+            out.extend_from_slice(&whole);
+        }
+    }
+    Ok(())
+}
+
+fn write_with_bitmap(code: Code, codes: &[u8], s: &Split, map_w: usize, out: &mut Vec<u8>) -> Result<()> {
+    let n = codes.len() / code.width();
+    let mut flags = HAS_BITMAP;
+    let mut bits = &s.bits;
+    let mut plan = block::plan(bits);
+    let mixed;
+    if (1..n).contains(&map_w) {
+        let mut m = bitmap::xor_above(bits, map_w);
+        bitmap::clear_spare(&mut m, n);
+        mixed = m;
+        let other = block::plan(&mixed);
+        if other.size < plan.size {
+            (plan, bits, flags) = (other, &mixed, flags | XOR_ABOVE);
+        }
+    }
+    out.push(flags);
+    if code.width() == 1 {
+        out.push(s.fill);
+    }
+    block::write(&plan, bits, out)?;
+    write_planes(code, &s.dense, out)
+}
+
+fn write_planes(code: Code, dense: &[u8], out: &mut Vec<u8>) -> Result<()> {
+    let width = code.width();
+    let n = dense.len() / width;
+    let mut planes = vec![0; dense.len()];
+    simd::to_planes(width, rotation(code), dense, &mut planes);
+    for plane in planes.chunks_exact(n.max(1)) {
+        block::write(&block::plan(plane), plane, out)?;
+    }
+    Ok(())
+}
+
+/// A page's parts: the fill, a bitmap unless all codes are there, and the codes that are, with what follows them.
+pub(crate) struct Parts<'a> {
+    pub fill: u8,
+    pub bits: Option<&'a [u8]>,
+    pub dense: &'a [u8],
+}
+
+pub(crate) fn read_sparse<T>(code: Code, bytes: &[u8], n: usize, then: impl FnOnce(Parts) -> T) -> Result<T> {
+    let bad = |why| corrupt("sparse page", why);
+    let (fill, rest) = take_fill(code, bytes)?;
+    let (bits, dense) = rest.split_at_checked(n.div_ceil(8)).ok_or(bad("cut short"))?;
+    if !bitmap::spare_is_clear(bits, n) || bitmap::count(bits) * code.width() != dense.len() {
+        return Err(bad("bitmap"));
+    }
+    Ok(then(Parts { fill, bits: Some(bits), dense }))
+}
+
+/// The first `len` bytes of a buffer that only grows, so that its bytes are cleared once.
+fn grown(buffer: &mut Vec<u8>, len: usize) -> &mut [u8] {
+    if buffer.len() < len {
+        buffer.resize(len, 0);
+    }
+    &mut buffer[..len]
+}
+
+fn take_fill(code: Code, bytes: &[u8]) -> Result<(u8, &[u8])> {
+    if code.width() > 1 {
+        return Ok((0, bytes));
+    }
+    let (fill, rest) = bytes.split_first().ok_or(corrupt("sparse page", "cut short"))?;
+    Ok((*fill, rest))
+}
+
+pub(crate) fn read_entropy<T>(
+    code: Code,
+    mut bytes: &[u8],
+    n: usize,
+    map_w: usize,
+    then: impl FnOnce(Parts) -> T,
+) -> Result<T> {
+    let bad = |why| corrupt("entropy page", why);
+    SCRATCH.with_borrow_mut(|s| {
+        let (flags, rest) = bytes.split_first().ok_or(bad("cut short"))?;
+        bytes = rest;
+        let width = code.width();
+        let mut fill = 0;
+        let (n_dense, has_bits) = match *flags {
+            0 => (n, false),
+            HAS_BITMAP | 3 => {
+                (fill, bytes) = take_fill(code, bytes)?;
+                let bits = grown(&mut s.bits, n.div_ceil(8));
+                block::read(&mut bytes, &mut s.table, bits)?;
+                if flags & XOR_ABOVE != 0 {
+                    if map_w == 0 {
+                        return Err(bad("map width"));
+                    }
+                    bitmap::undo_xor_above(bits, map_w, &mut s.words);
+                    bitmap::clear_spare(bits, n);
+                }
+                if !bitmap::spare_is_clear(bits, n) {
+                    return Err(bad("bitmap"));
+                }
+                (bitmap::count(bits), true)
+            }
+            _ => return Err(bad("flags")),
+        };
+        let planes = grown(&mut s.planes, n_dense * width);
+        if n_dense > 0 {
+            for plane in planes.chunks_exact_mut(n_dense) {
+                block::read(&mut bytes, &mut s.table, plane)?;
+            }
+        }
+        if !bytes.is_empty() {
+            return Err(bad("bytes after the end"));
+        }
+        let dense = grown(&mut s.dense, n_dense * width + SLACK);
+        simd::from_planes(width, rotation(code), planes, &mut dense[..n_dense * width]);
+        let bits = has_bits.then(|| &s.bits[..n.div_ceil(8)]);
+        Ok(then(Parts { fill, bits, dense }))
+    })
+}
+
+impl Parts<'_> {
+    /// The page's codes.
+    pub(crate) fn codes(&self, width: usize, out: &mut [u8]) {
+        match self.bits {
+            Some(bits) => simd::expand(width, bits, self.dense, self.fill, out),
+            None => out.copy_from_slice(&self.dense[..out.len()]),
+        }
+    }
+
+    /// The page's codes, of type F16, BF16 or else F32, as f32.
+    pub(crate) fn floats(&self, code: Code, out: &mut [f32]) {
+        match (self.bits, code) {
+            (Some(bits), Code::F16) => simd::expand_f16(bits, self.dense, out),
+            (Some(bits), Code::BF16) => simd::expand_bf16(bits, self.dense, out),
+            (Some(bits), _) => simd::expand_f32(bits, self.dense, out),
+            (None, Code::F16) => simd::f16_to_f32(&self.dense[..2 * out.len()], out),
+            (None, Code::BF16) => simd::bf16_to_f32(&self.dense[..2 * out.len()], out),
+            (None, _) => simd::bytes_to_f32(&self.dense[..4 * out.len()], out),
+        }
+    }
+}

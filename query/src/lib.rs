@@ -1,0 +1,1 @@
+//! Answers: keys, plans, the ChunkReader and diagnostics.
