@@ -1,7 +1,7 @@
 //! A ColumnChunk's bytes: header, page directory, pages. Each page is checked and decoded without its neighbours.
 
 use mistique_quantize::{Code, Effort, Encoding, decode_page, decode_page_f32, encode_page, page_stats};
-use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+use xxhash_rust::xxh3::{Xxh3, xxh3_64, xxh3_128};
 
 use crate::error::{EngineError, Result};
 use crate::format::{CHUNK_HEADER_LEN, CHUNK_MAGIC, Le, PAGE_ALIGN, PAGE_ENTRY_LEN};
@@ -35,6 +35,11 @@ impl ChunkShape {
         self.page_rows.min(self.n_rows.saturating_sub(page * self.page_rows))
     }
 
+    /// Bytes of a row's codes.
+    pub fn row_bytes(&self) -> usize {
+        self.n_cols * self.code.width()
+    }
+
     /// Content hash of `codes` under this shape.
     pub fn hash(&self, codes: &[u8], extra: Extra<'_>) -> ChunkHash {
         let mut hasher = Xxh3::new();
@@ -52,6 +57,13 @@ impl ChunkShape {
         hasher.update(extra.dictionary.unwrap_or_default());
         hasher.digest128().to_le_bytes()
     }
+}
+
+/// The hash of a chunk that was stored without de-duplication: its number makes it its own.
+pub fn salted(mut hash: ChunkHash, id: i64) -> ChunkHash {
+    let salt = xxh3_128(&id.to_le_bytes()).to_le_bytes();
+    hash.iter_mut().zip(salt).for_each(|(a, b)| *a ^= b);
+    hash
 }
 
 /// What a chunk of a table's column has beside its codes.
@@ -100,7 +112,7 @@ pub fn write_chunk(
     out.resize(dir_end, 0);
     out.extend_from_slice(extra.dictionary.unwrap_or_default());
     let head_end = out.len();
-    let row_len = shape.n_cols * shape.code.width();
+    let row_len = shape.row_bytes();
     for page in 0..n_pages {
         let first = page * shape.page_rows;
         let rows = shape.rows_of(page);
@@ -216,6 +228,9 @@ impl<'a> ChunkView<'a> {
         if fixed.u64_at(56) != Some(header_checksum(header)) {
             return Err(bad("header checksum differs"));
         }
+        if fixed[5] > 3 || fixed[6..8] != [0; 2] || fixed[32..48] != [0; 16] {
+            return Err(bad("it uses what this format version keeps free"));
+        }
         let code = Code::from_id(fixed[4]).map_err(|e| bad(&e.to_string()))?;
         let shape = ChunkShape { code, n_rows: field(8), n_cols: field(12), page_rows: field(16), map_w: field(24) };
         if shape.page_rows == 0 || shape.n_pages() != n_pages || fixed.u64_at(48) != Some(bytes.len() as u64) {
@@ -280,6 +295,23 @@ impl<'a> ChunkView<'a> {
             code: self.shape.code,
             map_w: self.shape.map_w,
         })
+    }
+
+    /// Checks what lies around the pages: only zeros may, as many as alignment asks for.
+    ///
+    /// Errors: `Corrupt`.
+    pub fn check_padding(&self) -> Result<()> {
+        let mut at = CHUNK_HEADER_LEN + self.shape.n_pages() * PAGE_ENTRY_LEN + self.dictionary.len();
+        for page in 0..self.shape.n_pages() {
+            let entry = self.entry(page)?;
+            let start = entry.u32_at(0).unwrap_or_default() as usize;
+            let padding = self.bytes.get(at..start).ok_or_else(|| self.corrupt(page, "it lies in another"))?;
+            if padding.len() >= PAGE_ALIGN || padding.iter().any(|&b| b != 0) || entry.get(9..12) != Some(&[0; 3]) {
+                return Err(self.corrupt(page, "bytes between pages"));
+            }
+            at = start + entry.u32_at(4).unwrap_or_default() as usize;
+        }
+        if at == self.bytes.len() { Ok(()) } else { Err(self.corrupt(self.shape.n_pages(), "bytes after the pages")) }
     }
 
     /// Names the chunk and page in a quantizer's error.

@@ -174,13 +174,14 @@ fn units_first<T: Copy>(values: &[T], n_rows: usize, units: usize, cells: usize)
     out
 }
 
-/// A sample of f32 values for fitting, in stored order of units.
+/// The first `n_rows` rows as f32 values for fitting, in stored order of units.
 pub fn sample_f32(values: Values<'_>, n_rows: usize, axis: UnitAxis, units: usize, cells: usize) -> Vec<f32> {
+    let n = n_rows * units * cells;
     let floats: Vec<f32> = match values {
-        Values::F32(v) => v.to_vec(),
-        Values::F16(v) => v.iter().copied().map(f16::to_f32).collect(),
-        Values::BF16(v) => v.iter().copied().map(bf16::to_f32).collect(),
-        Values::F64(v) => v.iter().map(|&x| x as f32).collect(),
+        Values::F32(v) => v.iter().take(n).copied().collect(),
+        Values::F16(v) => v.iter().take(n).copied().map(f16::to_f32).collect(),
+        Values::BF16(v) => v.iter().take(n).copied().map(bf16::to_f32).collect(),
+        Values::F64(v) => v.iter().take(n).map(|&x| x as f32).collect(),
     };
     if axis == UnitAxis::Last && units > 1 && cells > 1 { units_first(&floats, n_rows, units, cells) } else { floats }
 }

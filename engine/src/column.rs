@@ -35,8 +35,8 @@ fn stored_type(t: &DataType) -> Option<DataType> {
     }
 }
 
-/// The code of a fixed-width type.
-fn code_of(t: &DataType) -> Option<Code> {
+/// The code under which a column of a stored type lies.
+pub fn code_of(t: &DataType) -> Option<Code> {
     match t {
         DataType::Float16 => Some(Code::F16),
         DataType::Float32 => Some(Code::F32),

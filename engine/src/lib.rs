@@ -11,6 +11,7 @@ mod catalog;
 mod chunk;
 mod codec;
 mod column;
+pub mod cost;
 mod error;
 pub mod format;
 mod key;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use mistique_quantize::Effort;
 
 use crate::catalog::ChunkRow;
-use crate::chunk::{ChunkHash, ChunkView, Extra, write_chunk};
+use crate::chunk::{ChunkHash, ChunkView, Extra, salted, write_chunk};
 use crate::error::{EngineError, Result};
 use crate::format::PARTITION_TARGET_BYTES;
 use crate::model::{IntermediateRecord, hex};
@@ -152,8 +152,13 @@ impl Store {
         let total: u64 = partitions.iter().map(|(_, len)| len).sum();
         let mut report = VerifyReport::default();
         let mut by_partition: BTreeMap<u64, Vec<ChunkRow>> = BTreeMap::new();
+        let stored: BTreeSet<i64> = chunks.iter().map(|c| c.id).collect();
         for chunk in chunks {
             by_partition.entry(chunk.place.partition).or_default().push(chunk);
+        }
+        for (chunk, keys) in users.iter().filter(|(c, _)| !stored.contains(c)) {
+            let why = format!("a RowBlock names chunk {chunk}, which is not there");
+            report.damage.push(Damage { place: "catalog.db".into(), why, keys: keys.iter().cloned().collect() });
         }
         for (id, len) in partitions {
             let chunks = by_partition.remove(&id).unwrap_or_default();
@@ -288,15 +293,11 @@ impl Store {
         let mut moved: Vec<(i64, ChunkPlace)> = Vec::new();
         let mut created = Vec::new();
         let written = self.write_anew(kept, &lens, effort, &mut next, &mut created, &mut new, &mut moved, progress);
-        let swapped = written.and_then(|()| {
-            if !new.is_empty() {
-                self.storage().sync_dir(partition::DIR)?;
-            }
-            let dead_partitions: Vec<u64> = touched.iter().copied().collect();
-            let storage = &**self.storage();
-            self.catalog().relocate(storage, &moved, &new, dead_chunks, &dead_partitions, dead_operators)
+        let synced = written.and_then(|()| match new.is_empty() {
+            true => Ok(()),
+            false => self.storage().sync_dir(partition::DIR),
         });
-        if let Err(e) = swapped {
+        if let Err(e) = synced {
             for id in created {
                 if let Err(e) = self.storage().remove(&partition::path(id)) {
                     tracing::debug!("partition {id} is left for the next log to remove: {e}");
@@ -304,6 +305,11 @@ impl Store {
             }
             return Err(e);
         }
+        let dead_partitions: Vec<u64> = touched.iter().copied().collect();
+        // Whether a transaction that failed is durable only the catalogue can say, when it is next opened: until then
+        // all files stay.
+        let storage = &**self.storage();
+        self.catalog().relocate(storage, &moved, &new, dead_chunks, &dead_partitions, dead_operators)?;
         self.forget();
         // The swap is durable: a file that cannot be removed now is an orphan that the next log removes.
         let old = touched.iter().map(|id| partition::path(*id));
@@ -350,7 +356,13 @@ impl Store {
                         (0..view.shape().n_pages()).try_for_each(|p| view.page(p).map(|_| ()))?;
                         bytes.into_owned()
                     }
-                    Some(effort) => reencode(&view, effort)?,
+                    Some(effort) => {
+                        let content = decode(&view)?;
+                        content.check(&view, c)?;
+                        let mut out = Vec::new();
+                        write_chunk(&view.shape(), &content.codes, content.extra(), effort, &"a chunk", &mut out)?;
+                        out
+                    }
                 };
                 Ok((c.id, c.hash, bytes))
             };
@@ -382,8 +394,31 @@ impl Store {
     }
 }
 
-/// The same chunk at another effort.
-fn reencode(view: &ChunkView<'_>, effort: Effort) -> Result<Vec<u8>> {
+/// What a chunk holds, decoded.
+struct Decoded<'a> {
+    codes: Vec<u8>,
+    validity: Option<Vec<u8>>,
+    dictionary: Option<&'a [u8]>,
+}
+
+impl Decoded<'_> {
+    fn extra(&self) -> Extra<'_> {
+        Extra { validity: self.validity.as_deref(), dictionary: self.dictionary }
+    }
+
+    /// Checks that this is what was logged.
+    ///
+    /// Errors: `Corrupt`.
+    fn check(&self, view: &ChunkView<'_>, chunk: &ChunkRow) -> Result<()> {
+        let hash = view.shape().hash(&self.codes, self.extra());
+        if hash == chunk.hash || salted(hash, chunk.id) == chunk.hash {
+            return Ok(());
+        }
+        Err(view.corrupt(0, "the content does not have the hash that the catalogue says"))
+    }
+}
+
+fn decode<'a>(view: &ChunkView<'a>) -> Result<Decoded<'a>> {
     let shape = view.shape();
     let (mut codes, mut validity) = (Vec::new(), Vec::new());
     for page in 0..shape.n_pages() {
@@ -395,20 +430,26 @@ fn reencode(view: &ChunkView<'_>, effort: Effort) -> Result<Vec<u8>> {
             |i: usize| page_view.validity.is_none_or(|b| b.get(i / 8).is_some_and(|byte| byte >> (i % 8) & 1 == 1));
         validity.extend((0..shape.rows_of(page)).map(|i| u8::from(bit(i))));
     }
-    let extra = Extra { validity: view.has_validity().then_some(&*validity), dictionary: view.dictionary() };
-    let mut out = Vec::new();
-    write_chunk(&shape, &codes, extra, effort, &"a chunk", &mut out)?;
-    Ok(out)
+    Ok(Decoded { codes, validity: view.has_validity().then_some(validity), dictionary: view.dictionary() })
 }
 
 fn check_chunk(reader: &PartitionReader, chunk: &ChunkRow) -> Result<()> {
     let bytes = reader.chunk(chunk.place)?;
     let view = ChunkView::parse(&bytes, reader.path(), chunk.place.offset)?;
-    let mut codes = Vec::new();
+    view.check_padding()?;
+    let content = decode(&view)?;
+    content.check(&view, chunk)?;
+    let mut rest = &*content.codes;
     for page in 0..view.shape().n_pages() {
-        let page_view = view.page(page)?;
-        codes.resize(page_view.n_codes * page_view.code.width(), 0);
-        page_view.codes(&mut codes).map_err(|e| view.corrupt(page, e))?;
+        let (codes, after) = rest.split_at(view.shape().rows_of(page) * view.shape().row_bytes());
+        rest = after;
+        let stats = mistique_quantize::page_stats(view.shape().code, codes).map_err(|e| view.corrupt(page, e))?;
+        let zone = view.zone(page)?;
+        // Bit patterns: an empty page's bounds are infinite, and NaN never bounds.
+        let same = |a: f64, b: f64| a.to_bits() == b.to_bits() || a == b;
+        if !same(zone.min, stats.min) || !same(zone.max, stats.max) || u64::from(zone.n_nan) != stats.n_nan {
+            return Err(view.corrupt(page, "its zone map does not agree with its values"));
+        }
     }
     if let Some(dictionary) = view.dictionary() {
         crate::column::read_dictionary(dictionary).ok_or_else(|| view.corrupt(0, "its dictionary is damaged"))?;

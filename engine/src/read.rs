@@ -133,6 +133,19 @@ impl RowPlan {
         self.rows.len()
     }
 
+    /// Pages of `page_rows` rows that hold the rows.
+    pub fn n_pages(&self, page_rows: usize) -> usize {
+        let pages = |r: &Run| r.position / page_rows..(r.position + r.len).div_ceil(page_rows);
+        if self.runs.len() <= self.blocks.len() {
+            return self.runs.iter().map(|r| pages(r).len()).sum();
+        }
+        let mut touched: Vec<(usize, usize)> =
+            self.runs.iter().flat_map(|r| pages(r).map(move |p| (r.block, p))).collect();
+        touched.sort_unstable();
+        touched.dedup();
+        touched.len()
+    }
+
     /// The runs of each block, in the order of the answer: `(block, position, out, len)`.
     pub(crate) fn runs(&self) -> impl Iterator<Item = (usize, usize, usize, usize)> + '_ {
         self.runs.iter().map(|r| (r.block, r.position, r.out, r.len))

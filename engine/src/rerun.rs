@@ -17,6 +17,9 @@ pub trait Rerun: Send + Sync {
     /// Whether this workflow runs models of that kind.
     fn runs(&self, model: &ModelRecord) -> bool;
 
+    /// The device on which it runs models, under which their costs are kept.
+    fn device(&self) -> String;
+
     /// Why `model` cannot be run again here and now; `None` when it can. Cheap: called for plans.
     fn unavailable(&self, model: &ModelRecord) -> Option<String>;
 

@@ -147,7 +147,8 @@ impl Store {
             }
         }
         for file in self.storage.list(OPERATORS)? {
-            if !operators.contains(&file.name) {
+            let ours = file.name.len() == 32 && file.name.bytes().all(|b| b.is_ascii_hexdigit());
+            if ours && !operators.contains(&file.name) {
                 self.storage.remove(&format!("{OPERATORS}/{}", file.name))?;
             }
         }
@@ -172,6 +173,11 @@ impl Store {
             return Ok(hash);
         }
         let _guard = self.writer_lock()?;
+        // An earlier try may have left its file.
+        self.remove_orphans()?;
+        if self.catalog().operator(&hash)?.is_some() {
+            return Ok(hash);
+        }
         let path = format!("{OPERATORS}/{}", hex(&hash));
         let mut file = self.storage.create(&path)?;
         file.append(bytes)?;
@@ -278,8 +284,7 @@ impl Store {
         columns: &[Range<usize>],
         out: &mut [f32],
     ) -> Result<()> {
-        let codec = self.codec(record)?;
-        let n = codec.content().layout.stored_values();
+        let n = record.tensor()?.layout.stored_values();
         if let Some(bad) = columns.iter().find(|c| c.start > c.end || c.end > n) {
             return Err(EngineError::Shape {
                 key: record.key.to_string(),
@@ -288,6 +293,11 @@ impl Store {
                 got: format!("{bad:?}"),
             });
         }
+        if plan.n_rows() == 0 && out.is_empty() {
+            // A scheme may not be settled before the first row.
+            return Ok(());
+        }
+        let codec = self.codec(record)?;
         self.load_places(&plan.blocks)?;
         read::read_f32(self, &codec, record, plan, columns, out)
     }
@@ -369,7 +379,7 @@ impl Store {
         let read = |block: &Block| -> Result<ArrayRef> {
             let chunk = block.chunks.get(column_index).copied();
             let chunk = chunk.ok_or_else(|| EngineError::corrupt("catalog.db", 0, "a RowBlock lacks a chunk"))?;
-            self.column_chunk(chunk, data_type)
+            self.column_chunk(chunk, data_type, block.rows.len())
         };
         let arrays = plan.blocks.iter().map(read).collect::<Result<Vec<_>>>()?;
         let mut starts = Vec::with_capacity(arrays.len());
@@ -394,10 +404,14 @@ impl Store {
         Ok(take(&whole, &arrow::array::UInt64Array::from(index), None)?)
     }
 
-    fn column_chunk(&self, chunk: i64, data_type: &arrow::datatypes::DataType) -> Result<ArrayRef> {
+    fn column_chunk(&self, chunk: i64, data_type: &arrow::datatypes::DataType, n_rows: usize) -> Result<ArrayRef> {
         let (partition, place) = self.place(chunk)?;
         let bytes = partition.chunk(place)?;
         let view = ChunkView::parse(&bytes, partition.path(), place.offset)?;
+        let shape = view.shape();
+        if (shape.n_rows, shape.n_cols, Some(shape.code)) != (n_rows, 1, column::code_of(data_type)) {
+            return Err(view.corrupt(0, "the chunk has another shape than the catalogue says"));
+        }
         let words = match view.dictionary() {
             None => None,
             Some(d) => Some(column::read_dictionary(d).ok_or_else(|| view.corrupt(0, "its dictionary is damaged"))?),
@@ -472,6 +486,29 @@ impl Chunks for Store {
             }
         }
         drop(known);
+        // What is remembered may have moved since, and so may what was just looked up: `compact` and `gc` of another
+        // handle do not wait for readers.
+        let mut found = self.find(chunk, place);
+        for _ in 0..3 {
+            if found.is_ok() {
+                break;
+            }
+            found = self.find(chunk, None);
+        }
+        let (partition, place) = found?;
+        let mut known = lock(&self.known);
+        known.places.insert(chunk, place);
+        known.partitions.insert(place.partition, partition.clone());
+        Ok((partition, place))
+    }
+
+    fn pool(&self) -> &InMemoryStore {
+        &self.pool
+    }
+}
+
+impl Store {
+    fn find(&self, chunk: i64, place: Option<ChunkPlace>) -> Result<(PartitionReader, ChunkPlace)> {
         let catalog = self.catalog();
         let place = place.map_or_else(|| catalog.chunk_place(chunk), Ok)?;
         let len = catalog.partition_len(place.partition)?;
@@ -481,13 +518,6 @@ impl Chunks for Store {
             Some(partition) => partition,
             None => PartitionReader::open(&*self.storage, place.partition, len)?,
         };
-        let mut known = lock(&self.known);
-        known.places.insert(chunk, place);
-        known.partitions.insert(place.partition, partition.clone());
         Ok((partition, place))
-    }
-
-    fn pool(&self) -> &InMemoryStore {
-        &self.pool
     }
 }

@@ -1,1 +1,23 @@
-//! Answers: keys, plans, the ChunkReader and diagnostics.
+//! Answers from a store: keys and selectors, plans, the [`ChunkReader`], and diagnostics.
+//!
+//! A [`Request`] names columns of an intermediate and rows; the [`ChunkReader`] answers it by READ or RERUN, whichever
+//! the measured costs make cheaper, and says which it was.
+
+#![deny(missing_docs)]
+
+mod answer;
+mod columns;
+pub mod diagnostics;
+mod error;
+mod plan;
+mod predicate;
+mod reader;
+mod rows;
+
+pub use answer::{Answer, Data, Source};
+pub use columns::{Columns, TensorColumns};
+pub use error::{QueryError, Result};
+pub use plan::{Considered, Explanation, PlanChoice};
+pub use predicate::{Comparison, Literal, Predicate};
+pub use reader::{ChunkReader, Request};
+pub use rows::RowSelection;

@@ -25,10 +25,8 @@ impl Device {
         match self {
             Device::Cpu => Ok(candle_core::Device::Cpu),
             Device::Cuda(_) if !cfg!(feature = "cuda") => Err(NetworkError::NoCuda { device: self.to_string() }),
-            Device::Cuda(number) => candle_core::Device::new_cuda(number).map_err(|source| NetworkError::DeviceFailed {
-                device: self.to_string(),
-                source: Box::new(source),
-            }),
+            Device::Cuda(number) => candle_core::Device::new_cuda(number)
+                .map_err(|source| NetworkError::DeviceFailed { device: self.to_string(), source: Box::new(source) }),
         }
     }
 }

@@ -244,7 +244,9 @@ pub enum NetworkError {
         found: String,
     },
     /// A GPU was asked for, but the program was built without CUDA.
-    #[error("{device}: this program was built without CUDA; build it with `cargo build --release --features cuda`, or use `cpu`")]
+    #[error(
+        "{device}: this program was built without CUDA; build it with `cargo build --release --features cuda`, or use `cpu`"
+    )]
     NoCuda {
         /// The device asked for.
         device: String,
@@ -304,7 +306,9 @@ pub enum NetworkError {
         known: String,
     },
     /// The given layer outputs do not lead to a wanted layer.
-    #[error("layer {wanted:?} cannot be computed from what was given: that needs {missing}; give it, or an ancestor that covers it, or run from the input")]
+    #[error(
+        "layer {wanted:?} cannot be computed from what was given: that needs {missing}; give it, or an ancestor that covers it, or run from the input"
+    )]
     NotSufficient {
         /// The wanted layer.
         wanted: String,
@@ -361,7 +365,9 @@ pub enum NetworkError {
         known: String,
     },
     /// The network's last layer cannot be trained against class labels.
-    #[error("layer {layer:?}: to train, the last layer must give one score per class (shape [classes]), found {found:?}")]
+    #[error(
+        "layer {layer:?}: to train, the last layer must give one score per class (shape [classes]), found {found:?}"
+    )]
     NotAClassifier {
         /// The last layer.
         layer: String,

@@ -102,10 +102,11 @@ impl<'a> Executor<'a> {
     ) -> Result<Timings, NetworkError> {
         let mut n_rows = None;
         for (index, tensor) in &given {
-            let layer = self.network.layers().get(*index).ok_or(NetworkError::LayerIndex {
-                found: *index,
-                n_layers: self.network.layers().len(),
-            })?;
+            let layer = self
+                .network
+                .layers()
+                .get(*index)
+                .ok_or(NetworkError::LayerIndex { found: *index, n_layers: self.network.layers().len() })?;
             check_batch(&format!("layer {:?}", layer.name()), layer.shape(), tensor)?;
             let found = tensor.dims().first().copied().unwrap_or(0);
             let expected = *n_rows.get_or_insert(found);
@@ -143,10 +144,9 @@ impl<'a> Executor<'a> {
         plan.iter().for_each(|&i| runs[i] = true);
 
         let to_device = |what: &str, tensor: &Tensor| {
-            tensor
-                .to_device(&self.target)
-                .and_then(|t| t.to_dtype(DType::F32)?.contiguous())
-                .map_err(|source| NetworkError::Compute { layer: what.into(), op: "input".into(), source: Box::new(source) })
+            tensor.to_device(&self.target).and_then(|t| t.to_dtype(DType::F32)?.contiguous()).map_err(|source| {
+                NetworkError::Compute { layer: what.into(), op: "input".into(), source: Box::new(source) }
+            })
         };
         let input = input.map(|t| to_device("input", t)).transpose()?;
         let mut outputs: Vec<Option<Tensor>> = vec![None; layers.len()];
@@ -164,14 +164,16 @@ impl<'a> Executor<'a> {
                 for source in layer.inputs() {
                     if let Source::Layer(i) = source {
                         readers[*i] -= 1;
-                        if readers[*i] == 0 && (!is_wanted[*i] || *i < index) {
+                        if readers[*i] == 0 {
                             outputs[*i] = None;
                         }
                     }
                 }
                 outputs[index] = Some(output);
             }
-            if is_wanted[index] && let Some(output) = &outputs[index] {
+            if is_wanted[index]
+                && let Some(output) = &outputs[index]
+            {
                 let on_cpu = output.to_device(&candle_core::Device::Cpu).and_then(|t| t.contiguous());
                 sink(index, on_cpu.map_err(|e| failed(layer, e.into()))?)?;
             }
@@ -252,8 +254,6 @@ pub(crate) fn failed(layer: &Layer, error: OpError) -> NetworkError {
 fn check_batch(what: &str, expected: &[usize], batch: &Tensor) -> Result<(), NetworkError> {
     match batch.dims() {
         [_, row @ ..] if row == expected => Ok(()),
-        found => {
-            Err(NetworkError::BatchShape { what: what.into(), expected: expected.into(), found: found.into() })
-        }
+        found => Err(NetworkError::BatchShape { what: what.into(), expected: expected.into(), found: found.into() }),
     }
 }

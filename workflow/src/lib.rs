@@ -11,6 +11,7 @@ mod conv;
 mod device;
 mod error;
 mod executor;
+mod graph;
 mod layers;
 mod network;
 mod parse;

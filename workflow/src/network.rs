@@ -1,19 +1,17 @@
 //! A network's description: named layers with explicit inputs, validated before anything runs.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
 use crate::error::{At, NetworkError};
+use crate::graph::{Graph, INPUT};
 use crate::layers::{self, Arity, Op, ParamSpec};
 use crate::parse::{self, Fields, RawLayer};
 use crate::suggest::nearest;
 
 /// No output row and no layer's parameters may hold more values than this.
 const MAX_VALUES: usize = 1 << 31;
-
-/// The name by which layers read the network's input.
-const INPUT: &str = "input";
 
 /// Where a layer reads from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -92,7 +90,7 @@ pub struct Network {
     name: String,
     input_shape: Vec<usize>,
     layers: Vec<Layer>,
-    by_name: HashMap<String, usize>,
+    by_name: BTreeMap<String, usize>,
 }
 
 impl Network {
@@ -110,14 +108,13 @@ impl Network {
         }
         let drafts = raw.layers.into_iter().enumerate().map(|(i, layer)| Draft::new(i, layer));
         let drafts = drafts.collect::<Result<Vec<_>, _>>()?;
-        let by_name = index_names(&drafts)?;
-        let graph: Vec<Option<Vec<String>>> = drafts.iter().map(|d| d.inputs.clone()).collect();
+        let graph = Graph::new(drafts.iter().map(|d| (d.at.clone(), d.inputs.clone())).collect())?;
         let mut layers: Vec<Layer> = Vec::with_capacity(drafts.len());
         for (index, draft) in drafts.into_iter().enumerate() {
-            let inputs = resolve(index, &draft, &by_name, &graph)?;
+            let inputs = graph.sources(index)?;
             layers.push(draft.build(inputs, &raw.input_shape, &layers)?);
         }
-        Ok(Network { name: raw.name, input_shape: raw.input_shape, layers, by_name })
+        Ok(Network { name: raw.name, input_shape: raw.input_shape, layers, by_name: graph.into_names() })
     }
 
     /// The network's name (`network` when the description gives none).
@@ -216,14 +213,18 @@ impl Network {
 
     /// The canonical JSON text: every setting spelled out, keys sorted. Parses back to an equal network.
     pub fn to_json(&self) -> String {
-        let layers: Vec<Value> = self.layers.iter().map(|layer| {
-            let inputs: Vec<&str> = layer.inputs.iter().map(|s| self.source_name(*s)).collect();
-            let mut keys = layer.op.settings();
-            keys.insert("name", json!(layer.name));
-            keys.insert("op", json!(layer.op.kind()));
-            keys.insert("inputs", json!(inputs));
-            sorted(keys)
-        }).collect();
+        let layers: Vec<Value> = self
+            .layers
+            .iter()
+            .map(|layer| {
+                let inputs: Vec<&str> = layer.inputs.iter().map(|s| self.source_name(*s)).collect();
+                let mut keys = layer.op.settings();
+                keys.insert("name", json!(layer.name));
+                keys.insert("op", json!(layer.op.kind()));
+                keys.insert("inputs", json!(inputs));
+                sorted(keys)
+            })
+            .collect();
         let input = sorted(BTreeMap::from([("shape", json!(self.input_shape))]));
         sorted(BTreeMap::from([("name", json!(self.name)), ("input", input), ("layers", json!(layers))])).to_string()
     }
@@ -285,10 +286,13 @@ impl Draft {
         if !ok {
             return Err(NetworkError::InputCount { at: self.at, op, expected, found: inputs.len() });
         }
-        let input_shapes: Vec<Vec<usize>> = inputs.iter().map(|source| match source {
-            Source::Input => input_shape.to_vec(),
-            Source::Layer(i) => done[*i].shape.clone(),
-        }).collect();
+        let input_shapes: Vec<Vec<usize>> = inputs
+            .iter()
+            .map(|source| match source {
+                Source::Input => input_shape.to_vec(),
+                Source::Layer(i) => done[*i].shape.clone(),
+            })
+            .collect();
         let borrowed: Vec<&[usize]> = input_shapes.iter().map(Vec::as_slice).collect();
         let shape = match self.op.output_shape(&borrowed) {
             Ok(shape) => shape,
@@ -304,74 +308,4 @@ impl Draft {
         }
         Ok(Layer { name: self.at.layer, inputs, input_shapes, shape, op: self.op })
     }
-}
-
-fn index_names(drafts: &[Draft]) -> Result<HashMap<String, usize>, NetworkError> {
-    let mut by_name = HashMap::new();
-    for (index, draft) in drafts.iter().enumerate() {
-        if let Some(first) = by_name.insert(draft.at.layer.clone(), index) {
-            return Err(NetworkError::DuplicateName { at: draft.at.clone(), first_line: drafts[first].at.line });
-        }
-    }
-    Ok(by_name)
-}
-
-fn resolve(
-    index: usize,
-    draft: &Draft,
-    by_name: &HashMap<String, usize>,
-    graph: &[Option<Vec<String>>],
-) -> Result<Vec<Source>, NetworkError> {
-    let Some(names) = &draft.inputs else {
-        return Ok(vec![index.checked_sub(1).map_or(Source::Input, Source::Layer)]);
-    };
-    let sources = names.iter().map(|name| {
-        if name == INPUT {
-            return Ok(Source::Input);
-        }
-        match by_name.get(name) {
-            Some(&i) if i < index => Ok(Source::Layer(i)),
-            Some(&i) => Err(match cycle(index, i, by_name, graph) {
-                Some(path) => NetworkError::Cycle { at: draft.at.clone(), path },
-                None => NetworkError::UsedBeforeDefined { at: draft.at.clone(), input: name.clone() },
-            }),
-            None => Err(NetworkError::UnknownInput {
-                at: draft.at.clone(),
-                input: name.clone(),
-                nearest: nearest(name, by_name.keys().map(String::as_str)),
-            }),
-        }
-    });
-    sources.collect()
-}
-
-/// The circle `start -> … -> start` when `from`, an input of `start`, depends on `start`.
-fn cycle(start: usize, from: usize, by_name: &HashMap<String, usize>, graph: &[Option<Vec<String>>]) -> Option<String> {
-    let name_of = |i: usize| by_name.iter().find(|(_, v)| **v == i).map_or("", |(k, _)| k.as_str());
-    let mut came_from = HashMap::from([(from, start)]);
-    let mut stack = vec![from];
-    while let Some(index) = stack.pop() {
-        if index == start {
-            let mut path = vec![name_of(start)];
-            let mut at = came_from.get(&start).copied().unwrap_or(start);
-            while at != start {
-                path.push(name_of(at));
-                at = came_from.get(&at).copied().unwrap_or(start);
-            }
-            path.push(name_of(start));
-            return Some(path.join(" -> "));
-        }
-        let previous = || index.checked_sub(1).into_iter().collect();
-        let inputs: Vec<usize> = match &graph[index] {
-            Some(names) => names.iter().filter_map(|n| by_name.get(n).copied()).collect(),
-            None => previous(),
-        };
-        for next in inputs {
-            if next == start || !came_from.contains_key(&next) {
-                came_from.entry(next).or_insert(index);
-                stack.push(next);
-            }
-        }
-    }
-    None
 }

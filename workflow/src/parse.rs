@@ -49,15 +49,13 @@ pub(crate) fn parse(text: &str) -> Result<RawNetwork, NetworkError> {
             layers: layers.collect(),
         });
     }
-    let document: Document<Spanned<Map<String, Value>>> =
-        serde_saphyr::from_str(text).map_err(|e| NetworkError::Syntax {
-            line: e.location().map(|l| l.line()).filter(|&l| l > 0),
-            message: e.to_string(),
-        })?;
-    let layers = document.layers.into_iter().map(|spanned| RawLayer {
-        line: Some(spanned.referenced.line()).filter(|&l| l > 0),
-        keys: spanned.value,
-    });
+    let document: Document<Spanned<Map<String, Value>>> = serde_saphyr::from_str(text).map_err(|e| {
+        NetworkError::Syntax { line: e.location().map(|l| l.line()).filter(|&l| l > 0), message: e.to_string() }
+    })?;
+    let layers = document
+        .layers
+        .into_iter()
+        .map(|spanned| RawLayer { line: Some(spanned.referenced.line()).filter(|&l| l > 0), keys: spanned.value });
     Ok(RawNetwork {
         name: document.name.unwrap_or_else(|| "network".into()),
         input_shape: document.input.shape,

@@ -13,10 +13,7 @@ pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a s
 
 /// ` (did you mean "…"?)`, or nothing.
 pub(crate) fn hint(nearest: &Option<String>) -> String {
-    nearest
-        .as_ref()
-        .map(|n| format!(" (did you mean {n:?}?)"))
-        .unwrap_or_default()
+    nearest.as_ref().map(|n| format!(" (did you mean {n:?}?)")).unwrap_or_default()
 }
 
 /// Levenshtein distance in characters.

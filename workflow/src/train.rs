@@ -86,7 +86,8 @@ impl<'a> Trainer<'a> {
             let vars = tensors.iter().map(Var::from_tensor).collect::<Result<Vec<_>, _>>();
             let vars = vars.map_err(|e| failed(layer, e.into()))?;
             if !is_frozen[index] {
-                trained.extend(layer.param_specs().iter().zip(&vars).filter(|(s, _)| s.trainable).map(|(_, v)| v.clone()));
+                trained
+                    .extend(layer.param_specs().iter().zip(&vars).filter(|(s, _)| s.trainable).map(|(_, v)| v.clone()));
             }
             let above = layer.inputs().iter().all(|s| match s {
                 Source::Input => true,
@@ -188,10 +189,14 @@ impl<'a> Trainer<'a> {
         let mut updates = Vec::new();
         let mut step = Step { rng: self.rng.clone(), frozen: false, updates: Vec::new() };
         for (index, layer) in self.network.layers().iter().enumerate() {
-            let operands: Vec<&Tensor> = layer.inputs().iter().map(|source| match source {
-                Source::Input => x,
-                Source::Layer(i) => &outputs[*i],
-            }).collect();
+            let operands: Vec<&Tensor> = layer
+                .inputs()
+                .iter()
+                .map(|source| match source {
+                    Source::Input => x,
+                    Source::Layer(i) => &outputs[*i],
+                })
+                .collect();
             let op = layer.implementation();
             step.frozen = self.frozen[index];
             let output = if self.fixed[index] {

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use half::{bf16, f16};
-use safetensors::tensor::{Dtype, TensorView};
 use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView};
 
 use crate::error::NetworkError;
 use crate::layers::Init;
@@ -112,11 +112,10 @@ impl Weights {
     /// Errors: [`NetworkError::Safetensors`] when the format cannot hold them.
     pub fn to_safetensors(&self) -> Result<Vec<u8>, NetworkError> {
         let failed = |source| NetworkError::Safetensors { source };
-        let raw: Vec<(&str, &Weight, Vec<u8>)> = self
-            .iter()
-            .map(|(name, w)| (name, w, w.values.iter().flat_map(|v| v.to_le_bytes()).collect()))
-            .collect();
-        let views = raw.iter().map(|(name, w, bytes)| Ok((*name, TensorView::new(Dtype::F32, w.shape.clone(), bytes)?)));
+        let raw: Vec<(&str, &Weight, Vec<u8>)> =
+            self.iter().map(|(name, w)| (name, w, w.values.iter().flat_map(|v| v.to_le_bytes()).collect())).collect();
+        let views =
+            raw.iter().map(|(name, w, bytes)| Ok((*name, TensorView::new(Dtype::F32, w.shape.clone(), bytes)?)));
         let views = views.collect::<Result<Vec<_>, _>>().map_err(failed)?;
         safetensors::serialize(views, None).map_err(failed)
     }

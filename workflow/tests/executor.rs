@@ -26,7 +26,12 @@ fn bits(tensor: &Tensor) -> Vec<u32> {
 
 fn run(executor: &Executor, input: &Tensor, wanted: &[usize]) -> Vec<(usize, Tensor)> {
     let mut outputs = Vec::new();
-    executor.forward(input, wanted, &mut |i, t| { outputs.push((i, t)); Ok(()) }).unwrap();
+    executor
+        .forward(input, wanted, &mut |i, t| {
+            outputs.push((i, t));
+            Ok(())
+        })
+        .unwrap();
     outputs
 }
 
@@ -49,21 +54,30 @@ fn conv2d_by_hand() {
     let x = [1., 2., 3., 4., 5., 6., 7., 8., 9.];
     let cross: &[f32] = &[0., 1., 0., 1., -4., 1., 0., 1., 0.];
     let conv = |keys: &str, bias: f32| {
-        one("[1, 3, 3]", &format!("op: conv2d, out: 1, kernel: 3{keys}"),
-            &[("weight", &[1, 1, 3, 3], cross), ("bias", &[1], &[bias])], &x)
+        one(
+            "[1, 3, 3]",
+            &format!("op: conv2d, out: 1, kernel: 3{keys}"),
+            &[("weight", &[1, 1, 3, 3], cross), ("bias", &[1], &[bias])],
+            &x,
+        )
     };
     near(conv("", 0.5), &[1, 1, 1, 1], &[0.5]);
     near(conv(", padding: 1", 0.0), &[1, 1, 3, 3], &[2., 1., -4., -3., 0., -7., -16., -11., -22.]);
     near(conv(", padding: 1, activation: relu", 3.0), &[1, 1, 3, 3], &[5., 4., 0., 0., 3., 0., 0., 0., 0.]);
     near(conv(", padding: 1, stride: 2", 0.0), &[1, 1, 2, 2], &[2., -4., -16., -22.]);
-    let twice = one("[2, 1, 1]", "op: conv2d, out: 2, kernel: 1, groups: 2, bias: false",
-        &[("weight", &[2, 1, 1, 1], &[2., 3.])], &[5., 7., 1., -1.]);
+    let twice = one(
+        "[2, 1, 1]",
+        "op: conv2d, out: 2, kernel: 1, groups: 2, bias: false",
+        &[("weight", &[2, 1, 1, 1], &[2., 3.])],
+        &[5., 7., 1., -1.],
+    );
     near(twice, &[2, 2, 1, 1], &[10., 21., 2., -3.]);
 }
 
 #[test]
 fn linear_by_hand() {
-    let weights: &[(&str, &[usize], &[f32])] = &[("weight", &[2, 3], &[1., 2., 3., -1., 0., 1.]), ("bias", &[2], &[0.5, -3.])];
+    let weights: &[(&str, &[usize], &[f32])] =
+        &[("weight", &[2, 3], &[1., 2., 3., -1., 0., 1.]), ("bias", &[2], &[0.5, -3.])];
     near(one("[3]", "op: linear, out: 2", weights, &[1., 1., 2.]), &[1, 2], &[9.5, -2.]);
     near(one("[3]", "op: linear, out: 2, activation: relu", weights, &[1., 1., 2.]), &[1, 2], &[9.5, 0.]);
     let sequence = one("[2, 3]", "op: linear, out: 2", weights, &[1., 1., 2., 0., 0., 1.]);
@@ -85,8 +99,10 @@ fn activations_by_hand() {
 #[test]
 fn norms_by_hand() {
     let weights: &[(&str, &[usize], &[f32])] = &[
-        ("weight", &[2], &[2., 1.]), ("bias", &[2], &[1., 0.]),
-        ("running_mean", &[2], &[3., 0.]), ("running_var", &[2], &[4., 1.]),
+        ("weight", &[2], &[2., 1.]),
+        ("bias", &[2], &[1., 0.]),
+        ("running_mean", &[2], &[3., 0.]),
+        ("running_var", &[2], &[4., 1.]),
     ];
     let found = one("[2, 1, 2]", "op: batch_norm, eps: 1.0e-12", weights, &[5., 1., 7., -7.]);
     near(found, &[1, 2, 1, 2], &[3., -1., 7., -7.]);
@@ -101,10 +117,24 @@ fn pools_by_hand() {
     // 3×5, the last row and column do not fill a window:  1 -2 3 -4 5 | -6 7 -8 9 -10 | 11 -12 13 -14 15
     near(one("[1, 3, 5]", "op: max_pool, kernel: 2", &[], &x), &[1, 1, 1, 2], &[7., 9.]);
     near(one("[1, 3, 5]", "op: avg_pool, kernel: 2", &[], &x), &[1, 1, 1, 2], &[0., 0.]);
-    near(one("[1, 3, 5]", "op: max_pool, kernel: 3, stride: 2, padding: 1", &[], &x), &[1, 1, 2, 3], &[7., 9., 9., 11., 13., 15.]);
-    let ninths = [1. - 2. - 6. + 7., -2. + 3. - 4. + 7. - 8. + 9., -4. + 5. + 9. - 10.,
-        -6. + 7. + 11. - 12., 7. - 8. + 9. - 12. + 13. - 14., 9. - 10. - 14. + 15.];
-    near(one("[1, 3, 5]", "op: avg_pool, kernel: 3, stride: 2, padding: 1", &[], &x), &[1, 1, 2, 3], &ninths.map(|v: f32| v / 9.));
+    near(
+        one("[1, 3, 5]", "op: max_pool, kernel: 3, stride: 2, padding: 1", &[], &x),
+        &[1, 1, 2, 3],
+        &[7., 9., 9., 11., 13., 15.],
+    );
+    let ninths = [
+        1. - 2. - 6. + 7.,
+        -2. + 3. - 4. + 7. - 8. + 9.,
+        -4. + 5. + 9. - 10.,
+        -6. + 7. + 11. - 12.,
+        7. - 8. + 9. - 12. + 13. - 14.,
+        9. - 10. - 14. + 15.,
+    ];
+    near(
+        one("[1, 3, 5]", "op: avg_pool, kernel: 3, stride: 2, padding: 1", &[], &x),
+        &[1, 1, 2, 3],
+        &ninths.map(|v: f32| v / 9.),
+    );
     near(one("[1, 3, 5]", "op: max_pool, kernel: 1, stride: 2", &[], &x), &[1, 1, 2, 3], &[1., 3., 5., 11., 13., 15.]);
     near(one("[2, 1, 2]", "op: global_pool, mode: avg", &[], &[1., 2., -3., -5.]), &[1, 2], &[1.5, -4.]);
     near(one("[2, 1, 2]", "op: global_pool, mode: max", &[], &[1., 2., -3., -5.]), &[1, 2], &[2., -3.]);
@@ -153,7 +183,12 @@ fn starting_in_the_middle_gives_the_same_bits() {
     for given in [vec![0], vec![3], vec![0, 2], vec![0, 4], vec![6], vec![7], vec![1, 2, 0]] {
         let mut found = Vec::new();
         let at_hand = given.iter().map(|&i| (i, full[i].1.clone())).collect();
-        let timings = executor.forward_from(at_hand, &[7], &mut |i, t| { found.push((i, t)); Ok(()) }).unwrap();
+        let timings = executor
+            .forward_from(at_hand, &[7], &mut |i, t| {
+                found.push((i, t));
+                Ok(())
+            })
+            .unwrap();
         assert_eq!(found.len(), 1);
         assert_eq!(bits(&found[0].1), bits(&full[7].1), "from {given:?}");
         let ran: Vec<usize> = (0..8).filter(|&i| timings.seconds[i] > 0.0).collect();
@@ -168,7 +203,12 @@ fn only_what_is_wanted_runs_and_in_order() {
     let executor = Executor::new(&network, &weights, Device::Cpu).unwrap();
     let x = executor.batch(&input(&network, 2)).unwrap();
     let mut order = Vec::new();
-    let timings: Timings = executor.forward(&x, &[3, 0, 3], &mut |i, _| { order.push(i); Ok(()) }).unwrap();
+    let timings: Timings = executor
+        .forward(&x, &[3, 0, 3], &mut |i, _| {
+            order.push(i);
+            Ok(())
+        })
+        .unwrap();
     assert_eq!(order, [0, 3], "ascending, each once");
     assert!(timings.seconds[4..].iter().all(|&s| s == 0.0));
     assert!(timings.total() > 0.0);
@@ -227,11 +267,13 @@ fn bad_calls_are_typed() {
     assert!(matches!(error, NetworkError::RowCount { expected: 2, found: 3, .. }));
     let error = executor.forward_from(vec![(4, zeros(&[2, 8, 9, 7]))], &[7], drop_all).unwrap_err();
     assert!(matches!(error, NetworkError::BatchShape { .. }));
-    assert!(matches!(executor.forward_from(vec![(9, x.clone())], &[7], drop_all), Err(NetworkError::LayerIndex { .. })));
+    assert!(matches!(
+        executor.forward_from(vec![(9, x.clone())], &[7], drop_all),
+        Err(NetworkError::LayerIndex { .. })
+    ));
 
-    let refuse = &mut |_: usize, _: Tensor| {
-        Err(NetworkError::Sink { layer: "stem".into(), source: "disk full".into() })
-    };
+    let refuse =
+        &mut |_: usize, _: Tensor| Err(NetworkError::Sink { layer: "stem".into(), source: "disk full".into() });
     let error = executor.forward(&x, &[0], refuse).unwrap_err();
     assert!(error.to_string().contains("disk full"), "{error}");
 

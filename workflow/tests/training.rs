@@ -46,10 +46,14 @@ fn digits_cnn_learns_in_seconds() {
     let mut batches = 0;
     let mut losses = Vec::new();
     for _ in 0..5 {
-        losses.push(trainer.train_epoch(&images, &labels, 64, |report| {
-            assert_eq!(report.n_batches, 29);
-            batches += 1;
-        }).unwrap());
+        losses.push(
+            trainer
+                .train_epoch(&images, &labels, 64, |report| {
+                    assert_eq!(report.n_batches, 29);
+                    batches += 1;
+                })
+                .unwrap(),
+        );
     }
     println!("five epochs in {:.1} s, losses {losses:?}", start.elapsed().as_secs_f64());
     assert_eq!(batches, 5 * 29);
@@ -126,7 +130,8 @@ fn bad_calls_are_typed() {
     assert!(matches!(error, Err(NetworkError::Diverged { batch: 0, .. })));
     assert_eq!(trainer.weights().unwrap(), before, "a step without a loss changes nothing");
 
-    let maps = Network::parse("input: {shape: [1, 4, 4]}\nlayers:\n  - {name: c, op: conv2d, out: 2, kernel: 1}").unwrap();
+    let maps =
+        Network::parse("input: {shape: [1, 4, 4]}\nlayers:\n  - {name: c, op: conv2d, out: 2, kernel: 1}").unwrap();
     let error = Trainer::new(&maps, &Weights::init(&maps, 1), 0.1, 1);
     assert!(matches!(error, Err(NetworkError::NotAClassifier { .. })));
 }

@@ -3,7 +3,7 @@
 mod read;
 mod write;
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 
 pub(crate) use read::stored_code;
 pub use read::{Block, ChunkRow, CostRecord, ErrorRecord, OperatorRecord};
@@ -11,6 +11,7 @@ pub use write::{Commit, IntermediateProgress, NewBlock, NewIntermediate, NewMode
 
 use crate::error::{CatalogContext, EngineError, Result};
 use crate::format::CATALOG_VERSION;
+use crate::partition;
 use crate::storage::Storage;
 
 /// A connection to the MetadataDB.
@@ -38,12 +39,7 @@ impl Catalog {
             if !create {
                 return Err(EngineError::NoStore { path: storage.describe().into() });
             }
-            let tx = conn.transaction().doing("create the catalogue")?;
-            tx.execute_batch(include_str!("schema.sql")).doing("create the catalogue")?;
-            tx.execute("INSERT INTO meta VALUES ('schema_version', ?1)", [CATALOG_VERSION])
-                .doing("create the catalogue")?;
-            storage.before_catalog_commit()?;
-            tx.commit().doing("create the catalogue")?;
+            create_tables(&mut conn, storage)?;
         }
         let version: i64 = conn
             .query_row("SELECT value FROM meta WHERE key = 'schema_version'", [], |r| r.get(0))
@@ -80,9 +76,30 @@ impl Catalog {
 
     fn next_id(&self, table: &'static str) -> Result<i64> {
         self.conn
-            .query_row(&format!("SELECT coalesce(max(id), 0) + 1 FROM {table}"), [], |r| r.get(0))
+            .query_row("SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = ?1), 0) + 1", [table], |r| {
+                r.get(0)
+            })
             .doing("number new rows of the catalogue")
     }
+}
+
+fn create_tables(conn: &mut Connection, storage: &dyn Storage) -> Result<()> {
+    const DOING: &str = "create the catalogue";
+    // A catalogue that was lost must not be taken for a new store: its partitions would be orphans, and removed.
+    if let Some(file) = storage.list(partition::DIR)?.iter().find(|f| partition::id_of(&f.name).is_some()) {
+        let why = format!("it is missing, but {}/{} is there: put the catalogue back", partition::DIR, file.name);
+        return Err(EngineError::corrupt("catalog.db", 0, why));
+    }
+    // IMMEDIATE: another process may be creating the same store.
+    let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(DOING)?;
+    let made: i64 =
+        tx.query_row("SELECT count(*) FROM sqlite_master WHERE name = 'meta'", [], |r| r.get(0)).doing(DOING)?;
+    if made == 0 {
+        tx.execute_batch(include_str!("schema.sql")).doing(DOING)?;
+        tx.execute("INSERT INTO meta VALUES ('schema_version', ?1)", [CATALOG_VERSION]).doing(DOING)?;
+    }
+    storage.before_catalog_commit()?;
+    tx.commit().doing(DOING)
 }
 
 pub(crate) fn now() -> i64 {

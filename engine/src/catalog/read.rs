@@ -12,7 +12,7 @@ use crate::error::{CatalogContext, EngineError, Result, nearest};
 use crate::key::{IntermediateKey, ModelKey};
 use crate::model::{
     Content, DatasetSpec, Fingerprint, IntermediateRecord, ModelKind, ModelRecord, ModelSpec, TableContent,
-    TensorContent, TensorLayout, UnitAxis, schema_from_bytes,
+    TensorContent, TensorLayout, UnitAxis, fingerprint, schema_from_bytes,
 };
 use crate::partition::ChunkPlace;
 use crate::rows::RowSet;
@@ -311,19 +311,22 @@ impl Catalog {
         let mut statement = self
             .conn
             .prepare_cached(
-                "SELECT b.block_no, s.rows, b.chunks FROM row_blocks b JOIN row_sets s ON s.id = b.row_set_id
-                 WHERE b.intermediate_id = ?1 AND b.min_row BETWEEN ?2 AND ?3 AND b.max_row >= ?4
+                "SELECT b.block_no, s.rows, b.chunks, s.hash FROM row_blocks b JOIN row_sets s ON s.id = b.row_set_id
+                 WHERE b.intermediate_id = ?1 AND b.max_row >= ?2 AND b.min_row
+                 BETWEEN ?2 - (SELECT max_span FROM intermediates WHERE id = ?1) AND ?3
                  ORDER BY b.min_row, b.block_no",
             )
             .doing(DOING)?;
-        let from = min_row.saturating_sub(intermediate.max_span);
         let clip = |row: u64| i64::try_from(row).unwrap_or(i64::MAX);
         let rows = statement
-            .query_map(params![intermediate.id, clip(from), clip(max_row), clip(min_row)], |r| {
-                Ok((r.get::<_, i64>(0)?, r.get::<_, Vec<u8>>(1)?, r.get::<_, Vec<u8>>(2)?))
+            .query_map(params![intermediate.id, clip(min_row), clip(max_row)], |r| {
+                Ok((r.get::<_, i64>(0)?, r.get::<_, Vec<u8>>(1)?, r.get::<_, Vec<u8>>(2)?, r.get::<_, Vec<u8>>(3)?))
             })
             .doing(DOING)?;
-        let block = |(block_no, rows, chunks): (i64, Vec<u8>, Vec<u8>)| {
+        let block = |(block_no, rows, chunks, hash): (i64, Vec<u8>, Vec<u8>, Vec<u8>)| {
+            if fingerprint(&rows)[..] != hash {
+                return Err(bad("row_sets", "rows that do not have their hash"));
+            }
             let rows = RowSet::from_bytes(&rows).ok_or_else(|| bad("row_sets", "rows that are none"))?;
             Ok(Block { block_no, rows: Arc::new(rows), chunks: ids_from_bytes(&chunks) })
         };

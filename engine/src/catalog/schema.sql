@@ -1,4 +1,5 @@
 -- The MetadataDB. FORMAT.md, "Catalogue", says what each column means.
+-- AUTOINCREMENT: a number is never used again, so that what a reader remembers of one cannot become another's.
 CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY NOT NULL) STRICT, WITHOUT ROWID;
 
 CREATE TABLE datasets (
@@ -12,7 +13,7 @@ CREATE TABLE datasets (
 ) STRICT;
 
 CREATE TABLE models (
-  id INTEGER PRIMARY KEY,
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
   project TEXT NOT NULL,
   name TEXT NOT NULL,
   version TEXT NOT NULL,
@@ -26,7 +27,7 @@ CREATE TABLE models (
 ) STRICT;
 
 CREATE TABLE intermediates (
-  id INTEGER PRIMARY KEY,
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
   model_id INTEGER NOT NULL REFERENCES models (id) ON DELETE CASCADE,
   name TEXT NOT NULL,
   position INTEGER NOT NULL,
@@ -50,13 +51,13 @@ CREATE TABLE intermediates (
 ) STRICT;
 
 CREATE TABLE partitions (
-  id INTEGER PRIMARY KEY,
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
   len_bytes INTEGER NOT NULL,
   n_chunks INTEGER NOT NULL
 ) STRICT;
 
 CREATE TABLE chunks (
-  id INTEGER PRIMARY KEY,
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
   hash BLOB NOT NULL UNIQUE,
   partition_id INTEGER NOT NULL REFERENCES partitions (id),
   offset INTEGER NOT NULL,

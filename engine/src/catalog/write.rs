@@ -1,13 +1,13 @@
 //! One commit: everything that a log adds, in one transaction.
 
-use mistique_quantize::{Params, UnitError};
+use mistique_quantize::UnitError;
 use rusqlite::{Transaction, params};
 
 use super::read::ids_to_bytes;
 use super::{Catalog, now};
 use crate::chunk::ChunkHash;
 use crate::error::{CatalogContext, Result};
-use crate::model::{Content, ModelSpec, UnitAxis, fingerprint, schema_to_bytes};
+use crate::model::{Content, ModelSpec, TensorContent, UnitAxis, fingerprint, schema_to_bytes};
 use crate::partition::{ChunkPlace, FinishedPartition};
 use crate::rows::RowSet;
 use crate::storage::Storage;
@@ -58,8 +58,8 @@ pub struct IntermediateProgress {
     pub measured_rows: u64,
     /// Values clamped, in all.
     pub clamped: u64,
-    /// Parameters, when they were fitted since.
-    pub params: Option<Params>,
+    /// Scheme, parameters and layout, when they were settled since.
+    pub settled: Option<TensorContent>,
 }
 
 /// Everything that one commit makes visible.
@@ -315,9 +315,14 @@ fn update_progress(tx: &Transaction<'_>, p: &IntermediateProgress) -> Result<()>
         )
         .doing(DOING)?;
     }
-    if let Some(params) = &p.params {
-        tx.execute("UPDATE intermediates SET params = ?2 WHERE id = ?1", params![p.id, params.to_bytes()])
-            .doing(DOING)?;
+    if let Some(t) = &p.settled {
+        let params = (!t.params.is_none()).then(|| t.params.to_bytes());
+        tx.execute(
+            "UPDATE intermediates SET scheme = ?2, params = ?3, block_rows = ?4, group_units = ?5, page_rows = ?6
+             WHERE id = ?1",
+            params![p.id, t.scheme.to_string(), params, t.layout.block_rows, t.layout.group_units, t.layout.page_rows],
+        )
+        .doing(DOING)?;
     }
     Ok(())
 }

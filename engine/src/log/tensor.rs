@@ -171,7 +171,9 @@ impl TensorBuilder {
         let (units, map, axis) = (layout.n_units, layout.map, self.content.unit_axis);
         let mut sample = Vec::new();
         for p in &self.pending {
-            let mut add = |v: Values<'_>| sample.extend(sample_f32(v, p.rows.len(), axis, units, map.cells()));
+            // A batch can be of any size; more than this only makes fitting slow.
+            let rows = (FIT_VALUES - sample.len()).div_ceil(layout.row_values().max(1)).min(p.rows.len());
+            let mut add = |v: Values<'_>| sample.extend(sample_f32(v, rows, axis, units, map.cells()));
             p.source.with(&mut add).map_err(|why| unreadable(&self.key, why))?;
             if sample.len() >= FIT_VALUES {
                 break;

@@ -70,6 +70,14 @@ enum Builder {
     Table(IntermediateKey, TableBuilder),
 }
 
+struct Closing(Arc<Budget>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
 /// State of the log's thread.
 pub struct Worker {
     storage: Arc<dyn Storage>,
@@ -120,6 +128,8 @@ impl Worker {
 
     /// Works until all senders are gone.
     pub fn run(mut self, jobs: &Receiver<Job>) {
+        // Also when a job panics: whoever waits for the budget must not wait for ever.
+        let _closing = Closing(Arc::clone(&self.budget));
         while let Ok(job) = jobs.recv() {
             let (bytes, reply) = match &job {
                 Job::Tensor { bytes, .. } | Job::Table { bytes, .. } => (*bytes, None),
@@ -150,7 +160,6 @@ impl Worker {
             }
         }
         self.writer.abandon();
-        self.budget.close();
     }
 
     fn held_bytes(&self) -> usize {
@@ -263,13 +272,15 @@ impl Worker {
             if let Builder::Tensor(builder) = builder {
                 let mut progress = builder.progress();
                 progress.id = *id;
-                progress.params = builder.take_settled().then(|| builder.content().params.clone());
+                progress.settled = builder.take_settled().then(|| builder.content().clone());
                 commit.progress.push(progress);
             }
         }
-        self.writer.catalog().commit(&*self.storage, &commit)?;
+        // Whether a transaction that failed is durable only the catalogue can say, when it is next opened: until then
+        // its files stay.
+        let done = self.writer.catalog().commit(&*self.storage, &commit);
         self.writer.committed();
-        Ok(())
+        done
     }
 }
 

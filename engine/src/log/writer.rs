@@ -8,7 +8,7 @@ use mistique_quantize::Effort;
 use rayon::prelude::*;
 
 use crate::catalog::Catalog;
-use crate::chunk::{ChunkHash, ChunkShape, Extra, write_chunk};
+use crate::chunk::{ChunkHash, ChunkShape, Extra, salted, write_chunk};
 use crate::error::{EngineError, Result};
 use crate::partition::{self, ChunkPlace, FinishedPartition, PartitionWriter};
 use crate::storage::Storage;
@@ -114,10 +114,8 @@ impl ChunkWriter {
             groups.iter().map(hash).collect()
         };
         if !self.dedup {
-            // Without de-duplication every chunk is its own: its number goes into its hash.
-            for (i, h) in hashes.iter_mut().enumerate() {
-                let salt = crate::model::fingerprint(&(self.next_chunk + i as i64).to_le_bytes());
-                h.iter_mut().zip(salt).for_each(|(a, b)| *a ^= b);
+            for (id, h) in (self.next_chunk..).zip(&mut hashes) {
+                *h = salted(*h, id);
             }
         }
         let mut ids = Vec::with_capacity(groups.len());
@@ -213,7 +211,7 @@ impl ChunkWriter {
         Ok((partitions, std::mem::take(&mut self.new_chunks)))
     }
 
-    /// Called when the commit is visible.
+    /// Called when the commit has reached the catalogue.
     pub fn committed(&mut self) {
         self.uncommitted.clear();
         self.created.clear();

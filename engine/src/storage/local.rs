@@ -29,6 +29,7 @@ impl LocalStorage {
             let path = this.root.join(dir);
             fs::create_dir_all(&path).map_err(|e| EngineError::io(path.display().to_string(), "create folder", e))?;
         }
+        this.sync_dir("")?;
         Ok(this)
     }
 

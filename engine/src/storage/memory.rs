@@ -15,6 +15,8 @@ use crate::error::{CatalogContext, EngineError, Result};
 struct MemoryFile {
     bytes: Arc<Vec<u8>>,
     synced: bool,
+    /// Whether the folder's entry is durable too.
+    linked: bool,
 }
 
 type Files = Arc<Mutex<BTreeMap<String, MemoryFile>>>;
@@ -51,9 +53,9 @@ impl MemoryStorage {
         })
     }
 
-    /// Forgets every file that was not made durable, as a power cut does.
+    /// Forgets every file that was not made durable, entry and content, as a power cut does.
     pub fn crash(&self) {
-        lock(&self.files).retain(|_, f| f.synced);
+        lock(&self.files).retain(|_, f| f.synced && f.linked);
     }
 
     /// Changes a stored file, to try how damage is met.
@@ -106,7 +108,10 @@ impl Storage for MemoryStorage {
         lock(&self.files).remove(path).map(|_| ()).ok_or_else(|| not_found(path, "remove"))
     }
 
-    fn sync_dir(&self, _dir: &str) -> Result<()> {
+    fn sync_dir(&self, dir: &str) -> Result<()> {
+        for (path, file) in lock(&self.files).iter_mut() {
+            file.linked |= path.strip_prefix(dir).is_some_and(|p| p.starts_with('/'));
+        }
         Ok(())
     }
 

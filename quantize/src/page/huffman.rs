@@ -114,7 +114,7 @@ pub(crate) const fn n_streams(n: usize) -> usize {
     match n {
         0..256 => 1,
         256..2048 => 4,
-        _ => 8,
+        _ => 4,
     }
 }
 
@@ -167,54 +167,81 @@ pub(crate) fn write_lengths(lens: &Lengths, out: &mut Vec<u8>) {
     w.finish();
 }
 
-/// How to read one length by its first seven bits: what stays of the last length, what is added, the bits taken.
-const STEPS: [(u8, u8, u8); 128] = {
-    let mut steps = [(0, 0, 0); 128];
+/// How to read one length by its first seven bits: the bits taken; what stays of the last length; what is added.
+const TAKEN: [u8; 128] = {
+    let mut taken = [0; 128];
+    let mut i = 0;
+    while i < 128 {
+        taken[i] = match i {
+            0..64 => 1,
+            64..96 => 2,
+            96..112 => 4,
+            _ => 4,
+        };
+        i += 1;
+    }
+    taken
+};
+const KEEP_ADD: [(u8, u8); 128] = {
+    let mut steps = [(0, 0); 128];
     let mut i = 0;
     while i < 128 {
         steps[i] = match i {
-            0..64 => (0xFF, 0, 1),
-            64..96 => (0, 0, 2),
-            96..104 => (0xFF, 1, 4),
-            104..112 => (0xFF, 0xFF, 4),
-            _ => (0, i as u8 & 15, 7),
+            0..64 => (0xFF, 0),
+            64..96 => (0, 0),
+            96..104 => (0xFF, 1),
+            104..112 => (0xFF, 0xFF),
+            _ => (0, i as u8 & 15),
         };
         i += 1;
     }
     steps
 };
 
-/// Reads what [`write_lengths`] wrote; returns the lengths and the bytes taken.
-fn read_lengths(bytes: &[u8]) -> Result<(Lengths, usize)> {
+/// Code lengths as read: those of the symbols from `first` on, each symbol's rank among those of its length, and how
+/// many of each length there are.
+struct Code {
+    first: usize,
+    n: usize,
+    lens: Lengths,
+    ranks: [u8; 256],
+    counts: [u16; 16],
+}
+
+/// Reads what [`write_lengths`] wrote; returns also the bytes taken.
+fn read_lengths(bytes: &[u8]) -> Result<(Code, usize)> {
     let [first, last, bits @ ..] = bytes else {
         return Err(corrupt(PART, "cut short"));
     };
-    let mut lens = [0u8; 256];
-    let used = lens.get_mut(usize::from(*first)..=usize::from(*last)).ok_or(corrupt(PART, "symbols"))?;
+    let first = usize::from(*first);
+    let n = (usize::from(*last) + 1).checked_sub(first).ok_or(corrupt(PART, "symbols"))?;
+    let mut code = Code { first, n, lens: [0; 256], ranks: [0; 256], counts: [0; 16] };
     let mut at = 0usize;
     let mut before = 0u8;
-    let mut too_long = false;
-    for eight in used.chunks_mut(8) {
+    let groups = code.lens.as_chunks_mut::<8>().0.iter_mut().zip(code.ranks.as_chunks_mut::<8>().0);
+    for (i, (lens, ranks)) in groups.take(n.div_ceil(8)).enumerate() {
         let word = match bits.get(at / 8..).and_then(|b| b.first_chunk()) {
             Some(word) => *word,
             None => std::array::from_fn(|i| bits.get(at / 8 + i).copied().unwrap_or(0)),
         };
         // Eight steps of seven bits are left of 64 after at most seven are dropped.
         let mut acc = u64::from_be_bytes(word) << (at % 8);
-        for len in eight {
-            let (keep, add, taken) = STEPS[(acc >> 57) as usize];
+        for (len, rank) in lens.iter_mut().zip(ranks).take(n - 8 * i) {
+            let seven = (acc >> 57) as usize;
+            let taken = TAKEN[seven];
             acc <<= taken;
             at += usize::from(taken);
-            *len = (before & keep).wrapping_add(add);
-            too_long |= u32::from(*len) > MAX_LEN;
+            let (keep, add) = KEEP_ADD[seven];
+            // Below 16: a length that is too long is found by the counts.
+            *len = (before & keep).wrapping_add(add) & 15;
+            let count = &mut code.counts[usize::from(*len)];
+            *rank = *count as u8;
+            *count += 1;
             before = if *len > 0 { *len } else { before };
         }
     }
-    if too_long {
-        return Err(corrupt(PART, "code length"));
-    }
     match at.div_ceil(8) {
-        taken if taken <= bits.len() => Ok((lens, 2 + taken)),
+        taken if taken <= bits.len() => Ok((code, 2 + taken)),
         _ => Err(corrupt(PART, "cut short")),
     }
 }
@@ -282,36 +309,39 @@ impl Table {
         self.entries.first_chunk().unwrap_or(EMPTY)
     }
 
-    fn fill(&mut self, lens: &Lengths) -> Result<()> {
-        let mut start = starts(lens)?;
-        // In order of code, so that what a store writes too much is overwritten by the next.
-        let mut places = [0u16; MAX_LEN as usize + 1];
-        let mut order = [0u8; 256];
-        let mut next = 0;
-        for len in 1..=MAX_LEN as usize {
-            places[len] = next;
-            let end = start.get(len + 1).copied().unwrap_or(TABLE as u32);
-            next += ((end - start[len]) >> (MAX_LEN as usize - len)) as u16;
+    fn fill(&mut self, code: &Code) -> Result<()> {
+        // First place of each length in order of code, where shorter codes come first.
+        let mut places = [0u8; 16];
+        let (mut n, mut space) = (0, 0);
+        for (len, &count) in code.counts.iter().enumerate().skip(1) {
+            if len > MAX_LEN as usize && count > 0 {
+                return Err(corrupt(PART, "code length"));
+            }
+            places[len] = n as u8;
+            n += usize::from(count);
+            space += (usize::from(count) * TABLE) >> len;
         }
-        let n = usize::from(next);
-        for (s, &len) in lens.iter().enumerate() {
-            let place = &mut places[usize::from(len)];
+        if space != TABLE { eprintln!("{:?} {} {} {:?}", code.counts, code.first, code.n, code.lens);
+            return Err(corrupt(PART, "incomplete code"));
+        }
+        let mut order = [(0u8, 0u8); 256];
+        for (i, (&len, &rank)) in code.lens.iter().zip(&code.ranks).take(code.n).enumerate() {
             if len > 0 {
-                order[usize::from(*place)] = s as u8;
-                *place += 1;
+                let place = places[usize::from(len & 15)].wrapping_add(rank);
+                order[usize::from(place)] = ((code.first + i) as u8, len);
             }
         }
-        for &s in &order[..n] {
-            let len = usize::from(lens[usize::from(s)]);
-            let from = start[len] as usize;
-            let to = from + (1 << (MAX_LEN as usize - len));
-            start[len] = to as u32;
-            let entry = [u16::from(s) << 8 | len as u16; STORE];
+        let mut from = 0;
+        for &(s, len) in &order[..n] {
+            let to = from + (TABLE >> len);
+            let entry = [u16::from(s) << 8 | u16::from(len); STORE];
+            // What a store writes too much is overwritten by the next.
             for at in (from..to).step_by(STORE) {
-                if let Some(to) = self.entries.get_mut(at..at + STORE) {
-                    to.copy_from_slice(&entry);
+                if let Some(to) = self.entries.get_mut(at..).and_then(|e| e.first_chunk_mut()) {
+                    *to = entry;
                 }
             }
+            from = to;
         }
         Ok(())
     }
@@ -319,8 +349,8 @@ impl Table {
 
 /// Decodes lengths and streams from the start of `bytes` into `out`; returns the bytes taken.
 pub(crate) fn read(bytes: &[u8], table: &mut Table, out: &mut [u8]) -> Result<usize> {
-    let (lens, at) = read_lengths(bytes)?;
-    table.fill(&lens)?;
+    let (code, at) = read_lengths(bytes)?;
+    table.fill(&code)?;
     let s = n_streams(out.len());
     let wide = *bytes.get(at).ok_or(corrupt(PART, "cut short"))?;
     let width = match wide {

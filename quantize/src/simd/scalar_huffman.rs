@@ -37,22 +37,26 @@ fn streams<const S: usize>(bytes: &[u8], bounds: &[usize; 9], table: &[u16; TABL
     // Bits not yet used from the top; the position of the lowest set bit tells how many were.
     let mut bits: [u64; S] = std::array::from_fn(|i| load(bytes, at[i]));
     let steps = parts.iter().map(|p| p.len()).min().unwrap_or(0) / PER_REFILL;
-    for step in 0..steps {
-        // One stream after the other keeps few registers busy; the core runs ahead into the next by itself.
-        for i in 0..S {
-            let Some(o) = parts[i].get_mut(step * PER_REFILL..).and_then(|o| o.first_chunk_mut::<PER_REFILL>()) else {
-                return false;
-            };
-            let mut b = bits[i];
-            for o in o {
-                let e = table[(b >> (64 - MAX_LEN)) as usize];
-                b <<= e & 63;
-                *o = (e >> 8) as u8;
+    // One stream after the other keeps few registers busy; the core runs ahead into the next by itself.
+    macro_rules! advance {
+        ($o:ident, $($i:literal)*) => {$(
+            if $i < S && let Some(o) = parts[$i % S].get_mut($o..).and_then(|o| o.first_chunk_mut::<PER_REFILL>()) {
+                let i = $i % S;
+                let mut b = bits[i];
+                for o in o {
+                    let e = table[(b >> (64 - MAX_LEN)) as usize];
+                    b <<= e & 63;
+                    *o = (e >> 8) as u8;
+                }
+                let used = b.trailing_zeros();
+                at[i] += (used >> 3) as usize;
+                bits[i] = load(bytes, at[i]) << (used & 7);
             }
-            let used = b.trailing_zeros();
-            at[i] += (used >> 3) as usize;
-            bits[i] = load(bytes, at[i]) << (used & 7);
-        }
+        )*};
+    }
+    for step in 0..steps {
+        let o = step * PER_REFILL;
+        advance!(o, 0 1 2 3 4 5 6 7);
     }
     let mut ok = true;
     for i in 0..S {

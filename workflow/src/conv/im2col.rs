@@ -8,6 +8,11 @@ use super::{Finish, Geometry, at_least, cpu_values, padded_columns};
 /// Aim for blocks whose column matrix holds about this many values (2 MiB).
 const BLOCK_VALUES: usize = 512 * 1024;
 
+/// Images in a block when one has `depth` rows in its column matrix.
+pub(super) fn images_per_block(g: &Geometry, depth: usize) -> usize {
+    (BLOCK_VALUES / (depth * g.out_h * g.out_w).max(1)).max(1)
+}
+
 /// The weights as `[groups, out/groups, channels/groups · kernel²]`.
 pub(super) fn pack(g: &Geometry, weight: &Tensor) -> Result<Tensor> {
     weight.reshape((g.groups, g.out / g.groups, ()))?.contiguous()
@@ -15,8 +20,7 @@ pub(super) fn pack(g: &Geometry, weight: &Tensor) -> Result<Tensor> {
 
 pub(super) fn forward(g: &Geometry, x: &[f32], packed: &Tensor, finish: &Finish, out: &mut [f32]) -> Result<()> {
     let depth = packed.dim(2)?;
-    let per_image = (depth * g.out_h * g.out_w).max(1);
-    let images = (BLOCK_VALUES / per_image).max(1);
+    let images = images_per_block(g, depth);
     out.par_chunks_mut(images * g.out_len())
         .zip(x.par_chunks(images * g.image_len()))
         .try_for_each(|(out, x)| block(g, x, packed, depth, finish, out))
@@ -50,7 +54,7 @@ fn block(g: &Geometry, x: &[f32], packed: &Tensor, depth: usize, finish: &Finish
 }
 
 /// Writes the windows of one group's channels: a row per (channel, ky, kx), a column per (image, y, x).
-fn fill(g: &Geometry, x: &[f32], group: usize, columns: &mut [f32], width: usize) {
+pub(super) fn fill(g: &Geometry, x: &[f32], group: usize, columns: &mut [f32], width: usize) {
     let channels = g.channels / g.groups;
     let taps = (0..channels).flat_map(|c| (0..g.kernel).flat_map(move |ky| (0..g.kernel).map(move |kx| (c, ky, kx))));
     for (row, (c, ky, kx)) in columns.chunks_exact_mut(width).zip(taps) {

@@ -6,7 +6,10 @@
 use candle_core::{Result, Storage, Tensor};
 
 mod im2col;
+mod training;
 mod winograd;
+
+pub(crate) use training::TrainedConv;
 
 /// The sizes of one convolution.
 #[derive(Clone, Copy, Debug)]
@@ -53,18 +56,21 @@ pub(crate) fn forward(g: &Geometry, x: &Tensor, packed: &Tensor, bias: Option<&T
         Some(bias) => bias.to_vec1::<f32>()?,
         None => vec![0.0; g.out],
     };
-    let finish = Finish { bias: &bias, relu };
-    let mut out = vec![0f32; n * g.out_len()];
-    if !out.is_empty() {
-        cpu_values(x, |values| {
-            if use_winograd(g) {
-                winograd::forward(g, values, packed, &finish, &mut out)
-            } else {
-                im2col::forward(g, values, packed, &finish, &mut out)
-            }
-        })??;
-    }
+    let out = cpu_values(x, |x| forward_values(g, x, packed, &Finish { bias: &bias, relu }))??;
     Tensor::from_vec(out, (n, g.out, g.out_h, g.out_w), x.device())
+}
+
+fn forward_values(g: &Geometry, x: &[f32], packed: &Tensor, finish: &Finish) -> Result<Vec<f32>> {
+    let mut out = vec![0f32; x.len() / g.image_len() * g.out_len()];
+    if out.is_empty() {
+        return Ok(out);
+    }
+    if use_winograd(g) {
+        winograd::forward(g, x, packed, finish, &mut out)?;
+    } else {
+        im2col::forward(g, x, packed, finish, &mut out)?;
+    }
+    Ok(out)
 }
 
 /// Columns to multiply for `n` of them, in whole vectors.

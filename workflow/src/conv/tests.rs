@@ -7,7 +7,12 @@ fn random(rng: &mut Rng, shape: &[usize]) -> Tensor {
     Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
 }
 
-fn geometry(channels: usize, out: usize, size: [usize; 2], [kernel, stride, padding, dilation, groups]: [usize; 5]) -> Geometry {
+fn geometry(
+    channels: usize,
+    out: usize,
+    size: [usize; 2],
+    [kernel, stride, padding, dilation, groups]: [usize; 5],
+) -> Geometry {
     let len = |n: usize| (n + 2 * padding - dilation * (kernel - 1) - 1) / stride + 1;
     let [h, w] = size;
     Geometry { channels, h, w, out, out_h: len(h), out_w: len(w), kernel, stride, padding, dilation, groups }
@@ -22,9 +27,20 @@ fn largest_difference(a: &Tensor, b: &Tensor) -> f32 {
 fn equals_the_library_on_odd_shapes_strides_and_paddings() {
     let mut rng = Rng::named(7, "conv");
     let settings = [
-        [3, 1, 1, 1, 1], [3, 1, 0, 1, 1], [3, 1, 2, 1, 1], [3, 1, 3, 1, 1], [3, 2, 1, 1, 1], [1, 1, 0, 1, 1],
-        [1, 2, 0, 1, 1], [5, 1, 2, 1, 1], [5, 3, 1, 1, 1], [2, 2, 0, 1, 1], [3, 1, 2, 2, 1], [3, 2, 3, 3, 1],
-        [3, 1, 1, 1, 4], [3, 2, 1, 1, 8],
+        [3, 1, 1, 1, 1],
+        [3, 1, 0, 1, 1],
+        [3, 1, 2, 1, 1],
+        [3, 1, 3, 1, 1],
+        [3, 2, 1, 1, 1],
+        [1, 1, 0, 1, 1],
+        [1, 2, 0, 1, 1],
+        [5, 1, 2, 1, 1],
+        [5, 3, 1, 1, 1],
+        [2, 2, 0, 1, 1],
+        [3, 1, 2, 2, 1],
+        [3, 2, 3, 3, 1],
+        [3, 1, 1, 1, 4],
+        [3, 2, 1, 1, 8],
     ];
     let mut winograd = 0;
     for setting in settings {
@@ -89,4 +105,32 @@ fn nan_passes_through() {
     let packed = pack(&g, &Tensor::ones((8, 8, 3, 3), candle_core::DType::F32, &Device::Cpu).unwrap()).unwrap();
     let found = forward(&g, &x, &packed, None, true).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
     assert!(found.iter().all(|v| v.is_nan()));
+}
+
+/// Gradients of a weighted sum of the output, against the library's own.
+#[test]
+fn gradients_equal_the_library() {
+    let mut rng = Rng::named(10, "conv");
+    for ([kernel, padding], relu) in [([3, 1], false), ([3, 0], true), ([3, 2], true), ([1, 0], false), ([2, 1], true)]
+    {
+        for (channels, out, n) in [(8, 12, 5), (3, 4, 1)] {
+            let g = geometry(channels, out, [7, 6], [kernel, 1, padding, 1, 1]);
+            let var = |t: Tensor| candle_core::Var::from_tensor(&t).unwrap();
+            let x = var(random(&mut rng, &[n, channels, 7, 6]));
+            let weight = var(random(&mut rng, &[out, channels, kernel, kernel]));
+            let bias = var(random(&mut rng, &[out]));
+            let factors = random(&mut rng, &[n, out, g.out_h, g.out_w]);
+            let gradients = |y: Tensor| {
+                let store = (y * &factors).unwrap().sum_all().unwrap().backward().unwrap();
+                [&x, &weight, &bias].map(|v| store.get(v).unwrap().clone())
+            };
+            let ours = x.apply_op3(&weight, &bias, TrainedConv::new(g, relu).unwrap()).unwrap();
+            let theirs = x.conv2d(&weight, padding, 1, 1, 1).unwrap();
+            let theirs = theirs.broadcast_add(&bias.reshape((1, out, 1, 1)).unwrap()).unwrap();
+            let theirs = if relu { theirs.relu().unwrap() } else { theirs };
+            for (found, expected) in gradients(ours).iter().zip(&gradients(theirs)) {
+                assert!(largest_difference(found, expected) < 1e-4, "{g:?}");
+            }
+        }
+    }
 }

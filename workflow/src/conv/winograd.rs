@@ -14,8 +14,8 @@ use super::{Finish, Geometry, at_least, cpu_values, padded_columns};
 /// Values in a 4×4 input tile.
 const PLACES: usize = 16;
 
-/// Aim for blocks whose transformed input and output hold about this many values (4 MiB).
-const BLOCK_VALUES: usize = 1024 * 1024;
+/// Aim for blocks whose transformed input and output hold about this many values (3 MiB).
+const BLOCK_VALUES: usize = 768 * 1024;
 
 /// The transformed weights G g Gᵀ, `[16, out, channels]`.
 pub(super) fn pack(g: &Geometry, weight: &Tensor) -> Result<Tensor> {
@@ -91,10 +91,14 @@ fn transform_input(g: &Geometry, x: &[f32], t: &Tiling, to: &mut [f32]) {
 
 /// Writes the four columns of a tile row's cells: place (dy, dx) of tile k is `row[2k + dx]`.
 fn deinterleave(row: &[f32], dy: usize, first: usize, t: &Tiling, tiles: &mut [f32]) {
-    for dx in 0..4 {
-        let to = &mut tiles[(dy * 4 + dx) * t.width + first..][..t.across];
-        for (to, from) in to.iter_mut().zip(row[dx..].chunks(2)) {
-            *to = from[0];
+    let pairs = row.as_chunks::<2>().0;
+    let places = &mut tiles[dy * 4 * t.width..][..4 * t.width];
+    let (left, right) = places.split_at_mut(2 * t.width);
+    for (half, pairs) in [(left, pairs), (right, pairs.get(1..).unwrap_or_default())] {
+        let (even, odd) = half.split_at_mut(t.width);
+        let (even, odd) = (&mut even[first..][..t.across], &mut odd[first..][..t.across]);
+        for ((even, odd), pair) in even.iter_mut().zip(odd).zip(pairs) {
+            [*even, *odd] = *pair;
         }
     }
 }
@@ -142,11 +146,12 @@ fn transform_output(g: &Geometry, product: &[f32], t: &Tiling, finish: &Finish, 
                 let first = (i * t.down + y / 2) * t.across;
                 let left = &cells[2 * (y % 2) * t.width + first..][..t.across];
                 let right = &cells[(2 * (y % 2) + 1) * t.width + first..][..t.across];
-                for ((pair, left), right) in row.chunks_mut(2).zip(left).zip(right) {
-                    pair[0] = *left;
-                    if let Some(cell) = pair.get_mut(1) {
-                        *cell = *right;
-                    }
+                let (pairs, last) = row.as_chunks_mut::<2>();
+                for ((pair, left), right) in pairs.iter_mut().zip(left).zip(right) {
+                    *pair = [*left, *right];
+                }
+                if let ([cell], Some(left)) = (last, left.last()) {
+                    *cell = *left;
                 }
             }
         }

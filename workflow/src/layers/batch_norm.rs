@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 use candle_core::Tensor;
+use rayon::prelude::*;
 use serde_json::{Value, json};
 
 use super::{Expected, Init, Kind, Op, OpError, ParamSpec, Step, nth, only, over_channels};
+use crate::conv::cpu_values;
 
 pub(crate) const BATCH_NORM: Kind = Kind {
     name: "batch_norm",
@@ -42,6 +44,25 @@ fn scale_shift(x: &Tensor, scale: &Tensor, shift: &Tensor) -> candle_core::Resul
     x.broadcast_mul(&over_channels(scale, x.rank())?)?.broadcast_add(&over_channels(shift, x.rank())?)
 }
 
+/// [`scale_shift`] in one parallel pass.
+fn on_cpu(x: &Tensor, scale: &Tensor, shift: &Tensor) -> candle_core::Result<Tensor> {
+    let (scale, shift) = (scale.to_vec1::<f32>()?, shift.to_vec1::<f32>()?);
+    let row_len = x.elem_count() / x.dim(0)?.max(1);
+    let channel_len = (row_len / scale.len().max(1)).max(1);
+    let mut out = vec![0f32; x.elem_count()];
+    cpu_values(x, |values| {
+        out.par_chunks_mut(row_len.max(1)).zip(values.par_chunks(row_len.max(1))).for_each(|(out, row)| {
+            let channels = out.chunks_exact_mut(channel_len).zip(row.chunks_exact(channel_len));
+            for ((out, cells), (scale, shift)) in channels.zip(scale.iter().zip(&shift)) {
+                for (to, from) in out.iter_mut().zip(cells) {
+                    *to = from * scale + shift;
+                }
+            }
+        });
+    })?;
+    Tensor::from_vec(out, x.shape(), x.device())
+}
+
 impl Op for BatchNorm {
     fn kind(&self) -> &'static str {
         BATCH_NORM.name
@@ -57,12 +78,8 @@ impl Op for BatchNorm {
 
     fn params(&self, inputs: &[&[usize]]) -> Vec<ParamSpec> {
         let shape = vec![inputs.concat().first().copied().unwrap_or(1)];
-        let statistic = |suffix, value| ParamSpec {
-            suffix,
-            shape: shape.clone(),
-            init: Init::Constant(value),
-            trainable: false,
-        };
+        let statistic =
+            |suffix, value| ParamSpec { suffix, shape: shape.clone(), init: Init::Constant(value), trainable: false };
         vec![
             ParamSpec::trained("weight", shape.clone(), Init::Constant(1.0)),
             ParamSpec::trained("bias", shape.clone(), Init::Constant(0.0)),
@@ -77,7 +94,8 @@ impl Op for BatchNorm {
     }
 
     fn forward(&self, inputs: &[&Tensor], params: &[Tensor]) -> Result<Tensor, OpError> {
-        Ok(scale_shift(only(inputs)?, nth(params, 0)?, nth(params, 1)?)?)
+        let (x, scale, shift) = (only(inputs)?, nth(params, 0)?, nth(params, 1)?);
+        Ok(if x.device().is_cpu() { on_cpu(x, scale, shift)? } else { scale_shift(x, scale, shift)? })
     }
 
     fn train(&self, inputs: &[&Tensor], params: &[Tensor], step: &mut Step) -> Result<Tensor, OpError> {

@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use candle_core::Tensor;
 use serde_json::{Value, json};
 
-use super::{Activation, Expected, Init, Kind, Op, OpError, ParamSpec, Step, as_map, nth, only, over_channels, windows};
-use crate::conv::{self, Geometry};
+use super::{
+    Activation, Expected, Init, Kind, Op, OpError, ParamSpec, Step, as_map, nth, only, over_channels, windows,
+};
+use crate::conv::{self, Geometry, TrainedConv};
 
 pub(crate) const CONV2D: Kind = Kind {
     name: "conv2d",
@@ -146,7 +148,24 @@ impl Op for Conv2d {
     }
 
     fn train(&self, inputs: &[&Tensor], params: &[Tensor], _step: &mut Step) -> Result<Tensor, OpError> {
-        let y = self.by_tensors(only(inputs)?, params)?;
-        Ok(self.activation.map_or(Ok(y.clone()), |a| a.train(&y))?)
+        let x = only(inputs)?;
+        let relu = self.activation == Some(Activation::Relu);
+        let geometry = self.geometry(x.dims().get(1..).unwrap_or_default()).filter(|_| x.device().is_cpu());
+        let Some(conv) = geometry.and_then(|g| TrainedConv::new(g, relu)) else {
+            let y = self.by_tensors(x, params)?;
+            return Ok(self.activation.map_or(Ok(y.clone()), |a| a.train(&y))?);
+        };
+        let zeros;
+        let bias = if self.bias {
+            nth(params, 1)?
+        } else {
+            zeros = Tensor::zeros(self.out, candle_core::DType::F32, x.device())?;
+            &zeros
+        };
+        let y = x.contiguous()?.apply_op3(nth(params, 0)?, bias, conv)?;
+        match self.activation {
+            Some(activation) if !relu => Ok(activation.train(&y)?),
+            _ => Ok(y),
+        }
     }
 }

@@ -1,0 +1,103 @@
+//! RERUN: run the model again from its stored operators and its dataset.
+
+use std::time::Duration;
+
+use mistique_engine::{MapShape, OnUnholdable, TensorContent, UnitAxis, cost};
+use mistique_quantize::{Params, Reducer, Scheme};
+
+use super::{Considered, Context, PlanChoice, PlanKind, Resolved};
+use crate::answer::Data;
+use crate::columns::Columns;
+use crate::error::{QueryError, Result};
+
+pub(super) struct RerunPlan;
+
+fn refuse<T>(request: &Resolved, why: impl Into<String>) -> Result<T> {
+    Err(QueryError::Plan { key: request.record.key.to_string(), plan: "RERUN", why: why.into() })
+}
+
+impl PlanKind for RerunPlan {
+    fn choice(&self) -> PlanChoice {
+        PlanChoice::Rerun
+    }
+
+    fn consider(&self, context: &Context<'_>, request: &Resolved) -> Result<Considered> {
+        let model = &request.model;
+        let workflow = context.workflows.iter().find(|w| w.runs(model));
+        let unavailable = match workflow {
+            None => Some(format!("{} was logged as {} values; nothing can run it", model.spec.key, model.spec.kind.name())),
+            Some(workflow) => workflow.unavailable(model),
+        };
+        let device = workflow.map_or_else(String::new, |w| w.device());
+        let description = &model.spec.description;
+        let layer = cost::layer_subject(description, &device, &request.record.key.intermediate);
+        let (load, forward) = {
+            let catalog = context.store.catalog();
+            let load = catalog.cost(cost::machine(), cost::LOAD, &cost::model_subject(description, &device))?;
+            (load, catalog.cost(cost::machine(), cost::FORWARD, &layer)?)
+        };
+        let rows = request.rows.len();
+        let predicted =
+            forward.map(|f| Duration::from_secs_f64(load.map_or(0.0, |l| l.mean) + f.mean * rows as f64));
+        Ok(Considered {
+            plan: "RERUN",
+            how: format!("run {} rows from the input to {}", rows, request.record.key.intermediate),
+            predicted,
+            read_bytes: 0,
+            unavailable,
+        })
+    }
+
+    fn run(&self, context: &Context<'_>, request: &Resolved) -> Result<Data> {
+        let Some(workflow) = context.workflows.iter().find(|w| w.runs(&request.model)) else {
+            return refuse(request, "no workflow runs this kind of model");
+        };
+        let rows: Vec<u64> = request.rows.iter().collect();
+        let names = [request.record.key.intermediate.clone()];
+        let mut outputs = workflow.rerun(&request.model, &names, &rows)?;
+        let (Some(output), Columns::Tensor(columns)) = (outputs.pop(), &request.columns) else {
+            return refuse(request, "the workflow gave no tensor");
+        };
+        let content = request.record.tensor()?;
+        let layout = &content.layout;
+        if output.values.len() != rows.len() * layout.row_values() {
+            return refuse(request, format!("the model now gives rows of shape {:?}, stored are {:?}", output.shape, content.shape));
+        }
+        // Answers have one shape under every plan: a pooled intermediate is pooled here too, but not quantized.
+        let stored = pooled(request, content, &output.values)?;
+        let ranges: Vec<_> = columns.iter().map(|c| c.stored(layout)).collect();
+        let n = layout.stored_values();
+        if ranges == [0..n] {
+            return Ok(Data::F32(stored));
+        }
+        let pick = |row: &[f32]| ranges.iter().flat_map(|c| row.get(c.clone()).unwrap_or_default()).copied().collect::<Vec<_>>();
+        Ok(Data::F32(stored.chunks_exact(n.max(1)).flat_map(pick).collect()))
+    }
+}
+
+fn pooled(request: &Resolved, content: &TensorContent, values: &[f32]) -> Result<Vec<f32>> {
+    let layout = &content.layout;
+    let text = content.scheme.to_string();
+    let quantize = |source| mistique_engine::EngineError::Quantize { key: request.record.key.to_string(), source };
+    let by_unit = if content.unit_axis == UnitAxis::Last && layout.map.cells() > 1 {
+        units_first(values, layout.n_units, layout.map)
+    } else {
+        values.to_vec()
+    };
+    let Some(pool) = text.split('+').next().filter(|t| t.starts_with("pool")) else { return Ok(by_unit) };
+    let scheme: Scheme = format!("{pool}+f32").parse().map_err(quantize)?;
+    let reducer = Reducer::new(&scheme, layout.map, layout.n_units, Params::none()).map_err(quantize)?;
+    let mut codes = Vec::new();
+    for row in by_unit.chunks_exact(layout.row_values().max(1)) {
+        reducer.encode(0, row, OnUnholdable::Error, &mut codes).map_err(quantize)?;
+    }
+    let mut out = vec![0f32; codes.len() / 4];
+    mistique_quantize::to_f32(scheme.code(), &codes, &mut out).map_err(quantize)?;
+    Ok(out)
+}
+
+fn units_first(values: &[f32], units: usize, map: MapShape) -> Vec<f32> {
+    let cells = map.cells();
+    let row = |row: &[f32]| (0..units).flat_map(|u| row.iter().skip(u).step_by(units).copied().collect::<Vec<_>>()).collect::<Vec<_>>();
+    values.chunks_exact((units * cells).max(1)).flat_map(row).collect()
+}

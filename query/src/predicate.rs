@@ -1,0 +1,321 @@
+//! Row predicates: `logits.argmax = 3`, `p.m@v2.conv1.u3 > 0.5 and not label = 2`.
+//!
+//! An operand names an intermediate of the same model (or a full key) and a column, or one of `argmax`, `max`, `min`,
+//! `mean`, `norm` over all columns. Comparisons join with `and`, `or`, `not` and parentheses. Text is compared in single
+//! quotes.
+
+use std::fmt;
+
+use crate::error::{QueryError, Result};
+
+/// A comparison operator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Comparison {
+    /// `=`
+    Eq,
+    /// `!=`
+    Ne,
+    /// `<`
+    Lt,
+    /// `<=`
+    Le,
+    /// `>`
+    Gt,
+    /// `>=`
+    Ge,
+}
+
+impl Comparison {
+    /// Whether `a` stands so to `b`; NaN stands in none but `!=`.
+    pub fn holds<T: PartialOrd + ?Sized>(self, a: &T, b: &T) -> bool {
+        match self {
+            Self::Eq => a == b,
+            Self::Ne => a != b,
+            Self::Lt => a < b,
+            Self::Le => a <= b,
+            Self::Gt => a > b,
+            Self::Ge => a >= b,
+        }
+    }
+
+    fn text(self) -> &'static str {
+        match self {
+            Self::Eq => "=",
+            Self::Ne => "!=",
+            Self::Lt => "<",
+            Self::Le => "<=",
+            Self::Gt => ">",
+            Self::Ge => ">=",
+        }
+    }
+}
+
+/// What an operand is compared with.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Literal {
+    /// A number.
+    Number(f64),
+    /// Text.
+    Text(String),
+}
+
+/// A condition on rows.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Predicate {
+    /// Operand, operator, literal.
+    Compare(String, Comparison, Literal),
+    /// Both.
+    And(Box<Predicate>, Box<Predicate>),
+    /// Either.
+    Or(Box<Predicate>, Box<Predicate>),
+    /// Not.
+    Not(Box<Predicate>),
+}
+
+impl fmt::Display for Predicate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Compare(operand, op, Literal::Number(n)) => write!(f, "{operand} {} {n}", op.text()),
+            Self::Compare(operand, op, Literal::Text(t)) => write!(f, "{operand} {} '{}'", op.text(), t.replace('\'', "''")),
+            Self::And(a, b) => write!(f, "({a} and {b})"),
+            Self::Or(a, b) => write!(f, "({a} or {b})"),
+            Self::Not(a) => write!(f, "not {a}"),
+        }
+    }
+}
+
+impl Predicate {
+    /// Reads a predicate.
+    ///
+    /// Errors: `Parse` with the place.
+    pub fn parse(text: &str) -> Result<Self> {
+        let mut parser = Parser { text, at: 0, depth: 0 };
+        let predicate = parser.or()?;
+        parser.space();
+        if parser.at < text.len() {
+            return Err(parser.error("something follows the predicate"));
+        }
+        Ok(predicate)
+    }
+
+    /// Whether rows pass, given each comparison's own answer.
+    ///
+    /// Errors: those of `compare`.
+    pub fn evaluate(
+        &self,
+        compare: &mut dyn FnMut(&str, Comparison, &Literal) -> Result<Vec<bool>>,
+    ) -> Result<Vec<bool>> {
+        match self {
+            Self::Compare(operand, op, literal) => compare(operand, *op, literal),
+            Self::Not(a) => Ok(a.evaluate(compare)?.into_iter().map(|x| !x).collect()),
+            Self::And(a, b) => {
+                let (a, b) = (a.evaluate(compare)?, b.evaluate(compare)?);
+                Ok(a.into_iter().zip(b).map(|(a, b)| a && b).collect())
+            }
+            Self::Or(a, b) => {
+                let (a, b) = (a.evaluate(compare)?, b.evaluate(compare)?);
+                Ok(a.into_iter().zip(b).map(|(a, b)| a || b).collect())
+            }
+        }
+    }
+
+    /// The operand of the first comparison.
+    pub fn first_operand(&self) -> &str {
+        match self {
+            Self::Compare(operand, ..) => operand,
+            Self::And(a, _) | Self::Or(a, _) | Self::Not(a) => a.first_operand(),
+        }
+    }
+}
+
+const MAX_DEPTH: usize = 100;
+
+struct Parser<'a> {
+    text: &'a str,
+    at: usize,
+    depth: usize,
+}
+
+impl Parser<'_> {
+    fn error(&self, why: &str) -> QueryError {
+        let at = self.text.get(..self.at).map_or(0, |t| t.chars().count()) + 1;
+        QueryError::Parse { what: "predicate", given: self.text.to_string(), why: why.to_string(), at }
+    }
+
+    fn rest(&self) -> &str {
+        self.text.get(self.at..).unwrap_or_default()
+    }
+
+    fn space(&mut self) {
+        self.at += self.rest().len() - self.rest().trim_start().len();
+    }
+
+    fn word(&mut self, word: &str) -> bool {
+        self.space();
+        let rest = self.rest();
+        let head = rest.get(..word.len()).is_some_and(|h| h.eq_ignore_ascii_case(word));
+        let ends = rest.get(word.len()..).is_some_and(|t| !t.starts_with(|c: char| c.is_alphanumeric() || c == '_' || c == '.'));
+        if head && ends {
+            self.at += word.len();
+        }
+        head && ends
+    }
+
+    fn symbol(&mut self, symbol: &str) -> bool {
+        self.space();
+        let found = self.rest().starts_with(symbol);
+        if found {
+            self.at += symbol.len();
+        }
+        found
+    }
+
+    fn or(&mut self) -> Result<Predicate> {
+        let mut left = self.and()?;
+        while self.word("or") {
+            left = Predicate::Or(Box::new(left), Box::new(self.and()?));
+        }
+        Ok(left)
+    }
+
+    fn and(&mut self) -> Result<Predicate> {
+        let mut left = self.not()?;
+        while self.word("and") {
+            left = Predicate::And(Box::new(left), Box::new(self.not()?));
+        }
+        Ok(left)
+    }
+
+    fn not(&mut self) -> Result<Predicate> {
+        self.depth += 1;
+        if self.depth > MAX_DEPTH {
+            return Err(self.error("it is nested too deeply"));
+        }
+        let found = if self.word("not") {
+            Predicate::Not(Box::new(self.not()?))
+        } else if self.symbol("(") {
+            let inner = self.or()?;
+            if !self.symbol(")") {
+                return Err(self.error("expected )"));
+            }
+            inner
+        } else {
+            self.comparison()?
+        };
+        self.depth -= 1;
+        Ok(found)
+    }
+
+    fn comparison(&mut self) -> Result<Predicate> {
+        self.space();
+        let operand = self.operand()?;
+        let operators = [
+            ("<=", Comparison::Le),
+            (">=", Comparison::Ge),
+            ("!=", Comparison::Ne),
+            ("==", Comparison::Eq),
+            ("=", Comparison::Eq),
+            ("<", Comparison::Lt),
+            (">", Comparison::Gt),
+        ];
+        let Some((_, op)) = operators.into_iter().find(|(text, _)| self.symbol(text)) else {
+            return Err(self.error("expected one of = != < <= > >="));
+        };
+        self.space();
+        let literal = if self.symbol("'") {
+            let mut text = String::new();
+            loop {
+                let Some(end) = self.rest().find('\'') else { return Err(self.error("a quote is not closed")) };
+                text.push_str(self.rest().get(..end).unwrap_or_default());
+                self.at += end + 1;
+                if !self.rest().starts_with('\'') {
+                    break Literal::Text(text);
+                }
+                text.push('\'');
+                self.at += 1;
+            }
+        } else {
+            let end = self.rest().find(|c: char| c.is_whitespace() || c == ')').unwrap_or(self.rest().len());
+            let word = self.rest().get(..end).unwrap_or_default();
+            match word.to_ascii_lowercase().as_str() {
+                "true" => {
+                    self.at += end;
+                    Literal::Number(1.0)
+                }
+                "false" => {
+                    self.at += end;
+                    Literal::Number(0.0)
+                }
+                _ => {
+                    let number = word.parse().map_err(|_| self.error("expected a number, true, false or 'text'"))?;
+                    self.at += end;
+                    Literal::Number(number)
+                }
+            }
+        };
+        Ok(Predicate::Compare(operand, op, literal))
+    }
+
+    /// A key as it is written: everything up to a space or operator, quoted parts whole.
+    fn operand(&mut self) -> Result<String> {
+        let start = self.at;
+        let mut quoted = false;
+        let mut brackets = 0;
+        for (i, c) in self.rest().char_indices() {
+            match c {
+                '"' => quoted = !quoted,
+                _ if quoted => {}
+                '[' => brackets += 1,
+                ']' => brackets -= 1,
+                _ if brackets > 0 => {}
+                c if c.is_whitespace() || "=!<>()".contains(c) => {
+                    self.at = start + i;
+                    break;
+                }
+                _ => {}
+            }
+        }
+        if self.at == start {
+            return Err(self.error("expected a comparison such as logits.argmax = 3"));
+        }
+        Ok(self.text.get(start..self.at).unwrap_or_default().to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn predicates_parse() {
+        let p = Predicate::parse("logits.argmax = 3").unwrap();
+        assert_eq!(p, Predicate::Compare("logits.argmax".into(), Comparison::Eq, Literal::Number(3.0)));
+        let p = Predicate::parse("not (a.u3>=0.5 or b.\"x y\" != 'it''s') AND c.u1[2, 3] < -1e3").unwrap();
+        assert_eq!(p.to_string(), "(not (a.u3 >= 0.5 or b.\"x y\" != 'it''s') and c.u1[2, 3] < -1000)");
+        assert_eq!(Predicate::parse(&p.to_string()).unwrap(), p);
+        assert_eq!(p.first_operand(), "a.u3");
+    }
+
+    #[test]
+    fn bad_predicates_say_where() {
+        for (bad, at) in [("", 1), ("a", 1), ("a =", 4), ("a = x", 5), ("(a = 1", 7), ("a = 1 b", 7), ("a ~ 1", 3), ("a = 'x", 6)] {
+            match Predicate::parse(bad) {
+                Err(QueryError::Parse { at: found, .. }) => assert_eq!(found, at, "{bad:?}"),
+                other => panic!("{bad:?}: {other:?}"),
+            }
+        }
+        assert!(Predicate::parse(&"(".repeat(100_000)).is_err());
+    }
+
+    #[test]
+    fn logic_by_hand() {
+        let mut answer = |operand: &str, _: Comparison, _: &Literal| {
+            Ok(if operand == "a" { vec![true, true, false, false] } else { vec![true, false, true, false] })
+        };
+        let mut eval = |text: &str| Predicate::parse(text).unwrap().evaluate(&mut answer).unwrap();
+        assert_eq!(eval("a = 1 and b = 1"), [true, false, false, false]);
+        assert_eq!(eval("a = 1 or b = 1"), [true, true, true, false]);
+        assert_eq!(eval("not a = 1 and b = 1"), [false, false, true, false]);
+        assert!(!Comparison::Eq.holds(&f64::NAN, &f64::NAN) && Comparison::Ne.holds(&f64::NAN, &1.0));
+    }
+}

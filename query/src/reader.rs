@@ -1,0 +1,303 @@
+//! The ChunkReader: answers `get_intermediates` by READ or RERUN, whichever the cost model finds cheaper.
+
+use std::time::Instant;
+
+use mistique_engine::{
+    Content, EngineError, IntermediateKey, IntermediateRecord, Key, ModelRecord, Rerun, RowSet, Rows, Store,
+};
+
+use crate::answer::{Answer, Data, Source};
+use crate::columns::{self, Columns};
+use crate::error::{QueryError, Result};
+use crate::plan::{self, Context, Explanation, PlanChoice, Resolved};
+use crate::predicate::{Comparison, Literal, Predicate};
+use crate::rows::RowSelection;
+
+/// What a caller wants of one intermediate.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Request {
+    key: Key,
+    rows: RowSelection,
+    plan: PlanChoice,
+    exact: bool,
+}
+
+impl Request {
+    /// All rows of the key's columns, by the cheapest plan.
+    pub fn new(key: Key) -> Self {
+        Self { key, rows: RowSelection::All, plan: PlanChoice::Auto, exact: false }
+    }
+
+    /// The same for other rows.
+    #[must_use]
+    pub fn with_rows(mut self, rows: RowSelection) -> Self {
+        self.rows = rows;
+        self
+    }
+
+    /// The same by a given plan.
+    #[must_use]
+    pub fn with_plan(mut self, plan: PlanChoice) -> Self {
+        self.plan = plan;
+        self
+    }
+
+    /// The same, but never from a lossy copy.
+    #[must_use]
+    pub fn with_exact(mut self, exact: bool) -> Self {
+        self.exact = exact;
+        self
+    }
+}
+
+/// Reads intermediates of a store, and reruns models through workflows.
+pub struct ChunkReader<'a> {
+    store: &'a Store,
+    workflows: Vec<Box<dyn Rerun + 'a>>,
+}
+
+/// Reductions over all columns of a row that a predicate can name in place of a column.
+const REDUCTIONS: [&str; 5] = ["argmax", "max", "min", "mean", "norm"];
+
+impl<'a> ChunkReader<'a> {
+    /// A reader that can only READ.
+    pub fn new(store: &'a Store) -> Self {
+        Self { store, workflows: Vec::new() }
+    }
+
+    /// The same with a workflow that runs models again.
+    #[must_use]
+    pub fn with_workflow(mut self, workflow: Box<dyn Rerun + 'a>) -> Self {
+        self.workflows.push(workflow);
+        self
+    }
+
+    /// The store.
+    pub fn store(&self) -> &'a Store {
+        self.store
+    }
+
+    fn context(&self) -> Context<'_> {
+        Context { store: self.store, workflows: &self.workflows }
+    }
+
+    /// The values of a request.
+    ///
+    /// Shape: rows in the order asked for × columns in the order named.
+    /// Errors: `NotFound`, `Columns`, `Parse`; `Plan` when the demanded plan is not possible; `Corrupt`.
+    pub fn get(&self, request: &Request) -> Result<Answer> {
+        let resolved = self.resolve(request)?;
+        let mut explanation = plan::explain(&self.context(), &resolved, request.plan)?;
+        let Some(kind) = plan::KINDS.get(explanation.chosen) else {
+            return Err(no_plan(&resolved));
+        };
+        let begun = Instant::now();
+        let data = kind.run(&self.context(), &resolved)?;
+        explanation.actual = Some(begun.elapsed());
+        self.count(&resolved.record);
+        Ok(answer(resolved, data, explanation, kind.choice()))
+    }
+
+    /// As [`ChunkReader::get`], for several keys over the rows of the first.
+    ///
+    /// Errors: as there.
+    pub fn get_intermediates(&self, requests: &[Request]) -> Result<Vec<Answer>> {
+        let Some((first, rest)) = requests.split_first() else { return Ok(Vec::new()) };
+        let first = self.get(first)?;
+        let rows = RowSelection::List(first.rows.clone());
+        let mut answers = vec![first];
+        for request in rest {
+            answers.push(self.get(&request.clone().with_rows(rows.clone()))?);
+        }
+        Ok(answers)
+    }
+
+    /// The plans for a request and the choice, without running it.
+    ///
+    /// Errors: as [`ChunkReader::get`].
+    pub fn explain(&self, request: &Request) -> Result<Explanation> {
+        let resolved = self.resolve(request)?;
+        plan::explain(&self.context(), &resolved, request.plan)
+    }
+
+    fn count(&self, record: &IntermediateRecord) {
+        if let Err(e) = self.store.catalog().count_query(record.id) {
+            tracing::debug!("the query is not counted: {e}");
+        }
+    }
+
+    fn resolve(&self, request: &Request) -> Result<Resolved> {
+        let record = self.store.intermediate(&request.key.intermediate)?;
+        let model = self.store.catalog().model_by_id(record.model_id)?;
+        let selector = request.key.columns.as_ref().map(|(text, quoted)| (text.as_str(), *quoted));
+        let columns = columns::resolve(&record, selector)?;
+        let (rows, stored) = self.rows(&record, &model, &request.rows)?;
+        Ok(Resolved { record, model, columns, rows, stored, exact: request.exact })
+    }
+
+    /// Row_ids of a selection, and where they are stored.
+    #[expect(clippy::type_complexity, reason = "the second is one field of Resolved")]
+    fn rows(
+        &self,
+        record: &IntermediateRecord,
+        model: &ModelRecord,
+        selection: &RowSelection,
+    ) -> Result<(RowSet, Result<mistique_engine::RowPlan, String>)> {
+        let n_dataset = model.spec.dataset.as_ref().map_or(0, |d| d.n_rows);
+        let rows = match selection {
+            RowSelection::All => Rows::All,
+            RowSelection::Range(range) => Rows::Range(range.clone()),
+            RowSelection::List(ids) => Rows::List(ids.clone()),
+            RowSelection::Where(predicate) => Rows::List(self.matching(record, predicate)?),
+        };
+        if record.n_rows == 0 {
+            let why = "nothing of it is stored; log it again, or run the model with --plan rerun".to_string();
+            let ids = match rows {
+                Rows::All => RowSet::Range(0..n_dataset),
+                Rows::Range(range) => RowSet::Range(range.start.min(n_dataset)..range.end.min(n_dataset)),
+                Rows::List(ids) => RowSet::from_ids(&ids),
+            };
+            return Ok((ids, Err(why)));
+        }
+        match (self.store.plan_rows(record, &rows), rows) {
+            (Ok(plan), _) => Ok((plan.rows.clone(), Ok(plan))),
+            (Err(e @ EngineError::NoSuchRow { .. }), Rows::List(ids)) if ids.iter().all(|id| *id < n_dataset) => {
+                Ok((RowSet::from_ids(&ids), Err(e.to_string())))
+            }
+            (Err(e), _) => Err(e.into()),
+        }
+    }
+
+    /// Row_ids of `record` that pass a predicate.
+    fn matching(&self, record: &IntermediateRecord, predicate: &Predicate) -> Result<Vec<u64>> {
+        let plan = self.store.plan_rows(record, &Rows::All)?;
+        let ids: Vec<u64> = plan.rows.iter().collect();
+        let passes = predicate.evaluate(&mut |operand, op, literal| self.compare(record, &ids, operand, op, literal))?;
+        Ok(ids.into_iter().zip(passes).filter(|(_, pass)| *pass).map(|(id, _)| id).collect())
+    }
+
+    fn compare(
+        &self,
+        record: &IntermediateRecord,
+        ids: &[u64],
+        operand: &str,
+        op: Comparison,
+        literal: &Literal,
+    ) -> Result<Vec<bool>> {
+        let (key, reduction) = self.operand(record, operand)?;
+        let request = Request::new(key).with_rows(RowSelection::List(ids.to_vec()));
+        let answer = self.get(&request)?;
+        if let (Data::Table(batch), Literal::Text(text)) = (&answer.data, literal) {
+            let column = batch.columns().first().filter(|_| batch.num_columns() == 1);
+            let column = column.and_then(|c| c.as_any().downcast_ref::<arrow::array::StringArray>());
+            let Some(column) = column else { return Err(bad_operand(operand, "it is not one text column")) };
+            return Ok(column.iter().map(|v| v.is_some_and(|v| op.holds(v, text.as_str()))).collect());
+        }
+        let Literal::Number(number) = literal else {
+            return Err(bad_operand(operand, "it holds numbers; compare it with one"));
+        };
+        let width = answer.columns.len();
+        let values = answer.to_f64()?;
+        if values.len() != width * ids.len() || (reduction.is_none() && width != 1) {
+            return Err(bad_operand(
+                operand,
+                &format!("it has {width} columns; name one (such as u3) or one of {}", REDUCTIONS.join(", ")),
+            ));
+        }
+        let reduce = |row: &[f64]| match reduction {
+            None => row.first().copied().unwrap_or(f64::NAN),
+            Some(r) => reduced(row, r),
+        };
+        Ok(values.chunks_exact(width.max(1)).map(|row| op.holds(&reduce(row), number)).collect())
+    }
+
+    /// The key that an operand means: relative to the model first, then as a whole key.
+    fn operand(&self, record: &IntermediateRecord, operand: &str) -> Result<(Key, Option<&'static str>)> {
+        let relative = format!("{}.{operand}", record.key.model);
+        let mut first_error = None;
+        for text in [relative.as_str(), operand] {
+            let found = text.parse::<Key>().map_err(QueryError::from).and_then(|mut key| {
+                let found = self.store.intermediate(&key.intermediate)?;
+                let is_table = matches!(&*found.content, Content::Table(_));
+                let reduction = key.columns.as_ref().and_then(|(c, quoted)| {
+                    REDUCTIONS.into_iter().find(|r| !quoted && !is_table && r == c)
+                });
+                if reduction.is_some() {
+                    key.columns = None;
+                }
+                Ok((key, reduction))
+            });
+            match found {
+                Ok(found) => return Ok(found),
+                Err(e) => first_error.get_or_insert(e),
+            };
+        }
+        Err(first_error.unwrap_or_else(|| bad_operand(operand, "it names nothing")))
+    }
+
+    /// The key of a whole intermediate.
+    pub fn key(&self, intermediate: &IntermediateKey) -> Key {
+        Key { intermediate: intermediate.clone(), columns: None }
+    }
+}
+
+fn bad_operand(operand: &str, why: &str) -> QueryError {
+    QueryError::Parse { what: "operand", given: operand.to_string(), why: why.to_string(), at: 1 }
+}
+
+fn no_plan(resolved: &Resolved) -> QueryError {
+    QueryError::Plan { key: resolved.record.key.to_string(), plan: "an answer", why: "no plan was considered".into() }
+}
+
+/// One number of a row; NaN for an empty row. Ties of `argmax` go to the first.
+fn reduced(row: &[f64], reduction: &str) -> f64 {
+    let by = |better: fn(f64, f64) -> bool| {
+        let mut best: Option<(usize, f64)> = None;
+        for (i, &v) in row.iter().enumerate() {
+            if !v.is_nan() && best.is_none_or(|(_, b)| better(v, b)) {
+                best = Some((i, v));
+            }
+        }
+        best
+    };
+    match reduction {
+        "argmax" => by(|a, b| a > b).map_or(f64::NAN, |(i, _)| i as f64),
+        "max" => by(|a, b| a > b).map_or(f64::NAN, |(_, v)| v),
+        "min" => by(|a, b| a < b).map_or(f64::NAN, |(_, v)| v),
+        "mean" => row.iter().sum::<f64>() / row.len() as f64,
+        _ => row.iter().map(|v| v * v).sum::<f64>().sqrt(),
+    }
+}
+
+fn answer(resolved: Resolved, data: Data, explanation: Explanation, choice: PlanChoice) -> Answer {
+    let content = &resolved.record.content;
+    let (names, shape) = match (&**content, &resolved.columns) {
+        (Content::Table(t), Columns::Table(columns)) => {
+            let name = |i: &usize| t.schema.fields().get(*i).map_or_else(String::new, |f| f.name().clone());
+            (columns.iter().map(name).collect(), vec![columns.len()])
+        }
+        (Content::Tensor(t), Columns::Tensor(columns)) => {
+            let map = t.layout.stored;
+            let names = columns::names(&t.layout, columns);
+            let units: usize = columns.iter().map(|c| c.units.len()).sum();
+            let shape = match columns.iter().all(|c| c.cell.is_none()) {
+                true if t.shape.len() >= 3 => vec![units, map.h, map.w],
+                true if t.shape.len() == 2 => vec![units, map.cells()],
+                _ => vec![names.len()],
+            };
+            (names, shape)
+        }
+        _ => (Vec::new(), Vec::new()),
+    };
+    let scheme = content.scheme_text();
+    let (lossless, pooled) = match &**content {
+        Content::Tensor(t) => (t.scheme.is_lossless_for(t.dtype), scheme.starts_with("pool")),
+        Content::Table(_) => (true, false),
+    };
+    let source = match choice {
+        PlanChoice::Rerun => Source::Rerun { exact: !pooled },
+        _ => Source::Read { scheme, exact: lossless },
+    };
+    Answer { key: resolved.record.key, rows: resolved.rows.iter().collect(), columns: names, shape, data, source, explanation }
+}
+
