@@ -1,1 +1,7 @@
-fn main() {}
+//! The `mistique` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    mistique::cli::run()
+}

@@ -86,7 +86,7 @@ pub enum EngineError {
     },
     /// Other content under a name already used.
     #[error(
-        "{key} was logged with another {what} ({logged}) than the one given ({given}); log under a new version (--version) or pass --replace"
+        "{key} was logged with another {what} ({logged}) than the one given ({given}); log under a new version (model@version) or pass --replace"
     )]
     Conflict {
         /// The key.

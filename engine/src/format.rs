@@ -29,6 +29,8 @@ pub const CHUNK_ALIGN: u64 = 64;
 /// Pages begin at multiples of this inside their chunk.
 pub const PAGE_ALIGN: usize = 8;
 
+/// Largest number of values in a row: a chunk of one row must stay below 4 GiB.
+pub const MAX_ROW_VALUES: usize = 1 << 28;
 /// Largest number of rows in a RowBlock.
 pub const MAX_BLOCK_ROWS: usize = 1024;
 /// A partition is closed once it is longer.

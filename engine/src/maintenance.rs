@@ -53,7 +53,7 @@ pub struct Damage {
     pub place: String,
     /// What is wrong.
     pub why: String,
-    /// Intermediates that use it.
+    /// Intermediates that use it; of an operator, models.
     pub keys: Vec<String>,
 }
 
@@ -207,7 +207,9 @@ impl Store {
             report.bytes += operator.len_bytes;
             if let Err(e) = self.operator(&operator.hash) {
                 let place = format!("operators/{}", hex(&operator.hash));
-                report.damage.push(Damage { place, why: e.to_string(), keys: vec![] });
+                let uses = self.models()?.into_iter().filter(|m| m.spec.weights == Some(operator.hash));
+                let keys = uses.map(|m| m.spec.key.to_string()).collect();
+                report.damage.push(Damage { place, why: e.to_string(), keys });
             }
         }
         Ok(report)

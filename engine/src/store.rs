@@ -470,9 +470,51 @@ impl Store {
         self.pool.stats()
     }
 
+    /// Hits and misses of the InMemoryStore over all processes that used the store, this one included.
+    ///
+    /// Errors: `Catalog`.
+    pub fn lifetime_pool_stats(&self) -> Result<(u64, u64)> {
+        let (hits, misses) = self.catalog().pool_totals()?;
+        let now = self.pool.stats();
+        Ok((hits + now.hits, misses + now.misses))
+    }
+
+    /// Removes a model of exactly that key with all it holds; `gc` then frees the bytes.
+    ///
+    /// Errors: `NotFound`, `Locked`, `Catalog`.
+    pub fn remove_model(&self, key: &ModelKey) -> Result<ModelRecord> {
+        let _guard = self.writer_lock()?;
+        let mut catalog = self.catalog();
+        let model = match catalog.model_exact(key)? {
+            Some(model) => model,
+            // Removing "the latest" of a name would be a surprise: the version must be said.
+            None => {
+                let nearest = catalog.model(key).map_or_else(
+                    |e| if let EngineError::NotFound { nearest, .. } = e { nearest } else { vec![] },
+                    |m| vec![m.spec.key.to_string()],
+                );
+                return Err(EngineError::NotFound { what: "model", name: key.to_string(), nearest });
+            }
+        };
+        catalog.remove_model(model.id)?;
+        Ok(model)
+    }
+
     /// Forgets decoded pages, so that the next read is a first one.
     pub fn clear_pool(&self) {
         self.pool.clear();
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        let stats = self.pool.stats();
+        if stats.hits + stats.misses > 0 {
+            // Counters alone are lost when this fails, as on read-only media.
+            if let Err(e) = self.catalog().add_pool_totals(stats.hits, stats.misses) {
+                tracing::debug!("hits and misses are not kept: {e}");
+            }
+        }
     }
 }
 

@@ -6,23 +6,13 @@
 use std::{hint::black_box, time::Instant};
 
 use mistique_quantize::{
-    Code, Effort, MapShape, OnUnholdable, Reducer, Result, Scheme, UnitError, decode_page, decode_page_f32,
-    encode_page,
+    Code, Effort, MapShape, OnUnholdable, Reducer, Result, Scheme, UnitError, decode_page, decode_page_f32, encode_page,
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 const PAGE_VALUES: usize = 8192;
-const SCHEMES: [&str; 9] = [
-    "f32",
-    "f16",
-    "bf16",
-    "pool(2)+f16",
-    "pool(2,max)+f16",
-    "kbit(8)",
-    "kbit(4)",
-    "kbit(8,unit)",
-    "threshold(0.95)",
-];
+const SCHEMES: [&str; 9] =
+    ["f32", "f16", "bf16", "pool(2)+f16", "pool(2,max)+f16", "kbit(8)", "kbit(4)", "kbit(8,unit)", "threshold(0.95)"];
 const MAX_VALUES: usize = 1 << 23;
 
 fn main() -> Result<()> {
@@ -81,7 +71,12 @@ fn report(text: &str, reducer: &Reducer, values: &[f32], by_unit: &[f32], memcpy
     });
     let mut total = UnitError::default();
     errs.iter().for_each(|e| total.merge(e));
-    println!("{text:16} encode {:.2} measure {:.2} relative error {:.2e}", encode / memcpy, measure / memcpy, total.relative());
+    println!(
+        "{text:16} encode {:.2} measure {:.2} relative error {:.2e}",
+        encode / memcpy,
+        measure / memcpy,
+        total.relative()
+    );
 
     // Unit-major codes, cut to pages of whole maps.
     let unit_values = values.len() / n_units;
@@ -94,11 +89,8 @@ fn report(text: &str, reducer: &Reducer, values: &[f32], by_unit: &[f32], memcpy
     let page_maps = (PAGE_VALUES / stored.cells()).clamp(1, unit_values / map.cells());
     let unit_bytes = unit_values / map.cells() * stored.cells() * code.width();
     let page_bytes = page_maps * stored.cells() * code.width();
-    let pages: Vec<(usize, &[u8])> = codes
-        .chunks(unit_bytes)
-        .enumerate()
-        .flat_map(|(u, c)| c.chunks(page_bytes).map(move |p| (u, p)))
-        .collect();
+    let pages: Vec<(usize, &[u8])> =
+        codes.chunks(unit_bytes).enumerate().flat_map(|(u, c)| c.chunks(page_bytes).map(move |p| (u, p))).collect();
     let n_codes = codes.len() / code.width();
     let mut whole = Vec::new();
     zstd::stream::copy_encode(&codes[..], &mut whole, 3).expect("zstd");
@@ -155,10 +147,8 @@ fn by_column(code: Code, pages: &[(usize, &[u8])], stored: MapShape) -> Result<(
     for (_, p) in pages {
         encode_page(code, p, stored.w, Effort::Small, &mut rows)?;
         let maps: Vec<&[u8]> = p.chunks_exact(stored.cells() * w).collect();
-        let turned: Vec<u8> = (0..stored.cells())
-            .flat_map(|c| maps.iter().flat_map(move |m| &m[c * w..(c + 1) * w]))
-            .copied()
-            .collect();
+        let turned: Vec<u8> =
+            (0..stored.cells()).flat_map(|c| maps.iter().flat_map(move |m| &m[c * w..(c + 1) * w])).copied().collect();
         // The value above is then a whole map row of columns back.
         let mut best = Vec::new();
         encode_page(code, &turned, stored.w * maps.len(), Effort::Small, &mut best)?;

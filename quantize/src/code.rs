@@ -106,10 +106,7 @@ impl Code {
     pub(crate) const fn check(self) -> Result<()> {
         match self {
             Self::Kbit(1..=8) | Self::Int(1 | 2 | 4 | 8) => Ok(()),
-            Self::Kbit(_) | Self::Int(_) => Err(QuantizeError::UnsupportedCode {
-                what: "this width",
-                code: self,
-            }),
+            Self::Kbit(_) | Self::Int(_) => Err(QuantizeError::UnsupportedCode { what: "this width", code: self }),
             _ => Ok(()),
         }
     }

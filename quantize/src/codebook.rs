@@ -21,11 +21,7 @@ pub(crate) struct Codebook {
 /// Floats in numeric order as integers; −0 directly below 0.
 fn key(x: f32) -> u32 {
     let bits = x.to_bits();
-    if bits >> 31 == 0 {
-        bits | 1 << 31
-    } else {
-        !bits
-    }
+    if bits >> 31 == 0 { bits | 1 << 31 } else { !bits }
 }
 
 fn from_key(k: u32) -> f32 {
@@ -229,13 +225,22 @@ fn edges(runs: &[(f32, u64)], bins: &[Bin], grid: bool) -> Vec<f32> {
             (_, _, false) => mid,
             (true, false, true) => from_key((key(below) & !0xFFFF) + 0x1_0000),
             (false, true, true) => from_key(off_zero(key(above) & !0xFFFF)),
-            (_, _, true) => from_key(off_zero(key(mid).saturating_add(0x8000) & !0xFFFF)),
+            (_, _, true) => nearest_on_grid(runs, mid),
         };
         if edge.is_finite() && out.last().is_none_or(|&e| e < edge) {
             out.push(edge);
         }
     }
     out
+}
+
+/// The edge of the grid next to `edge` that moves fewer values of the sample to another bin.
+fn nearest_on_grid(runs: &[(f32, u64)], edge: f32) -> f32 {
+    let down = key(edge) & !0xFFFF;
+    let [down, up] = [down, down.saturating_add(0x1_0000)].map(|k| from_key(off_zero(k)));
+    let at = |x: f32| runs.partition_point(|r| r.0 < x);
+    let moved = |a: f32, b: f32| mass(&runs[at(a)..at(b).max(at(a))]);
+    if moved(down, edge) <= moved(edge, up) { down } else { up }
 }
 
 /// Mean of each bin, and the squared error it leaves. An empty bin takes its lower edge.
@@ -257,4 +262,37 @@ fn reps(runs: &[(f32, u64)], edges: &[f32]) -> (Vec<f32>, f64) {
         reps.push(rep);
     }
     (reps, sse)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_in_order() {
+        let v = [f32::NEG_INFINITY, -2.0, -1e-45, -0.0, 0.0, 1e-45, 1.0, f32::INFINITY];
+        assert!(v.map(key).is_sorted());
+        assert_eq!(v.map(key).map(from_key).map(f32::to_bits), v.map(f32::to_bits));
+    }
+
+    #[test]
+    fn table_agrees_with_search() {
+        let mut sample: Vec<f32> = (0..20_000u32)
+            .map(|i| ((i.wrapping_mul(2_654_435_761) >> 8) as f32 / (1 << 23) as f32 - 1.0).powi(3) * 5.0)
+            .flat_map(|x| [x, 0.0, if x > 2.0 { 2.5 } else { x }])
+            .collect();
+        sample.sort_unstable_by(f32::total_cmp);
+        for n_codes in [2, 4, 16, 256] {
+            let book = Codebook::fit(&sample, n_codes);
+            assert!(book.on_grid() && book.reps().len() <= n_codes, "{n_codes}");
+            let (table, edges) = (book.table(), book.padded_edges());
+            let special = [0.0, -0.0, 1e-45, -1e-45, 1e-38, -1e-38, f32::MAX, f32::MIN];
+            for x in sample.iter().copied().chain(special).chain(book.edges().iter().flat_map(|e| [*e, e.next_down()]))
+            {
+                let code = book.edges().iter().filter(|e| **e <= x).count();
+                assert_eq!(usize::from(search(&edges, x)), code, "{x:e}");
+                assert_eq!(usize::from(table[(x.to_bits() >> 16) as usize]), code, "{x:e}");
+            }
+        }
+    }
 }

@@ -101,15 +101,7 @@ pub type Result<T> = std::result::Result<T, QuantizeError>;
 const _: () = assert!(size_of::<QuantizeError>() <= 48);
 
 pub(crate) fn check_len(what: &'static str, got: usize, expected: usize) -> Result<()> {
-    if got == expected {
-        Ok(())
-    } else {
-        Err(QuantizeError::Length {
-            what,
-            expected,
-            got,
-        })
-    }
+    if got == expected { Ok(()) } else { Err(QuantizeError::Length { what, expected, got }) }
 }
 
 pub(crate) const fn corrupt(part: &'static str, why: &'static str) -> QuantizeError {

@@ -99,7 +99,11 @@ impl Scheme {
 
 /// Candidates of [`Scheme::choose`] in order of bits per value, pooled ones only for maps.
 fn candidates(map: MapShape) -> Vec<Scheme> {
-    let values = [(Value::Kbit { bits: 4, per_unit: false }, 4.0), (Value::Kbit { bits: 8, per_unit: false }, 8.0), (Value::Float(Code::F16), 16.0)];
+    let values = [
+        (Value::Kbit { bits: 4, per_unit: false }, 4.0),
+        (Value::Kbit { bits: 8, per_unit: false }, 8.0),
+        (Value::Float(Code::F16), 16.0),
+    ];
     let mut all: Vec<(f64, Scheme)> = Vec::new();
     for pool in [Pool::None, Pool::Mean(2), Pool::Mean(4), Pool::Whole] {
         for (value, bits) in values {

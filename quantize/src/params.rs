@@ -78,10 +78,7 @@ impl Params {
         let mut r = Reader(bytes);
         let version = r.u8()?;
         if version != PARAMS_VERSION {
-            return Err(QuantizeError::UnknownId {
-                what: "parameters version",
-                id: version,
-            });
+            return Err(QuantizeError::UnknownId { what: "parameters version", id: version });
         }
         let kind = match r.u8()? {
             0 => Kind::None,
@@ -111,17 +108,10 @@ impl Params {
                 Kind::Thresholds(t)
             }
             id => {
-                return Err(QuantizeError::UnknownId {
-                    what: "parameters kind",
-                    id,
-                });
+                return Err(QuantizeError::UnknownId { what: "parameters kind", id });
             }
         };
-        if r.0.is_empty() {
-            Ok(Self { kind })
-        } else {
-            Err(corrupt(PART, "bytes after the end"))
-        }
+        if r.0.is_empty() { Ok(Self { kind }) } else { Err(corrupt(PART, "bytes after the end")) }
     }
 }
 
@@ -129,10 +119,7 @@ struct Reader<'a>(&'a [u8]);
 
 impl Reader<'_> {
     fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
-        let (head, tail) = self
-            .0
-            .split_first_chunk()
-            .ok_or_else(|| corrupt(PART, "cut short"))?;
+        let (head, tail) = self.0.split_first_chunk().ok_or_else(|| corrupt(PART, "cut short"))?;
         self.0 = tail;
         Ok(*head)
     }
@@ -155,16 +142,8 @@ impl Reader<'_> {
     }
 
     fn floats(&mut self, n: usize) -> Result<Vec<f32>> {
-        let (head, tail) = self
-            .0
-            .split_at_checked(4 * n)
-            .ok_or_else(|| corrupt(PART, "cut short"))?;
+        let (head, tail) = self.0.split_at_checked(4 * n).ok_or_else(|| corrupt(PART, "cut short"))?;
         self.0 = tail;
-        Ok(head
-            .as_chunks::<4>()
-            .0
-            .iter()
-            .map(|b| f32::from_le_bytes(*b))
-            .collect())
+        Ok(head.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect())
     }
 }

@@ -68,10 +68,7 @@ fn repair(one: &[f32], map: MapShape, (wh, ww): (usize, usize), pooled: &mut [f3
     for (i, p) in pooled.iter_mut().enumerate().filter(|(_, p)| !p.is_finite()) {
         let (r0, c0) = (i / stored_w * wh, i % stored_w * ww);
         let (r1, c1) = ((r0 + wh).min(map.h), (c0 + ww).min(map.w));
-        let sum: f64 = (r0..r1)
-            .flat_map(|r| &one[r * map.w + c0..r * map.w + c1])
-            .map(|&x| f64::from(x))
-            .sum();
+        let sum: f64 = (r0..r1).flat_map(|r| &one[r * map.w + c0..r * map.w + c1]).map(|&x| f64::from(x)).sum();
         *p = (sum / ((r1 - r0) * (c1 - c0)) as f64) as f32;
     }
 }

@@ -41,6 +41,11 @@ pub struct Reducer {
     quantizer: Quantizer,
 }
 
+const _: fn() = || {
+    fn shared<T: Send + Sync>() {}
+    shared::<Reducer>();
+};
+
 impl std::fmt::Debug for Reducer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Reducer({}, {:?} x {})", self.scheme, self.map, self.n_units)
@@ -157,51 +162,49 @@ impl Reducer {
     }
 
     /// Quantizes stored maps; `offset` is the index of the first value within the call.
-    fn quantize(&self, first_unit: usize, v: &[f32], offset: usize, on_bad: OnUnholdable, out: &mut [u8]) -> Result<u64> {
-        let cells = self.stored.cells();
-        let one = |q: &dyn Fn(usize, &[f32], usize, &mut [u8]) -> Result<u64>, per_unit: bool, out: &mut [u8]| {
-            if !per_unit {
-                return q(0, v, offset, out);
-            }
-            let mut clamped = 0;
-            for (i, (v, out)) in v.chunks_exact(cells).zip(out.chunks_exact_mut(cells)).enumerate() {
-                clamped += q(first_unit + i, v, offset + i * cells, out)?;
-            }
-            Ok(clamped)
+    fn quantize(
+        &self,
+        first_unit: usize,
+        v: &[f32],
+        offset: usize,
+        on_bad: OnUnholdable,
+        out: &mut [u8],
+    ) -> Result<u64> {
+        let many = match &self.quantizer {
+            Quantizer::Float => return quantize_float(self.code, v, offset, on_bad, out),
+            Quantizer::Books(books) => books.len() > 1,
+            Quantizer::Thresholds(t) => t.len() > 1,
         };
+        let step = if many { self.stored.cells() } else { v.len().max(1) };
         let bad = |i, value| QuantizeError::Unholdable { value, index: i, code: self.code };
-        match &self.quantizer {
-            Quantizer::Float => quantize_float(self.code, v, offset, on_bad, out),
-            Quantizer::Books(books) => one(
-                &|unit, v, offset, out| {
+        let mut clamped = 0;
+        for (i, (v, out)) in v.chunks(step).zip(out.chunks_mut(step)).enumerate() {
+            let (unit, offset) = (if many { first_unit + i } else { 0 }, offset + i * step);
+            clamped += match &self.quantizer {
+                Quantizer::Float => 0,
+                Quantizer::Books(books) => {
                     let book = &books[unit];
                     book.encode(v, out);
                     fix(v, offset, on_bad, bad, |i, x| {
-                        out[i] = if x.is_nan() {
-                            book.near_zero
-                        } else if x > 0.0 {
-                            book.last
-                        } else {
-                            0
+                        out[i] = match x {
+                            f32::INFINITY => book.last,
+                            f32::NEG_INFINITY => 0,
+                            _ => book.near_zero,
                         };
-                    })
-                },
-                books.len() > 1,
-                out,
-            ),
-            Quantizer::Thresholds(t) => one(
-                &|unit, v, offset, out| {
-                    simd::greater(v, t[unit], out);
+                    })?
+                }
+                Quantizer::Thresholds(t) => {
+                    let t = t[unit];
+                    simd::greater(v, t, out);
                     fix(v, offset, on_bad, bad, |i, x| {
                         if x.is_nan() {
-                            out[i] = u8::from(0.0 > t[unit]);
+                            out[i] = u8::from(0.0 > t);
                         }
-                    })
-                },
-                t.len() > 1,
-                out,
-            ),
+                    })?
+                }
+            };
         }
+        Ok(clamped)
     }
 
     /// Decodes codes of k units' stored maps to f32, at the stored resolution.
@@ -233,11 +236,7 @@ impl Reducer {
         check_len("whole maps", len, k * map.cells())?;
         match first.checked_add(k) {
             Some(end) if end <= self.n_units => Ok(k),
-            end => Err(QuantizeError::UnitRange {
-                first,
-                end: end.unwrap_or(usize::MAX),
-                n_units: self.n_units,
-            }),
+            end => Err(QuantizeError::UnitRange { first, end: end.unwrap_or(usize::MAX), n_units: self.n_units }),
         }
     }
 }
@@ -247,9 +246,7 @@ impl Book {
         let last = book.reps().len() - 1;
         let mut reps = Box::new([book.reps()[last]; 256]);
         reps[..=last].copy_from_slice(book.reps());
-        let table = (with_table && book.on_grid())
-            .then(|| book.table().into_boxed_slice().try_into().ok())
-            .flatten();
+        let table = (with_table && book.on_grid()).then(|| book.table().into_boxed_slice().try_into().ok()).flatten();
         Self { table, edges: book.padded_edges(), reps, near_zero: book.code_near_zero(), last: last as u8 }
     }
 

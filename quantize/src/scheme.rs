@@ -110,10 +110,7 @@ impl Scheme {
         match self.pool {
             Pool::None => map,
             Pool::Whole => MapShape::VECTOR,
-            Pool::Mean(s) | Pool::Max(s) => MapShape {
-                h: map.h.div_ceil(s),
-                w: map.w.div_ceil(s),
-            },
+            Pool::Mean(s) | Pool::Max(s) => MapShape { h: map.h.div_ceil(s), w: map.w.div_ceil(s) },
         }
     }
 
@@ -157,10 +154,7 @@ impl FromStr for Scheme {
     type Err = QuantizeError;
 
     fn from_str(text: &str) -> Result<Self> {
-        parse(text).map_err(|why| QuantizeError::BadScheme {
-            text: text.chars().take(80).collect(),
-            why,
-        })
+        parse(text).map_err(|why| QuantizeError::BadScheme { text: text.chars().take(80).collect(), why })
     }
 }
 
@@ -208,9 +202,7 @@ fn parse_pool(args: &str) -> Parse<Pool> {
     if size == "S" && kind.is_empty() {
         return Ok(Pool::Whole);
     }
-    let size: u32 = size
-        .parse()
-        .map_err(|_| "pool size must be a whole number or S")?;
+    let size: u32 = size.parse().map_err(|_| "pool size must be a whole number or S")?;
     match (size, kind) {
         (0, _) => Err("pool size must be at least 1"),
         (1, "" | "max") => Ok(Pool::None),
@@ -249,9 +241,7 @@ fn parse_value(name: &str, args: Option<&str>) -> Parse<Value> {
             }
             let (alpha, per_unit) = split_unit(args)?;
             match real(alpha) {
-                Some(alpha) if (0.0..=1.0).contains(&alpha.get()) => {
-                    Ok(Value::Threshold { alpha, per_unit })
-                }
+                Some(alpha) if (0.0..=1.0).contains(&alpha.get()) => Ok(Value::Threshold { alpha, per_unit }),
                 _ => Err("threshold takes a quantile from 0 to 1, or `=` and a value"),
             }
         }
@@ -282,16 +272,31 @@ mod tests {
     #[test]
     fn printed_schemes_parse_back() {
         for text in [
-            "f32", "f16", "bf16", "f64", "kbit(1)", "kbit(8,unit)", "threshold(0.995)",
-            "threshold(0.5,unit)", "threshold(=-1.5)", "threshold(=0)", "auto(0.01)", "pool(2)+f16",
-            "pool(3,max)+kbit(4)", "pool(S)+f32", "pool(7)+threshold(=0.25)",
+            "f32",
+            "f16",
+            "bf16",
+            "f64",
+            "kbit(1)",
+            "kbit(8,unit)",
+            "threshold(0.995)",
+            "threshold(0.5,unit)",
+            "threshold(=-1.5)",
+            "threshold(=0)",
+            "auto(0.01)",
+            "pool(2)+f16",
+            "pool(3,max)+kbit(4)",
+            "pool(S)+f32",
+            "pool(7)+threshold(=0.25)",
         ] {
             let scheme: Scheme = text.parse().unwrap();
             assert_eq!(scheme.to_string(), text);
             assert_eq!(scheme.to_string().parse::<Scheme>().unwrap(), scheme);
         }
         assert_eq!("pool(1)+f16".parse::<Scheme>().unwrap().to_string(), "f16");
-        assert_eq!(" pool( 2 , max ) + kbit( 4 , unit ) ".parse::<Scheme>().unwrap().to_string(), "pool(2,max)+kbit(4,unit)");
+        assert_eq!(
+            " pool( 2 , max ) + kbit( 4 , unit ) ".parse::<Scheme>().unwrap().to_string(),
+            "pool(2,max)+kbit(4,unit)"
+        );
         assert_eq!("threshold(=1e+1)".parse::<Scheme>().unwrap().to_string(), "threshold(=10)");
         assert_eq!("threshold(=-0)".parse::<Scheme>().unwrap().to_string(), "threshold(=0)");
     }
@@ -299,10 +304,34 @@ mod tests {
     #[test]
     fn bad_schemes_are_refused() {
         for text in [
-            "", "f8", "pool(2)", "pool(0)+f16", "pool()+f16", "pool+f16", "pool(2)+", "pool(2)+auto(0.1)",
-            "pool(2)+pool(2)+f16", "kbit", "kbit()", "kbit(0)", "kbit(9)", "kbit(8,units)", "f16()",
-            "threshold", "threshold(1.1)", "threshold(nan)", "threshold(=inf)", "threshold(=1e60)",
-            "auto(-1)", "auto", "auto(0.1", "pool(2,min)+f16", "pool(2", ")", "(", "pool(S,max)+f16",
+            "",
+            "f8",
+            "pool(2)",
+            "pool(0)+f16",
+            "pool()+f16",
+            "pool+f16",
+            "pool(2)+",
+            "pool(2)+auto(0.1)",
+            "pool(2)+pool(2)+f16",
+            "kbit",
+            "kbit()",
+            "kbit(0)",
+            "kbit(9)",
+            "kbit(8,units)",
+            "f16()",
+            "threshold",
+            "threshold(1.1)",
+            "threshold(nan)",
+            "threshold(=inf)",
+            "threshold(=1e60)",
+            "auto(-1)",
+            "auto",
+            "auto(0.1",
+            "pool(2,min)+f16",
+            "pool(2",
+            ")",
+            "(",
+            "pool(S,max)+f16",
         ] {
             assert!(text.parse::<Scheme>().is_err(), "{text}");
         }

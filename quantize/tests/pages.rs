@@ -38,7 +38,19 @@ fn relu(n: usize, seed: u64) -> Vec<f32> {
 }
 
 fn data() -> Vec<(&'static str, Vec<f32>)> {
-    let special = [0.0, -0.0, f32::NAN, f32::from_bits(0xFFC1_2345), f32::INFINITY, f32::NEG_INFINITY, 1e-40, 6e-8, -1.5, 65504.0, f32::MAX];
+    let special = [
+        0.0,
+        -0.0,
+        f32::NAN,
+        f32::from_bits(0xFFC1_2345),
+        f32::INFINITY,
+        f32::NEG_INFINITY,
+        1e-40,
+        6e-8,
+        -1.5,
+        65504.0,
+        f32::MAX,
+    ];
     let mut rng = StdRng::seed_from_u64(5);
     vec![
         ("empty", vec![]),

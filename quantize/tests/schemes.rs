@@ -1,13 +1,30 @@
 //! Every scheme over awkward shapes and values, against naive oracles.
 
-use mistique_quantize::{Code, MapShape, OnUnholdable, Params, QuantizeError, Reducer, Scheme, UnitError, page_stats, to_f32};
+use mistique_quantize::{
+    Code, MapShape, OnUnholdable, Params, QuantizeError, Reducer, Scheme, UnitError, page_stats, to_f32,
+};
 use proptest::prelude::*;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 const SCHEMES: [&str; 18] = [
-    "f32", "f16", "bf16", "f64", "kbit(1)", "kbit(2,unit)", "kbit(4)", "kbit(8)", "kbit(8,unit)", "threshold(0.9)",
-    "threshold(0.5,unit)", "threshold(=0.25)", "pool(2)+f16", "pool(3,max)+f32", "pool(S)+f32", "pool(5)+f64",
-    "pool(2)+kbit(8)", "pool(4,max)+threshold(0.7,unit)",
+    "f32",
+    "f16",
+    "bf16",
+    "f64",
+    "kbit(1)",
+    "kbit(2,unit)",
+    "kbit(4)",
+    "kbit(8)",
+    "kbit(8,unit)",
+    "threshold(0.9)",
+    "threshold(0.5,unit)",
+    "threshold(=0.25)",
+    "pool(2)+f16",
+    "pool(3,max)+f32",
+    "pool(S)+f32",
+    "pool(5)+f64",
+    "pool(2)+kbit(8)",
+    "pool(4,max)+threshold(0.7,unit)",
 ];
 const SHAPES: [(usize, usize); 8] = [(1, 1), (2, 2), (4, 4), (5, 7), (1, 9), (16, 16), (3, 64), (32, 32)];
 
@@ -106,7 +123,10 @@ fn every_scheme_over_every_shape() {
             }
             for (e, (n, sq, max, sum)) in errs.iter().zip(naive) {
                 let near = |a: f64, b: f64| (a - b).abs() <= 1e-6 * b.abs();
-                assert!(e.n == n && near(e.sum_sq_err, sq) && near(e.max(), max) && near(e.sum_sq, sum), "{text} {map:?} {e:?}");
+                assert!(
+                    e.n == n && near(e.sum_sq_err, sq) && near(e.max(), max) && near(e.sum_sq, sum),
+                    "{text} {map:?} {e:?}"
+                );
                 assert_eq!(UnitError::from_bytes(&e.to_bytes()).unwrap(), *e);
             }
             page_stats(r.code(), &whole).unwrap();
@@ -203,7 +223,8 @@ fn kbit_bins_are_quantiles() {
         assert_eq!(back[0], mean as f32);
     }
     // Zeros have a code of their own; the other codes hold near-equal shares of the rest.
-    let v: Vec<f32> = (0..30_000).map(|i| if i % 3 == 0 { (i as f32 * 0.618).fract() * 4.0 + 0.1 } else { 0.0 }).collect();
+    let v: Vec<f32> =
+        (0..30_000).map(|i| if i % 3 == 0 { (i as f32 * 0.618).fract() * 4.0 + 0.1 } else { 0.0 }).collect();
     let s = scheme("kbit(4)");
     let r = Reducer::new(&s, MapShape::VECTOR, 1, s.fit(MapShape::VECTOR, 1, &v).unwrap()).unwrap();
     let mut count = [0; 16];
@@ -227,7 +248,9 @@ fn kbit_bins_are_quantiles() {
 #[test]
 fn thresholds_are_quantiles() {
     let v: Vec<f32> = (0..1000).map(|i| ((i * 37) % 1000) as f32).collect();
-    for (text, ones) in [("threshold(0.9)", 100), ("threshold(0)", 999), ("threshold(1)", 0), ("threshold(=499.5)", 500)] {
+    for (text, ones) in
+        [("threshold(0.9)", 100), ("threshold(0)", 999), ("threshold(1)", 0), ("threshold(=499.5)", 500)]
+    {
         let s = scheme(text);
         let r = Reducer::new(&s, MapShape::VECTOR, 1000, s.fit(MapShape::VECTOR, 1000, &v).unwrap()).unwrap();
         let mut codes = Vec::new();

@@ -32,7 +32,8 @@ impl TensorColumns {
         match self.cell {
             None => self.units.start * cells..self.units.end * cells,
             Some((y, x)) => {
-                let (sy, sx) = (layout.map.h.div_ceil(layout.stored.h.max(1)), layout.map.w.div_ceil(layout.stored.w.max(1)));
+                let (sy, sx) =
+                    (layout.map.h.div_ceil(layout.stored.h.max(1)), layout.map.w.div_ceil(layout.stored.w.max(1)));
                 let at = self.units.start * cells + y / sy.max(1) * layout.stored.w + x / sx.max(1);
                 at..at + 1
             }
@@ -57,7 +58,11 @@ pub fn resolve(record: &IntermediateRecord, selector: Option<(&str, bool)>) -> R
             }
             let find = |name: &str| match names.iter().position(|n| *n == name) {
                 Some(i) => Ok(i),
-                None => refuse(record, text, format!("no column {name:?}; nearest: {}", nearest(name, names.iter().copied(), 3).join(", "))),
+                None => refuse(
+                    record,
+                    text,
+                    format!("no column {name:?}; nearest: {}", nearest(name, names.iter().copied(), 3).join(", ")),
+                ),
             };
             if quoted || names.contains(&text) {
                 return Ok(Columns::Table(vec![find(text)?]));

@@ -76,7 +76,9 @@ impl fmt::Display for Predicate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Compare(operand, op, Literal::Number(n)) => write!(f, "{operand} {} {n}", op.text()),
-            Self::Compare(operand, op, Literal::Text(t)) => write!(f, "{operand} {} '{}'", op.text(), t.replace('\'', "''")),
+            Self::Compare(operand, op, Literal::Text(t)) => {
+                write!(f, "{operand} {} '{}'", op.text(), t.replace('\'', "''"))
+            }
             Self::And(a, b) => write!(f, "({a} and {b})"),
             Self::Or(a, b) => write!(f, "({a} or {b})"),
             Self::Not(a) => write!(f, "not {a}"),
@@ -154,7 +156,9 @@ impl Parser<'_> {
         self.space();
         let rest = self.rest();
         let head = rest.get(..word.len()).is_some_and(|h| h.eq_ignore_ascii_case(word));
-        let ends = rest.get(word.len()..).is_some_and(|t| !t.starts_with(|c: char| c.is_alphanumeric() || c == '_' || c == '.'));
+        let ends = rest
+            .get(word.len()..)
+            .is_some_and(|t| !t.starts_with(|c: char| c.is_alphanumeric() || c == '_' || c == '.'));
         if head && ends {
             self.at += word.len();
         }
@@ -298,7 +302,9 @@ mod tests {
 
     #[test]
     fn bad_predicates_say_where() {
-        for (bad, at) in [("", 1), ("a", 1), ("a =", 4), ("a = x", 5), ("(a = 1", 7), ("a = 1 b", 7), ("a ~ 1", 3), ("a = 'x", 6)] {
+        for (bad, at) in
+            [("", 1), ("a", 1), ("a =", 4), ("a = x", 5), ("(a = 1", 7), ("a = 1 b", 7), ("a ~ 1", 3), ("a = 'x", 6)]
+        {
             match Predicate::parse(bad) {
                 Err(QueryError::Parse { at: found, .. }) => assert_eq!(found, at, "{bad:?}"),
                 other => panic!("{bad:?}: {other:?}"),

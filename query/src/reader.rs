@@ -172,7 +172,8 @@ impl<'a> ChunkReader<'a> {
     fn matching(&self, record: &IntermediateRecord, predicate: &Predicate) -> Result<Vec<u64>> {
         let plan = self.store.plan_rows(record, &Rows::All)?;
         let ids: Vec<u64> = plan.rows.iter().collect();
-        let passes = predicate.evaluate(&mut |operand, op, literal| self.compare(record, &ids, operand, op, literal))?;
+        let passes =
+            predicate.evaluate(&mut |operand, op, literal| self.compare(record, &ids, operand, op, literal))?;
         Ok(ids.into_iter().zip(passes).filter(|(_, pass)| *pass).map(|(id, _)| id).collect())
     }
 
@@ -219,9 +220,10 @@ impl<'a> ChunkReader<'a> {
             let found = text.parse::<Key>().map_err(QueryError::from).and_then(|mut key| {
                 let found = self.store.intermediate(&key.intermediate)?;
                 let is_table = matches!(&*found.content, Content::Table(_));
-                let reduction = key.columns.as_ref().and_then(|(c, quoted)| {
-                    REDUCTIONS.into_iter().find(|r| !quoted && !is_table && r == c)
-                });
+                let reduction = key
+                    .columns
+                    .as_ref()
+                    .and_then(|(c, quoted)| REDUCTIONS.into_iter().find(|r| !quoted && !is_table && r == c));
                 if reduction.is_some() {
                     key.columns = None;
                 }
@@ -298,6 +300,13 @@ fn answer(resolved: Resolved, data: Data, explanation: Explanation, choice: Plan
         PlanChoice::Rerun => Source::Rerun { exact: !pooled },
         _ => Source::Read { scheme, exact: lossless },
     };
-    Answer { key: resolved.record.key, rows: resolved.rows.iter().collect(), columns: names, shape, data, source, explanation }
+    Answer {
+        key: resolved.record.key,
+        rows: resolved.rows.iter().collect(),
+        columns: names,
+        shape,
+        data,
+        source,
+        explanation,
+    }
 }
-

@@ -42,7 +42,11 @@ impl FromStr for RowSelection {
         let mut at = 1;
         let mut ids = Vec::new();
         for item in text.split(',') {
-            ids.push(item.trim().parse().map_err(|_| bad("expected row_ids such as 3,17,42 or a range such as 0..100", at))?);
+            ids.push(
+                item.trim()
+                    .parse()
+                    .map_err(|_| bad("expected row_ids such as 3,17,42 or a range such as 0..100", at))?,
+            );
             at += item.chars().count() + 1;
         }
         Ok(Self::List(ids))

@@ -28,31 +28,31 @@ impl Timings {
 
 /// A network with its weights on a device, ready to run.
 #[derive(Debug)]
-pub struct Executor<'a> {
-    network: &'a Network,
+pub struct Executor {
+    network: Network,
     device: Device,
     target: candle_core::Device,
     /// By layer index: what each layer's `forward` takes.
     params: Vec<Vec<Tensor>>,
 }
 
-impl<'a> Executor<'a> {
+impl Executor {
     /// `network` with `weights`, moved to `device`.
     ///
     /// Errors: those of [`Weights::check`] and [`Device::open`].
-    pub fn new(network: &'a Network, weights: &Weights, device: Device) -> Result<Self, NetworkError> {
+    pub fn new(network: &Network, weights: &Weights, device: Device) -> Result<Self, NetworkError> {
         weights.check(network)?;
         let target = device.open()?;
         let params = network.layers().iter().map(|layer| {
             let raw = layer_tensors(layer, weights, &target)?;
             layer.implementation().prepare(raw, &layer.input_shapes()).map_err(|e| failed(layer, e.into()))
         });
-        Ok(Self { network, device, params: params.collect::<Result<_, _>>()?, target })
+        Ok(Self { network: network.clone(), device, params: params.collect::<Result<_, _>>()?, target })
     }
 
     /// The network that runs.
-    pub fn network(&self) -> &'a Network {
-        self.network
+    pub fn network(&self) -> &Network {
+        &self.network
     }
 
     /// Which implementation runs, for reports: `cpu: winograd/im2col+gemm` or `cuda:0: candle`.
@@ -67,7 +67,7 @@ impl<'a> Executor<'a> {
     ///
     /// Errors: [`NetworkError::PartialRow`] when they are not whole rows.
     pub fn batch(&self, values: &[f32]) -> Result<Tensor, NetworkError> {
-        batch(self.network, values)
+        batch(&self.network, values)
     }
 
     /// Runs the layers that `wanted` needs on a batch of inputs and hands each wanted output to `sink`.

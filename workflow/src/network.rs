@@ -1,6 +1,7 @@
 //! A network's description: named layers with explicit inputs, validated before anything runs.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
@@ -85,12 +86,14 @@ pub struct ParamInfo {
 }
 
 /// A validated network: a directed acyclic graph of named layers, in an order in which they can run.
-#[derive(Debug)]
+///
+/// Cheap to clone: the layers are shared.
+#[derive(Clone, Debug)]
 pub struct Network {
     name: String,
     input_shape: Vec<usize>,
-    layers: Vec<Layer>,
-    by_name: BTreeMap<String, usize>,
+    layers: Arc<[Layer]>,
+    by_name: Arc<BTreeMap<String, usize>>,
 }
 
 impl Network {
@@ -114,7 +117,12 @@ impl Network {
             let inputs = graph.sources(index)?;
             layers.push(draft.build(inputs, &raw.input_shape, &layers)?);
         }
-        Ok(Network { name: raw.name, input_shape: raw.input_shape, layers, by_name: graph.into_names() })
+        Ok(Network {
+            name: raw.name,
+            input_shape: raw.input_shape,
+            layers: layers.into(),
+            by_name: Arc::new(graph.into_names()),
+        })
     }
 
     /// The network's name (`network` when the description gives none).

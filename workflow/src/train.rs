@@ -27,8 +27,8 @@ pub struct BatchReport {
 }
 
 /// Fits a network's weights to class labels on the CPU.
-pub struct Trainer<'a> {
-    network: &'a Network,
+pub struct Trainer {
+    network: Network,
     n_classes: usize,
     /// By layer index, in the order of the layer's parameters.
     params: Vec<Vec<Var>>,
@@ -41,12 +41,12 @@ pub struct Trainer<'a> {
     rng: Rng,
 }
 
-impl<'a> Trainer<'a> {
+impl Trainer {
     /// Trains `network` from `weights` by Adam with the learning rate `lr`; `seed` decides order and dropout.
     ///
     /// Errors: those of [`Weights::check`]; [`NetworkError::NotAClassifier`] unless the last layer gives one score
     /// per class; [`NetworkError::BadSetting`] for a learning rate that is not a positive number.
-    pub fn new(network: &'a Network, weights: &Weights, lr: f64, seed: u64) -> Result<Self, NetworkError> {
+    pub fn new(network: &Network, weights: &Weights, lr: f64, seed: u64) -> Result<Self, NetworkError> {
         Self::with_frozen(network, weights, lr, seed, &[])
     }
 
@@ -54,7 +54,7 @@ impl<'a> Trainer<'a> {
     ///
     /// Errors: those of `new`, and of [`LayerPattern`].
     pub fn with_frozen(
-        network: &'a Network,
+        network: &Network,
         weights: &Weights,
         lr: f64,
         seed: u64,
@@ -105,7 +105,7 @@ impl<'a> Trainer<'a> {
         let settings = ParamsAdamW { lr, weight_decay: 0.0, ..ParamsAdamW::default() };
         let optimizer = AdamW::new(trained, settings).map_err(|e| step_failed(network, e))?;
         let rng = Rng::named(seed, "train");
-        Ok(Self { network, n_classes, params, frozen: is_frozen, fixed, prepared, optimizer, rng })
+        Ok(Self { network: network.clone(), n_classes, params, frozen: is_frozen, fixed, prepared, optimizer, rng })
     }
 
     /// The mean loss over one pass through `images`, in an order drawn from the seed, in batches of `batch_size`.
@@ -122,7 +122,7 @@ impl<'a> Trainer<'a> {
         batch_size: usize,
         mut on_batch: impl FnMut(&BatchReport),
     ) -> Result<f32, NetworkError> {
-        let all = batch(self.network, images)?;
+        let all = batch(&self.network, images)?;
         let n_rows = all.dims().first().copied().unwrap_or(0);
         if labels.len() != n_rows {
             return Err(NetworkError::LabelCount { n_labels: labels.len(), n_rows });
@@ -142,7 +142,7 @@ impl<'a> Trainer<'a> {
             let picked: Vec<u32> = rows.iter().map(|&r| labels[r]).collect();
             let row_ids: Vec<u32> = rows.iter().map(|&r| r as u32).collect();
             let x = Tensor::new(row_ids, all.device()).and_then(|ids| all.index_select(&ids, 0));
-            let x = x.map_err(|e| step_failed(self.network, e))?;
+            let x = x.map_err(|e| step_failed(&self.network, e))?;
             let (loss, n_correct) = self.step(&x, &picked)?;
             if !loss.is_finite() {
                 return Err(NetworkError::Diverged { loss, batch: index });
@@ -170,13 +170,13 @@ impl<'a> Trainer<'a> {
     /// One step on a batch: its loss and the number of rows it had right.
     fn step(&mut self, x: &Tensor, labels: &[u32]) -> Result<(f32, usize), NetworkError> {
         let (scores, updates) = self.forward(x)?;
-        let network = self.network;
-        let computed = cross_entropy(&scores, labels).map_err(|e| step_failed(network, e))?;
+        let network = self.network.clone();
+        let computed = cross_entropy(&scores, labels).map_err(|e| step_failed(&network, e))?;
         let (loss, value, n_correct) = computed;
         if value.is_finite() {
-            self.optimizer.backward_step(&loss).map_err(|e| step_failed(network, e))?;
+            self.optimizer.backward_step(&loss).map_err(|e| step_failed(&network, e))?;
             for (index, at, tensor) in updates {
-                self.params[index][at].set(&tensor).map_err(|e| step_failed(network, e))?;
+                self.params[index][at].set(&tensor).map_err(|e| step_failed(&network, e))?;
             }
         }
         Ok((value, n_correct))

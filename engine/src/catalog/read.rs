@@ -9,6 +9,7 @@ use rusqlite::{OptionalExtension, Row, params};
 use super::Catalog;
 use crate::chunk::ChunkHash;
 use crate::error::{CatalogContext, EngineError, Result, nearest};
+use crate::format::MAX_ROW_VALUES;
 use crate::key::{IntermediateKey, ModelKey};
 use crate::model::{
     Content, DatasetSpec, Fingerprint, IntermediateRecord, ModelKind, ModelRecord, ModelSpec, TableContent,
@@ -179,6 +180,10 @@ impl RawIntermediate {
         let content = match (self.kind.as_str(), self.tensor, self.schema) {
             ("tensor", Some((row_shape, dtype, axis, scheme, params, group_units)), _) => {
                 let shape = shape(&row_shape, T)?;
+                let n_values = shape.iter().try_fold(1usize, |n, &side| n.checked_mul(side));
+                if !n_values.is_some_and(|n| (1..=MAX_ROW_VALUES).contains(&n)) {
+                    return Err(bad(T, "a shape that is none"));
+                }
                 let quantize = |source| EngineError::Quantize { key: key.to_string(), source };
                 let scheme: mistique_quantize::Scheme = scheme.parse().map_err(quantize)?;
                 let dtype = Code::from_id(dtype).map_err(quantize)?;
@@ -473,6 +478,16 @@ impl Catalog {
         let Some((id, name, source, fingerprint, n_rows, row_shape)) = found else { return Ok(None) };
         let (fingerprint, row_shape) = (blob(fingerprint, "datasets")?, shape(&row_shape, "datasets")?);
         Ok(Some((id, DatasetSpec { name, source, fingerprint, n_rows, row_shape })))
+    }
+
+    /// Lifetime hits and misses of the InMemoryStore.
+    ///
+    /// Errors: `Catalog`.
+    pub fn pool_totals(&self) -> Result<(u64, u64)> {
+        const DOING: &str = "read the pool's counters";
+        let mut statement = self.conn.prepare_cached("SELECT value FROM meta WHERE key = ?1").doing(DOING)?;
+        let mut get = |name: &str| statement.query_row([name], |r| r.get(0)).optional().doing(DOING);
+        Ok((get("pool_hits")?.unwrap_or_default(), get("pool_misses")?.unwrap_or_default()))
     }
 
     /// A measured cost of this machine.

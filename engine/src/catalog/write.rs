@@ -198,6 +198,18 @@ impl Catalog {
         Ok(())
     }
 
+    /// Adds to the lifetime counters of the InMemoryStore.
+    ///
+    /// Errors: `Catalog`.
+    pub fn add_pool_totals(&self, hits: u64, misses: u64) -> Result<()> {
+        const DOING: &str = "keep the pool's counters";
+        let sql = "INSERT INTO meta VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = value + ?2";
+        for (name, n) in [("pool_hits", hits), ("pool_misses", misses)] {
+            self.conn.execute(sql, params![name, n]).doing(DOING)?;
+        }
+        Ok(())
+    }
+
     /// Counts a query of an intermediate.
     ///
     /// Errors: `Catalog`.

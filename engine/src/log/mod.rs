@@ -27,7 +27,7 @@ use writer::ChunkWriter;
 use crate::catalog::{Catalog, IntermediateProgress, NewIntermediate, NewModel, stored_code};
 use crate::column::stored_schema;
 use crate::error::{EngineError, Result};
-use crate::format::{MAX_BLOCK_ROWS, PARTITION_TARGET_BYTES};
+use crate::format::{MAX_BLOCK_ROWS, MAX_ROW_VALUES, PARTITION_TARGET_BYTES};
 use crate::key::{IntermediateKey, ModelKey};
 use crate::model::{
     Content, DatasetSpec, IntermediateRecord, ModelSpec, TableContent, TensorContent, TensorLayout, UnitAxis, hex,
@@ -333,6 +333,15 @@ impl Logger {
     ///
     /// Errors: `Shape` or `Conflict` when it was logged otherwise; `Quantize` when the scheme does not fit.
     pub fn tensor(&mut self, model: ModelHandle, spec: &TensorSpec) -> Result<Handle> {
+        let n_values = spec.shape.iter().try_fold(1usize, |n, &side| n.checked_mul(side));
+        if !n_values.is_some_and(|n| (1..=MAX_ROW_VALUES).contains(&n)) {
+            return Err(EngineError::Shape {
+                key: self.key_of(model, &spec.name)?.0.to_string(),
+                what: "values in a row",
+                expected: format!("1 to {MAX_ROW_VALUES}"),
+                got: format!("{:?}", spec.shape),
+            });
+        }
         let content = Content::Tensor(spec.content());
         self.intermediate(model, &spec.name, spec.position, content, |existing, given| match (existing, given) {
             (Content::Tensor(a), Content::Tensor(b)) if a.shape != b.shape => {

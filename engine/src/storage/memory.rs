@@ -58,6 +58,12 @@ impl MemoryStorage {
         lock(&self.files).retain(|_, f| f.synced && f.linked);
     }
 
+    /// The same files on a disk of another size.
+    #[must_use]
+    pub fn resized(&self, capacity_bytes: Option<u64>) -> Self {
+        Self { capacity_bytes, ..self.clone() }
+    }
+
     /// Changes a stored file, to try how damage is met.
     pub fn damage(&self, path: &str, change: impl FnOnce(&mut Vec<u8>)) {
         if let Some(file) = lock(&self.files).get_mut(path) {

@@ -79,7 +79,9 @@ pub(crate) fn spare_is_clear(bits: &[u8], n: usize) -> bool {
 
 /// Clears the bits of the last byte beyond `n`.
 pub(crate) fn clear_spare(bits: &mut [u8], n: usize) {
-    if !n.is_multiple_of(8) && let Some(b) = bits.last_mut() {
+    if !n.is_multiple_of(8)
+        && let Some(b) = bits.last_mut()
+    {
         *b &= (1 << (n % 8)) - 1;
     }
 }

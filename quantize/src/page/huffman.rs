@@ -2,7 +2,7 @@
 //!
 //! A page is small, so its tables must be too: code lengths (11 at most) are written as differences between
 //! neighbours. Streams are read from the top bit of each byte down. A chain of table look-ups waits on memory; four
-//! or eight independent ones keep the core busy.
+//! independent ones keep the core busy.
 //!
 //! Source: D. A. Huffman, 1952.
 
@@ -36,9 +36,8 @@ pub(crate) fn histogram(bytes: &[u8]) -> Histogram {
 
 /// Code lengths of at most [`MAX_LEN`] bits that come close to the least total; none below two distinct bytes.
 pub(crate) fn lengths(hist: &Histogram) -> Option<Lengths> {
-    let mut leaves: Vec<(u32, u8)> = (0..=255u8)
-        .filter_map(|s| Some((hist[usize::from(s)], s)).filter(|l| l.0 > 0))
-        .collect();
+    let mut leaves: Vec<(u32, u8)> =
+        (0..=255u8).filter_map(|s| Some((hist[usize::from(s)], s)).filter(|l| l.0 > 0)).collect();
     if leaves.len() < 2 {
         return None;
     }
@@ -113,7 +112,6 @@ fn starts(lens: &Lengths) -> Result<[u32; MAX_LEN as usize + 1]> {
 pub(crate) const fn n_streams(n: usize) -> usize {
     match n {
         0..256 => 1,
-        256..2048 => 4,
         _ => 4,
     }
 }
@@ -176,7 +174,7 @@ const TAKEN: [u8; 128] = {
             0..64 => 1,
             64..96 => 2,
             96..112 => 4,
-            _ => 4,
+            _ => 7,
         };
         i += 1;
     }
@@ -296,7 +294,7 @@ pub(crate) struct Table {
 }
 
 /// Entries written at once.
-const STORE: usize = 8;
+pub(crate) const STORE: usize = 16;
 
 impl Table {
     pub(crate) fn new() -> Self {
@@ -321,7 +319,7 @@ impl Table {
             n += usize::from(count);
             space += (usize::from(count) * TABLE) >> len;
         }
-        if space != TABLE { eprintln!("{:?} {} {} {:?}", code.counts, code.first, code.n, code.lens);
+        if space != TABLE {
             return Err(corrupt(PART, "incomplete code"));
         }
         let mut order = [(0u8, 0u8); 256];
@@ -331,18 +329,7 @@ impl Table {
                 order[usize::from(place)] = ((code.first + i) as u8, len);
             }
         }
-        let mut from = 0;
-        for &(s, len) in &order[..n] {
-            let to = from + (TABLE >> len);
-            let entry = [u16::from(s) << 8 | u16::from(len); STORE];
-            // What a store writes too much is overwritten by the next.
-            for at in (from..to).step_by(STORE) {
-                if let Some(to) = self.entries.get_mut(at..).and_then(|e| e.first_chunk_mut()) {
-                    *to = entry;
-                }
-            }
-            from = to;
-        }
+        simd::fill_table(&order[..n], &mut self.entries[..]);
         Ok(())
     }
 }
@@ -359,7 +346,7 @@ pub(crate) fn read(bytes: &[u8], table: &mut Table, out: &mut [u8]) -> Result<us
         _ => return Err(corrupt(PART, "size width")),
     };
     let sizes = bytes.get(at + 1..at + 1 + s * width).ok_or(corrupt(PART, "cut short"))?;
-    let mut bounds = [0usize; 9];
+    let mut bounds = [0usize; 5];
     bounds[0] = at + 1 + s * width;
     for (i, size) in sizes.chunks_exact(width).enumerate() {
         let size = size.iter().rev().fold(0, |v, b| v << 8 | usize::from(*b));

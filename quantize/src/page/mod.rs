@@ -10,7 +10,9 @@ mod pack;
 mod sparse;
 mod zstd;
 
-pub(crate) use huffman::{MAX_LEN, TABLE};
+pub(crate) use huffman::{MAX_LEN, STORE, TABLE};
+#[cfg(test)]
+pub(crate) use pack::size as packed_size;
 
 use std::cell::RefCell;
 
@@ -50,15 +52,8 @@ pub enum Encoding {
 
 impl Encoding {
     /// All encodings, in order of identifier.
-    pub const ALL: [Self; 7] = [
-        Self::Plain,
-        Self::Constant,
-        Self::Packed,
-        Self::Sparse,
-        Self::Entropy,
-        Self::Zstd,
-        Self::ShuffledZstd,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Plain, Self::Constant, Self::Packed, Self::Sparse, Self::Entropy, Self::Zstd, Self::ShuffledZstd];
 }
 
 impl TryFrom<u8> for Encoding {

@@ -6,6 +6,11 @@
 //! `Sparse` keeps both parts as they are, to be written quickly. `Entropy` stores the bitmap and each byte plane of
 //! the others as a [`block`]: exponents are far from uniform, mantissas are noise. Floats with exponents of 8 bits
 //! and more are rotated by one bit first, so that the top plane is exponent alone.
+//!
+//! Layout of `Sparse`: the fill, for codes of one byte; the bitmap, n / 8 bytes rounded up; the other codes.
+//! Layout of `Entropy`: flags u8 (1 a bitmap, 3 a bitmap XORed with itself one map row earlier, 0 neither, in which
+//! case all codes follow); with a bitmap the fill, for codes of one byte, and the bitmap as a block; then the byte
+//! planes of the codes as blocks, top byte first.
 
 use std::cell::RefCell;
 

@@ -1,6 +1,9 @@
 //! The kernels for AVX2 with F16C: mostly the plain ones, compiled for wider registers.
 
-use std::arch::x86_64::{_mm_loadu_si128, _mm_storeu_si128, _mm256_cvtph_ps, _mm256_cvtps_ph, _mm256_loadu_ps, _mm256_storeu_ps, _MM_FROUND_TO_NEAREST_INT};
+use std::arch::x86_64::{
+    _MM_FROUND_TO_NEAREST_INT, _mm_loadu_si128, _mm_storeu_si128, _mm256_cvtph_ps, _mm256_cvtps_ph, _mm256_loadu_ps,
+    _mm256_storeu_ps,
+};
 
 use super::{Sums, scalar, scalar_huffman, scalar_page};
 use crate::page::TABLE;
@@ -38,7 +41,8 @@ recompiled! {
     scalar_page: fn to_planes(width: usize, rotation: u32, codes: &[u8], planes: &mut [u8]);
     scalar_page: fn from_planes(width: usize, rotation: u32, planes: &[u8], codes: &mut [u8]);
     scalar_page: fn unpack(bits: u32, bytes: &[u8], out: &mut [u8]);
-    scalar_huffman: fn huffman_streams(n: usize, bytes: &[u8], bounds: &[usize; 9], table: &[u16; TABLE], out: &mut [u8]) -> bool;
+    scalar_huffman: fn fill_table(order: &[(u8, u8)], entries: &mut [u16]);
+    scalar_huffman: fn huffman_streams(n: usize, bytes: &[u8], bounds: &[usize; 5], table: &[u16; TABLE], out: &mut [u8]) -> bool;
 }
 
 #[target_feature(enable = "avx2,f16c")]

@@ -32,8 +32,8 @@ recompiled! {
     scalar: fn error_sums(v: &[f32], approx: &[f32]) -> Sums;
     scalar_page: fn to_planes(width: usize, rotation: u32, codes: &[u8], planes: &mut [u8]);
     scalar_page: fn from_planes(width: usize, rotation: u32, planes: &[u8], codes: &mut [u8]);
-    scalar_page: fn unpack(bits: u32, bytes: &[u8], out: &mut [u8]);
-    scalar_huffman: fn huffman_streams(n: usize, bytes: &[u8], bounds: &[usize; 9], table: &[u16; TABLE], out: &mut [u8]) -> bool;
+    scalar_huffman: fn fill_table(order: &[(u8, u8)], entries: &mut [u16]);
+    scalar_huffman: fn huffman_streams(n: usize, bytes: &[u8], bounds: &[usize; 5], table: &[u16; TABLE], out: &mut [u8]) -> bool;
 }
 
 #[target_feature(enable = "avx512f")]
@@ -138,6 +138,29 @@ pub(crate) fn expand(width: usize, bits: &[u8], dense: &[u8], fill: u8, out: &mu
         done += 1;
     }
     scalar_page::expand(width, &bits[done * per / 8..], &dense[at..], fill, &mut out[done * REG..]);
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+pub(crate) fn unpack(bits: u32, bytes: &[u8], out: &mut [u8]) {
+    let b = bits as usize;
+    if !(1..8).contains(&b) {
+        return scalar_page::unpack(bits, bytes, out);
+    }
+    // Eight codes lie in `b` bytes: those go to the front of a word, from which each code is shifted out.
+    let place: [u8; REG] = std::array::from_fn(|i| (i / 8 * b + i % 8).min(63) as u8);
+    let shift: [u8; REG] = std::array::from_fn(|i| (i % 8 * b) as u8);
+    let (place, shift) = (load(&place), load(&shift));
+    let low = _mm512_set1_epi8(((1u32 << b) - 1) as i8);
+    let mask = u64::MAX >> (REG - 8 * b);
+    let (regs, _) = out.as_chunks_mut::<REG>();
+    let done = regs.len();
+    for (o, packed) in regs.iter_mut().zip(bytes.chunks_exact(8 * b)) {
+        // SAFETY: the mask reads the `8 * b` bytes of the chunk only.
+        let v = unsafe { _mm512_maskz_loadu_epi8(mask, packed.as_ptr().cast()) };
+        let words = _mm512_permutexvar_epi8(place, v);
+        store(o, _mm512_and_si512(_mm512_multishift_epi64_epi8(shift, words), low));
+    }
+    scalar_page::unpack(bits, bytes.get(done * 8 * b..).unwrap_or_default(), &mut out[done * REG..]);
 }
 
 /// A kernel that expands 16 floats at a time.

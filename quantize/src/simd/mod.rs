@@ -8,7 +8,7 @@ mod avx512;
 pub(crate) mod scalar;
 pub(crate) mod scalar_huffman;
 pub(crate) mod scalar_page;
-#[cfg(test)]
+#[cfg(all(test, target_arch = "x86_64"))]
 mod tests;
 
 use crate::page::TABLE;
@@ -96,5 +96,6 @@ kernels! {
     scalar_page: fn to_planes(width: usize, rotation: u32, codes: &[u8], planes: &mut [u8]);
     scalar_page: fn from_planes(width: usize, rotation: u32, planes: &[u8], codes: &mut [u8]);
     scalar_page: fn unpack(bits: u32, bytes: &[u8], out: &mut [u8]);
-    scalar_huffman: fn huffman_streams(n: usize, bytes: &[u8], bounds: &[usize; 9], table: &[u16; TABLE], out: &mut [u8]) -> bool;
+    scalar_huffman: fn fill_table(order: &[(u8, u8)], entries: &mut [u16]);
+    scalar_huffman: fn huffman_streams(n: usize, bytes: &[u8], bounds: &[usize; 5], table: &[u16; TABLE], out: &mut [u8]) -> bool;
 }

@@ -119,7 +119,7 @@ pub(crate) fn look_up(table: &[f32; 256], codes: &[u8], out: &mut [f32]) {
 pub(crate) const LANES: usize = 16;
 
 /// Error sums of approximations against values.
-#[derive(Default, Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Sums {
     pub n: u64,
     pub sq_err: f64,

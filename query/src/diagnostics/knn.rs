@@ -26,7 +26,12 @@ pub fn nearest_rows(rows: &[u64], values: &[f32], query: &[f32], k: usize, metri
     if rows.len() * width != values.len() {
         return Err(QueryError::Mismatch {
             what: "nearest neighbours".into(),
-            why: format!("{} rows of {width} columns need {} values, got {}", rows.len(), rows.len() * width, values.len()),
+            why: format!(
+                "{} rows of {width} columns need {} values, got {}",
+                rows.len(),
+                rows.len() * width,
+                values.len()
+            ),
         });
     }
     if width == 0 {

@@ -29,7 +29,8 @@ impl Read {
                     .iter()
                     .flat_map(|c| c.units.start / layout.group_units..c.units.end.div_ceil(layout.group_units))
                     .collect();
-                let row_values: usize = groups.iter().map(|g| layout.units_of_group(*g).len() * layout.stored.cells()).sum();
+                let row_values: usize =
+                    groups.iter().map(|g| layout.units_of_group(*g).len() * layout.stored.cells()).sum();
                 let pages = request.stored.as_ref().map_or(0, |plan| plan.n_pages(layout.page_rows)) as u64;
                 (pages * layout.page_rows as u64).max(n) * row_values as u64
             }
@@ -100,9 +101,8 @@ impl PlanKind for Read {
                     let row: Vec<&[u8]> = codes.chunks_exact(8).collect();
                     let n = layout.stored_values();
                     let pick = |r: usize| ranges.iter().flat_map(move |c| c.clone().map(move |i| r * n + i));
-                    let float = |i: usize| {
-                        row.get(i).and_then(|b| (*b).try_into().ok()).map_or(f64::NAN, f64::from_le_bytes)
-                    };
+                    let float =
+                        |i: usize| row.get(i).and_then(|b| (*b).try_into().ok()).map_or(f64::NAN, f64::from_le_bytes);
                     Data::F64((0..plan.n_rows()).flat_map(pick).map(float).collect())
                 } else {
                     let width: usize = ranges.iter().map(ExactSizeIterator::len).sum();

@@ -25,7 +25,9 @@ impl PlanKind for RerunPlan {
         let model = &request.model;
         let workflow = context.workflows.iter().find(|w| w.runs(model));
         let unavailable = match workflow {
-            None => Some(format!("{} was logged as {} values; nothing can run it", model.spec.key, model.spec.kind.name())),
+            None => {
+                Some(format!("{} was logged as {} values; nothing can run it", model.spec.key, model.spec.kind.name()))
+            }
             Some(workflow) => workflow.unavailable(model),
         };
         let device = workflow.map_or_else(String::new, |w| w.device());
@@ -37,8 +39,7 @@ impl PlanKind for RerunPlan {
             (load, catalog.cost(cost::machine(), cost::FORWARD, &layer)?)
         };
         let rows = request.rows.len();
-        let predicted =
-            forward.map(|f| Duration::from_secs_f64(load.map_or(0.0, |l| l.mean) + f.mean * rows as f64));
+        let predicted = forward.map(|f| Duration::from_secs_f64(load.map_or(0.0, |l| l.mean) + f.mean * rows as f64));
         Ok(Considered {
             plan: "RERUN",
             how: format!("run {} rows from the input to {}", rows, request.record.key.intermediate),
@@ -61,7 +62,10 @@ impl PlanKind for RerunPlan {
         let content = request.record.tensor()?;
         let layout = &content.layout;
         if output.values.len() != rows.len() * layout.row_values() {
-            return refuse(request, format!("the model now gives rows of shape {:?}, stored are {:?}", output.shape, content.shape));
+            return refuse(
+                request,
+                format!("the model now gives rows of shape {:?}, stored are {:?}", output.shape, content.shape),
+            );
         }
         // Answers have one shape under every plan: a pooled intermediate is pooled here too, but not quantized.
         let stored = pooled(request, content, &output.values)?;
@@ -70,7 +74,9 @@ impl PlanKind for RerunPlan {
         if ranges == [0..n] {
             return Ok(Data::F32(stored));
         }
-        let pick = |row: &[f32]| ranges.iter().flat_map(|c| row.get(c.clone()).unwrap_or_default()).copied().collect::<Vec<_>>();
+        let pick = |row: &[f32]| {
+            ranges.iter().flat_map(|c| row.get(c.clone()).unwrap_or_default()).copied().collect::<Vec<_>>()
+        };
         Ok(Data::F32(stored.chunks_exact(n.max(1)).flat_map(pick).collect()))
     }
 }
@@ -98,6 +104,8 @@ fn pooled(request: &Resolved, content: &TensorContent, values: &[f32]) -> Result
 
 fn units_first(values: &[f32], units: usize, map: MapShape) -> Vec<f32> {
     let cells = map.cells();
-    let row = |row: &[f32]| (0..units).flat_map(|u| row.iter().skip(u).step_by(units).copied().collect::<Vec<_>>()).collect::<Vec<_>>();
+    let row = |row: &[f32]| {
+        (0..units).flat_map(|u| row.iter().skip(u).step_by(units).copied().collect::<Vec<_>>()).collect::<Vec<_>>()
+    };
     values.chunks_exact((units * cells).max(1)).flat_map(row).collect()
 }

@@ -1,0 +1,449 @@
+//! A second reader of partitions, written from FORMAT.md alone: slow, plain, and sharing no code with the engine but
+//! xxh3 and zstd. It panics where a reader must refuse.
+
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+
+/// A field of a file: where it lies, what it is, what it says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Field {
+    pub at: usize,
+    pub len: usize,
+    pub text: String,
+}
+
+#[derive(Debug)]
+pub struct Partition {
+    pub version: u16,
+    pub id: u64,
+    pub chunks: Vec<Chunk>,
+    pub fields: Vec<Field>,
+}
+
+#[derive(Debug)]
+pub struct Chunk {
+    pub hash: u128,
+    pub at: usize,
+    pub len: usize,
+    pub code: u8,
+    pub flags: u8,
+    pub n_rows: usize,
+    pub n_cols: usize,
+    pub page_rows: usize,
+    pub map_w: usize,
+    /// Dictionary as stored.
+    pub dictionary_bytes: Vec<u8>,
+    pub dictionary: Vec<String>,
+    pub pages: Vec<Page>,
+}
+
+#[derive(Debug)]
+pub struct Page {
+    pub encoding: u8,
+    pub n_null: u32,
+    pub min: f64,
+    pub max: f64,
+    pub n_nan: u32,
+    pub n_zero: u32,
+    /// Codes as bytes.
+    pub codes: Vec<u8>,
+    /// One a row.
+    pub valid: Vec<bool>,
+}
+
+impl Chunk {
+    pub fn codes(&self) -> Vec<u8> {
+        self.pages.iter().flat_map(|p| p.codes.clone()).collect()
+    }
+
+    pub fn valid(&self) -> Vec<bool> {
+        self.pages.iter().flat_map(|p| p.valid.clone()).collect()
+    }
+
+    pub fn f32s(&self) -> Vec<f32> {
+        assert_eq!(self.code, 3);
+        self.codes().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
+    }
+
+    pub fn texts(&self) -> Vec<Option<String>> {
+        let codes = self.codes();
+        let codes = codes.as_chunks::<2>().0.iter().map(|b| u16::from_le_bytes(*b));
+        codes.zip(self.valid()).map(|(c, valid)| valid.then(|| self.dictionary[usize::from(c)].clone())).collect()
+    }
+
+    /// Content hash of the decoded chunk.
+    pub fn content_hash(&self) -> u128 {
+        let has_dictionary = self.flags & 2 != 0;
+        let dictionary = if has_dictionary { &self.dictionary_bytes[..] } else { &[] };
+        let mut bytes = vec![self.code, self.flags, 0, 0];
+        bytes.extend((dictionary.len() as u32).to_le_bytes());
+        for n in [self.n_rows, self.n_cols, self.page_rows, self.map_w] {
+            bytes.extend((n as u64).to_le_bytes());
+        }
+        bytes.extend(self.codes());
+        if self.flags & 1 != 0 {
+            bytes.extend(self.valid().iter().map(|v| u8::from(*v)));
+        }
+        bytes.extend(dictionary);
+        xxhash_rust::xxh3::xxh3_128(&bytes)
+    }
+}
+
+/// Reads fields one after another and remembers them.
+struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    fields: Vec<Field>,
+}
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, len: usize, name: &str, text: impl FnOnce(&[u8]) -> String) -> &'a [u8] {
+        let bytes = &self.bytes[self.at..self.at + len];
+        if len > 0 {
+            let text = text(bytes);
+            let text = if text.is_empty() { name.to_string() } else { format!("{name} {text}") };
+            self.fields.push(Field { at: self.at, len, text });
+        }
+        self.at += len;
+        bytes
+    }
+
+    fn number(&mut self, len: usize, name: &str) -> u64 {
+        let value = |b: &[u8]| b.iter().rev().fold(0u64, |v, b| v << 8 | u64::from(*b));
+        value(self.take(len, name, |b| value(b).to_string()))
+    }
+
+    fn float(&mut self, name: &str) -> f64 {
+        let value = |b: &[u8]| f64::from_le_bytes(b.try_into().unwrap());
+        value(self.take(8, name, |b| value(b).to_string()))
+    }
+
+    fn hash(&mut self, len: usize, name: &str) -> &'a [u8] {
+        self.take(len, name, |_| String::new())
+    }
+
+    fn magic(&mut self, want: &[u8]) {
+        assert_eq!(self.take(want.len(), "magic", |b| String::from_utf8_lossy(b).into()), want);
+    }
+
+    fn zeros(&mut self, len: usize, name: &str) {
+        assert!(self.take(len, name, |_| String::new()).iter().all(|b| *b == 0), "{name} is not zero");
+    }
+}
+
+/// Reads a partition from its first to its last byte.
+pub fn partition(bytes: &[u8]) -> Partition {
+    // The trailer says where the footer begins, and the footer where the chunks lie.
+    let trailer = bytes.len() - 64;
+    let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap()) as usize;
+    let footer = word(trailer);
+    let n_chunks = word(trailer + 8);
+    assert_eq!(footer + 32 * n_chunks, trailer);
+    let mut r = Reader { bytes, at: 0, fields: Vec::new() };
+    r.magic(b"MISTIQP1");
+    let version = r.number(2, "version") as u16;
+    r.zeros(6, "reserved");
+    let id = r.number(8, "id");
+    r.zeros(32, "reserved");
+    assert_eq!(r.number(8, "checksum"), xxh3_64(&bytes[..56]));
+    let mut chunks = Vec::new();
+    for i in 0..n_chunks {
+        let entry = footer + 32 * i;
+        let hash = u128::from_le_bytes(bytes[entry..entry + 16].try_into().unwrap());
+        let (at, len) = (word(entry + 16), word(entry + 24));
+        assert!(at.is_multiple_of(64));
+        r.zeros(at - r.at, "padding");
+        chunks.push(chunk(&mut r, hash, len));
+    }
+    r.zeros(footer - r.at, "padding");
+    for _ in 0..n_chunks {
+        r.hash(16, "content hash");
+        r.number(8, "offset");
+        r.number(8, "length");
+    }
+    r.number(8, "footer offset");
+    r.number(8, "n_chunks");
+    assert_eq!(r.number(8, "file length"), bytes.len() as u64);
+    r.zeros(24, "reserved");
+    r.magic(b"MISTIQPE");
+    let mut hasher = Xxh3::new();
+    hasher.update(&bytes[footer..trailer + 56]);
+    assert_eq!(r.number(8, "checksum"), hasher.digest());
+    assert_eq!(r.at, bytes.len());
+    Partition { version, id, chunks, fields: r.fields }
+}
+
+fn chunk(r: &mut Reader<'_>, hash: u128, len: usize) -> Chunk {
+    let (bytes, start) = (r.bytes, r.at);
+    r.magic(b"CHNK");
+    let code = r.number(1, "code") as u8;
+    let flags = r.number(1, "flags") as u8;
+    assert!(flags <= 3);
+    r.zeros(2, "reserved");
+    let n_rows = r.number(4, "n_rows") as usize;
+    let n_cols = r.number(4, "n_cols") as usize;
+    let page_rows = r.number(4, "page_rows") as usize;
+    let n_pages = r.number(4, "n_pages") as usize;
+    let map_w = r.number(4, "map_w") as usize;
+    let dictionary_len = r.number(4, "dictionary length") as usize;
+    r.zeros(16, "reserved");
+    assert_eq!(r.number(8, "length"), len as u64);
+    let checksum = r.number(8, "checksum");
+    let mut hasher = Xxh3::new();
+    hasher.update(&bytes[start..start + 56]);
+    hasher.update(&bytes[start + 64..start + 64 + 48 * n_pages + dictionary_len]);
+    assert_eq!(checksum, hasher.digest());
+    assert_eq!(n_pages, n_rows.div_ceil(page_rows));
+    let mut directory = Vec::new();
+    for _ in 0..n_pages {
+        let offset = r.number(4, "offset") as usize;
+        let len = r.number(4, "length") as usize;
+        let encoding = r.number(1, "encoding") as u8;
+        r.zeros(3, "reserved");
+        let n_null = r.number(4, "n_null") as u32;
+        let (min, max) = (r.float("min"), r.float("max"));
+        let (n_nan, n_zero) = (r.number(4, "n_nan") as u32, r.number(4, "n_zero") as u32);
+        assert_eq!(r.number(8, "checksum"), xxh3_64(&bytes[start + offset..start + offset + len]));
+        let page = Page { encoding, n_null, min, max, n_nan, n_zero, codes: Vec::new(), valid: Vec::new() };
+        directory.push((offset, len, page));
+    }
+    let mut dictionary = Vec::new();
+    let dictionary_bytes = bytes[r.at..r.at + dictionary_len].to_vec();
+    if flags & 2 != 0 {
+        let encoding = r.number(1, "dictionary encoding") as u8;
+        let n_raw = r.number(4, "dictionary size") as usize;
+        let page = r.take(dictionary_len - 5, "dictionary", |_| String::new());
+        let raw = decode(33, encoding, page, n_raw, 1);
+        let word = |i: usize| u32::from_le_bytes(raw[4 * i..4 * i + 4].try_into().unwrap()) as usize;
+        let mut at = 4 + 4 * word(0);
+        for i in 0..word(0) {
+            dictionary.push(String::from_utf8(raw[at..at + word(1 + i)].to_vec()).unwrap());
+            at += word(1 + i);
+        }
+        assert_eq!(at, raw.len());
+        assert!(dictionary.is_sorted_by(|a, b| a.as_bytes() < b.as_bytes()));
+    }
+    let mut left = n_rows;
+    let mut pages = Vec::new();
+    for (offset, len, mut page) in directory {
+        assert!(offset.is_multiple_of(8));
+        r.zeros(start + offset - r.at, "padding");
+        let rows = left.min(page_rows);
+        left -= rows;
+        let n_valid = if page.n_null > 0 { rows.div_ceil(8) } else { 0 };
+        let valid = r.take(n_valid, "validity", |_| String::new());
+        page.valid = (0..rows).map(|i| valid.is_empty() || valid[i / 8] >> (i % 8) & 1 == 1).collect();
+        assert_eq!(page.valid.iter().filter(|v| !**v).count(), page.n_null as usize);
+        let codes = r.take(len - n_valid, "codes", |_| String::new());
+        page.codes = decode(code, page.encoding, codes, rows * n_cols, map_w);
+        pages.push(page);
+    }
+    assert_eq!(r.at, start + len);
+    Chunk { hash, at: start, len, code, flags, n_rows, n_cols, page_rows, map_w, dictionary_bytes, dictionary, pages }
+}
+
+/// Bytes of a code, and its bits.
+pub fn width_and_bits(code: u8) -> (usize, usize) {
+    match code {
+        0 => (1, 1),
+        1 | 2 => (2, 16),
+        3 => (4, 32),
+        4 => (8, 64),
+        17..=24 => (1, usize::from(code - 16)),
+        33 | 34 | 36 | 40 => (usize::from(code - 32), 8 * usize::from(code - 32)),
+        _ => panic!("code {code}"),
+    }
+}
+
+fn bit(bytes: &[u8], i: usize) -> bool {
+    bytes[i / 8] >> (i % 8) & 1 == 1
+}
+
+/// The `n` codes of a page.
+pub fn decode(code: u8, encoding: u8, page: &[u8], n: usize, map_w: usize) -> Vec<u8> {
+    let (width, bits) = width_and_bits(code);
+    match encoding {
+        0 => {
+            assert_eq!(page.len(), n * width);
+            page.to_vec()
+        }
+        1 => {
+            assert_eq!(page.len(), width);
+            page.repeat(n)
+        }
+        2 => {
+            assert_eq!((width, page.len()), (1, (n * bits).div_ceil(8)));
+            let code = |i: usize| (0..bits).map(|k| u8::from(bit(page, i * bits + k)) << k).sum();
+            (0..n).map(code).collect()
+        }
+        3 => {
+            let (fill, rest) = if width == 1 { (page[0], &page[1..]) } else { (0, page) };
+            let (bitmap, dense) = rest.split_at(n.div_ceil(8));
+            expand(width, fill, bitmap, dense, n)
+        }
+        4 => entropy(code, page, n, map_w),
+        5 => unzstd(page, n * width),
+        6 => {
+            let planes = unzstd(page, n * width);
+            (0..n).flat_map(|i| (0..width).map(|p| planes[p * n + i]).collect::<Vec<_>>()).collect()
+        }
+        _ => panic!("encoding {encoding}"),
+    }
+}
+
+fn expand(width: usize, fill: u8, bitmap: &[u8], dense: &[u8], n: usize) -> Vec<u8> {
+    let mut dense = dense.chunks_exact(width);
+    let mut out = Vec::new();
+    for i in 0..n {
+        match bit(bitmap, i) {
+            true => out.extend(dense.next().unwrap()),
+            false => out.extend(std::iter::repeat_n(fill, width)),
+        }
+    }
+    assert!(dense.next().is_none() && (n..8 * bitmap.len()).all(|i| !bit(bitmap, i)));
+    out
+}
+
+fn unzstd(page: &[u8], len: usize) -> Vec<u8> {
+    use zstd::zstd_safe::{DCtx, DParameter, FrameFormat};
+    let mut context = DCtx::create();
+    context.set_parameter(DParameter::Format(FrameFormat::Magicless)).unwrap();
+    let mut out = vec![0; len];
+    assert_eq!(context.decompress(&mut out[..], page).unwrap(), len);
+    out
+}
+
+fn entropy(code: u8, page: &[u8], n: usize, map_w: usize) -> Vec<u8> {
+    let (width, _) = width_and_bits(code);
+    let flags = page[0];
+    let mut rest = &page[1..];
+    let (mut fill, mut bitmap) = (0, vec![0xFF; n.div_ceil(8)]);
+    if !n.is_multiple_of(8) {
+        bitmap[n / 8] = (1 << (n % 8)) - 1;
+    }
+    assert!([0, 1, 3].contains(&flags));
+    if flags & 1 != 0 {
+        if width == 1 {
+            fill = rest[0];
+            rest = &rest[1..];
+        }
+        bitmap = block(&mut rest, n.div_ceil(8));
+        if flags & 2 != 0 {
+            for i in map_w..n {
+                let above = bit(&bitmap, i - map_w);
+                bitmap[i / 8] ^= u8::from(above) << (i % 8);
+            }
+        }
+    }
+    let n_dense = (0..n).filter(|i| bit(&bitmap, *i)).count();
+    let planes: Vec<Vec<u8>> = (0..if n_dense > 0 { width } else { 0 }).map(|_| block(&mut rest, n_dense)).collect();
+    assert!(rest.is_empty());
+    let mut dense = Vec::new();
+    for i in 0..n_dense {
+        let top_first = planes.iter().fold(0u64, |v, plane| v << 8 | u64::from(plane[i]));
+        let value = match code {
+            2 => u64::from((top_first as u16).rotate_right(1)),
+            3 => u64::from((top_first as u32).rotate_right(1)),
+            4 => top_first.rotate_right(1),
+            _ => top_first,
+        };
+        dense.extend_from_slice(&value.to_le_bytes()[..width]);
+    }
+    expand(width, fill, &bitmap, &dense, n)
+}
+
+/// Takes a block of `n` bytes off the front.
+fn block(bytes: &mut &[u8], n: usize) -> Vec<u8> {
+    let mut take = |k: usize| {
+        let (head, tail) = bytes.split_at(k);
+        *bytes = tail;
+        head
+    };
+    match take(1)[0] {
+        0 => take(n).to_vec(),
+        1 => take(1).repeat(n),
+        2 => huffman(bytes, n),
+        3 => {
+            let low = take(1)[0] & 1;
+            let packed = take((7 * n).div_ceil(8));
+            let seven = |i: usize| (0..7).map(|k| u8::from(bit(packed, 7 * i + k)) << k).sum::<u8>();
+            (0..n).map(|i| seven(i) << 1 | low).collect()
+        }
+        way => panic!("block of way {way}"),
+    }
+}
+
+/// Bits from the top of each byte down.
+struct Bits<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl Bits<'_> {
+    fn next(&mut self) -> usize {
+        let bit = self.bytes[self.at / 8] >> (7 - self.at % 8) & 1;
+        self.at += 1;
+        usize::from(bit)
+    }
+
+    fn number(&mut self, n: usize) -> usize {
+        (0..n).fold(0, |v, _| v << 1 | self.next())
+    }
+}
+
+fn huffman(bytes: &mut &[u8], n: usize) -> Vec<u8> {
+    let (first, last) = (usize::from(bytes[0]), usize::from(bytes[1]));
+    let mut bits = Bits { bytes: &bytes[2..], at: 0 };
+    let mut lengths = [0; 256];
+    let mut before = 0;
+    for length in &mut lengths[first..=last] {
+        *length = match () {
+            () if bits.next() == 0 => before,
+            () if bits.next() == 0 => 0,
+            () if bits.next() == 0 => match bits.next() {
+                0 => before + 1,
+                _ => before - 1,
+            },
+            () => bits.number(4),
+        };
+        if *length > 0 {
+            before = *length;
+        }
+    }
+    *bytes = &bytes[2 + bits.at.div_ceil(8)..];
+    // Canonical codes: by length, then by symbol.
+    let mut codes = std::collections::HashMap::new();
+    let mut next = 0usize;
+    for length in 1..=11 {
+        next <<= 1;
+        for symbol in (0..256).filter(|s| lengths[*s] == length) {
+            codes.insert((length, next), symbol as u8);
+            next += 1;
+        }
+    }
+    assert_eq!(next, 1 << 11, "the code is complete");
+    let size_len = if bytes[0] == 1 { 4 } else { 2 };
+    let n_streams = if n < 256 { 1 } else { 4 };
+    let sizes = &bytes[1..1 + n_streams * size_len];
+    let sizes: Vec<usize> =
+        sizes.chunks(size_len).map(|s| s.iter().rev().fold(0, |v, b| v << 8 | usize::from(*b))).collect();
+    *bytes = &bytes[1 + n_streams * size_len..];
+    let per = n.div_ceil(n_streams);
+    let mut out = Vec::new();
+    for (i, size) in sizes.into_iter().enumerate() {
+        let mut bits = Bits { bytes: &bytes[..size], at: 0 };
+        for _ in i * per..n.min((i + 1) * per) {
+            let (mut length, mut code) = (0, 0);
+            out.push(loop {
+                code = code << 1 | bits.next();
+                length += 1;
+                if let Some(symbol) = codes.get(&(length, code)) {
+                    break *symbol;
+                }
+                assert!(length < 11);
+            });
+        }
+        assert_eq!(bits.at.div_ceil(8), size);
+        *bytes = &bytes[size..];
+    }
+    out
+}

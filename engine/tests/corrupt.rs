@@ -1,0 +1,293 @@
+//! Damage anywhere gives right values or an error that names it, never a panic and never other values.
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use common::{batch, damage, fingerprint_of, key, names_damage, parse, spec, table, visible};
+use mistique_engine::{
+    Damage, Effort, EngineError, IfExists, LogOptions, MemoryStorage, ModelKey, ModelSpec, ReadFile, Storage, Store,
+    StoreOptions, hex,
+};
+use xxhash_rust::xxh3::xxh3_64;
+
+const PARTITIONS: [&str; 2] = ["partitions/0000000001.mqp", "partitions/0000000002.mqp"];
+
+fn open(storage: &MemoryStorage) -> Store {
+    // Without a pool, so that every read meets the files.
+    Store::on(Arc::new(storage.clone()), false, StoreOptions::default().with_pool_bytes(0)).unwrap()
+}
+
+/// A store with a page of every encoding that small data gets, in two partitions of a few kilobytes.
+fn build() -> MemoryStorage {
+    let storage = MemoryStorage::new(None).unwrap();
+    let store = Store::on(Arc::new(storage.clone()), true, StoreOptions::default()).unwrap();
+    let weights = store.put_operator(b"weights of m", "bytes").unwrap();
+    let mut log = store.logger(LogOptions::default()).unwrap();
+    let m = ModelSpec { weights: Some(weights), ..ModelSpec::raw(ModelKey::new("p", "m")) };
+    let model = log.model(&m, IfExists::Continue).unwrap();
+    let rows: Vec<u64> = (0..6).collect();
+    for (name, shape, scheme) in [
+        ("sparse", &[2, 4, 3][..], "f32"),
+        ("codes", &[16], "kbit(8)"),
+        ("few", &[9], "kbit(3)"),
+        ("bits", &[17], "threshold(=0.5)"),
+        ("pooled", &[1, 4, 5], "pool(2)+f16"),
+    ] {
+        let handle = log.tensor(model, &spec(name, shape, scheme)).unwrap();
+        log.append(handle, &rows, batch(&rows, shape.iter().product())).unwrap();
+    }
+    let handle = log.tensor(model, &spec("dense", &[7], "f32")).unwrap();
+    log.append(handle, &rows, (0..42).map(|i| (i as f32 + 1.0).sqrt()).collect::<Vec<f32>>()).unwrap();
+    let handle = log.tensor(model, &spec("constant", &[30], "bf16")).unwrap();
+    log.append(handle, &rows, vec![1.5f32; 180]).unwrap();
+    let handle = log.table(model, "table", 9, &table(&[]).schema()).unwrap();
+    log.append_table(handle, &rows, &table(&rows)).unwrap();
+    log.commit().unwrap();
+    drop(log);
+    let mut log = store.logger(LogOptions::default().with_effort(Effort::Small)).unwrap();
+    let model = log.model(&ModelSpec::raw(ModelKey::new("p", "small")), IfExists::Continue).unwrap();
+    let handle = log.tensor(model, &spec("maps", &[2, 12, 13], "f16")).unwrap();
+    log.append(handle, &[7, 3], batch(&[7, 3], 312)).unwrap();
+    let handle = log.tensor(model, &spec("repeated", &[300], "f32")).unwrap();
+    let repeated: Vec<f32> = (0..300).map(|i| ((i % 30 + 1) as f32).sqrt()).collect();
+    log.append(handle, &[5], repeated).unwrap();
+    log.commit().unwrap();
+    storage
+}
+
+fn bytes(storage: &MemoryStorage, path: &str) -> Vec<u8> {
+    let file = storage.open(path).unwrap();
+    file.read(0..file.len_bytes()).unwrap().into_owned()
+}
+
+/// Reads everything; returns the keys that could not be read. What could be read is what was written.
+fn failing(store: &Store, good: &BTreeMap<String, String>, at: &str) -> BTreeSet<String> {
+    let mut failed = BTreeSet::new();
+    for (key, want) in good {
+        match fingerprint_of(store, &key.parse().unwrap()) {
+            Ok(got) => assert!(got == *want, "{at}: {key} reads other values"),
+            Err(e) => {
+                assert!(names_damage(&e), "{at}: {key}: {e}");
+                failed.insert(key.clone());
+            }
+        }
+    }
+    failed
+}
+
+/// What `verify` names is all that cannot be read.
+fn check(storage: &MemoryStorage, good: &BTreeMap<String, String>, path: &str, at: &str) {
+    let store = open(storage);
+    let failed = failing(&store, good, at);
+    let found = damage(&store);
+    assert!(!found.is_empty(), "{at}: verify finds nothing");
+    assert!(found.iter().all(|d| d.place.starts_with(path)), "{at}: {found:?}");
+    let named: BTreeSet<String> = found.into_iter().flat_map(|d| d.keys).collect();
+    assert!(failed.is_subset(&named), "{at}: {failed:?} cannot be read, verify names {named:?}");
+}
+
+#[test]
+fn the_store_has_what_damage_can_hit() {
+    let storage = build();
+    let mut encodings = BTreeSet::new();
+    for path in PARTITIONS {
+        let bytes = bytes(&storage, path);
+        assert!(bytes.len() < 6000, "{path}: {} bytes make the tests slow", bytes.len());
+        let chunks = parse::partition(&bytes).chunks;
+        encodings.extend(chunks.iter().flat_map(|c| c.pages.iter().map(|p| p.encoding)));
+    }
+    assert!(encodings.is_superset(&BTreeSet::from([0, 1, 2, 3, 4, 5])), "{encodings:?}");
+    assert_eq!(damage(&open(&storage)), []);
+}
+
+#[test]
+fn every_byte_of_a_partition_is_watched() {
+    let storage = build();
+    let good = visible(&open(&storage)).unwrap();
+    for path in PARTITIONS {
+        let whole = bytes(&storage, path);
+        for i in 0..whole.len() {
+            // One bit, and at every third byte all of them.
+            let mask = if i % 3 == 0 { 0xFF } else { 1 << (i % 8) };
+            storage.damage(path, |b| b[i] ^= mask);
+            check(&storage, &good, path, &format!("byte {i} of {path}"));
+            storage.damage(path, |b| b[i] ^= mask);
+        }
+    }
+    assert_eq!(visible(&open(&storage)).unwrap(), good);
+}
+
+#[test]
+fn a_partition_of_another_length_is_refused() {
+    let storage = build();
+    let good = visible(&open(&storage)).unwrap();
+    for path in PARTITIONS {
+        let whole = bytes(&storage, path);
+        for len in (0..whole.len()).chain([whole.len() + 1, whole.len() + 64]) {
+            storage.damage(path, |b| b.resize(len, 0));
+            check(&storage, &good, path, &format!("{len} bytes of {path}"));
+            storage.damage(path, |b| b.clone_from(&whole));
+        }
+    }
+}
+
+#[test]
+fn foreign_files_are_no_partitions() {
+    let storage = build();
+    let good = visible(&open(&storage)).unwrap();
+    let [path, other] = PARTITIONS;
+    let whole = bytes(&storage, path);
+    let read = |at: &str| {
+        check(&storage, &good, path, at);
+        let failed = failing(&open(&storage), &good, at);
+        assert_eq!(failed.len(), 8, "{at}");
+        fingerprint_of(&open(&storage), &key("m", "dense")).unwrap_err()
+    };
+    let with_header = |change: &dyn Fn(&mut [u8])| {
+        let mut bytes = whole.clone();
+        change(&mut bytes);
+        let sum = xxh3_64(&bytes[..56]);
+        bytes[56..64].copy_from_slice(&sum.to_le_bytes());
+        storage.damage(path, |b| b.clone_from(&bytes));
+    };
+
+    storage.damage(path, |b| b.fill(0));
+    assert!(read("zeros").to_string().contains("magic"));
+    storage.damage(path, |b| b[..8].copy_from_slice(b"\x89PNG\r\n\x1a\n"));
+    assert!(read("a picture").to_string().contains("magic"));
+    with_header(&|b| b[16] = 2);
+    assert!(read("another number").to_string().contains("another partition"));
+    with_header(&|b| b[8] = 99);
+    assert!(matches!(read("a newer version"), EngineError::UnsupportedVersion { found: 99, current: 1, .. }));
+    with_header(&|b| b[8] = 0);
+    assert!(matches!(read("version 0"), EngineError::UnsupportedVersion { found: 0, .. }));
+    let foreign = bytes(&storage, other);
+    storage.damage(path, |b| b.clone_from(&foreign));
+    assert!(matches!(read("its neighbour"), EngineError::Corrupt { .. }));
+    storage.remove(path).unwrap();
+    assert!(matches!(read("no file"), EngineError::Io { .. }));
+}
+
+#[test]
+fn free_fields_of_a_chunk_are_refused() {
+    let storage = build();
+    let whole = bytes(&storage, PARTITIONS[0]);
+    let chunk = &parse::partition(&whole).chunks[0];
+    let end = chunk.at + 64 + 48 * chunk.pages.len();
+    // A later version may use these; this one must not read over them, although the checksum is right.
+    for at in [5, 6, 7, 32, 47] {
+        let mut bytes = whole.clone();
+        bytes[chunk.at + at] |= 0x40;
+        let sums = [&bytes[chunk.at..chunk.at + 56], &bytes[chunk.at + 64..end]].concat();
+        bytes[chunk.at + 56..chunk.at + 64].copy_from_slice(&xxh3_64(&sums).to_le_bytes());
+        storage.damage(PARTITIONS[0], |b| b.clone_from(&bytes));
+        let e = fingerprint_of(&open(&storage), &key("m", "sparse")).unwrap_err();
+        assert!(e.to_string().contains("keeps free"), "byte {at}: {e}");
+    }
+}
+
+#[test]
+fn every_byte_of_an_operator_is_watched() {
+    let storage = build();
+    let store = open(&storage);
+    let hash = store.catalog().operators().unwrap()[0].hash;
+    let path = format!("operators/{}", hex(&hash));
+    let whole = bytes(&storage, &path);
+    let check = |at: &str| {
+        let e = store.operator(&hash).unwrap_err();
+        assert!(matches!(e, EngineError::Corrupt { .. }), "{at}: {e}");
+        let [Damage { place, keys, .. }] = &damage(&store)[..] else { panic!("{at}: not one damage") };
+        assert_eq!((place, &keys[..]), (&path, &["p.m".to_string()][..]), "{at}");
+    };
+    for i in 0..whole.len() {
+        storage.damage(&path, |b| b[i] ^= 1 << (i % 8));
+        check(&format!("byte {i}"));
+        storage.damage(&path, |b| b.truncate(i));
+        check(&format!("{i} bytes"));
+        storage.damage(&path, |b| b.clone_from(&whole));
+    }
+    assert_eq!(store.operator(&hash).unwrap(), whole);
+}
+
+#[test]
+fn a_catalogue_of_another_version_is_refused() {
+    let storage = build();
+    for version in ["2", "0"] {
+        let sql = format!("UPDATE meta SET value = {version} WHERE key = 'schema_version'");
+        storage.open_catalog().unwrap().execute_batch(&sql).unwrap();
+        let opened = Store::on(Arc::new(storage.clone()), true, StoreOptions::default());
+        assert!(matches!(opened, Err(EngineError::UnsupportedVersion { current: 1, .. })), "{version}");
+    }
+    storage.open_catalog().unwrap().execute_batch("UPDATE meta SET value = 'new'").unwrap();
+    let opened = Store::on(Arc::new(storage.clone()), true, StoreOptions::default());
+    assert!(matches!(opened, Err(EngineError::Catalog { .. })));
+    assert_eq!(bytes(&storage, PARTITIONS[0]).len() % 64, 0, "its files stay");
+}
+
+#[test]
+fn a_lost_catalogue_is_no_new_store() {
+    let storage = build();
+    let lost = "PRAGMA foreign_keys = OFF; DROP TABLE meta; DROP TABLE row_blocks; DROP TABLE chunks;";
+    storage.open_catalog().unwrap().execute_batch(lost).unwrap();
+    for create in [true, false] {
+        let opened = Store::on(Arc::new(storage.clone()), create, StoreOptions::default());
+        assert!(matches!(opened, Err(EngineError::Corrupt { .. } | EngineError::NoStore { .. })));
+    }
+    assert_eq!(storage.list("partitions").unwrap().len(), 2, "its files stay");
+}
+
+#[test]
+fn a_damaged_catalogue_is_an_error() {
+    let good = visible(&open(&build())).unwrap();
+    for sql in [
+        "UPDATE chunks SET offset = offset + 64",
+        "UPDATE chunks SET offset = 9223372036854775807",
+        "UPDATE chunks SET len_bytes = 1",
+        "UPDATE chunks SET len_bytes = 0, offset = 0",
+        "UPDATE chunks SET partition_id = 3 - partition_id",
+        "UPDATE chunks SET partition_id = 77",
+        "UPDATE chunks SET hash = randomblob(16)",
+        "DELETE FROM chunks WHERE id > 3",
+        "UPDATE partitions SET len_bytes = len_bytes + 1",
+        "DELETE FROM partitions",
+        "UPDATE row_sets SET rows = x''",
+        "UPDATE row_sets SET rows = x'0001000000000000000700000000000000'",
+        "UPDATE row_sets SET hash = zeroblob(id)",
+        "UPDATE row_blocks SET chunks = x''",
+        "UPDATE row_blocks SET chunks = zeroblob(800)",
+        "UPDATE row_blocks SET chunks = substr(chunks, 1, 7)",
+        "UPDATE intermediates SET params = x'0105' WHERE params IS NOT NULL",
+        "UPDATE intermediates SET params = NULL WHERE name = 'codes'",
+        "UPDATE intermediates SET scheme = 'nonsense' WHERE name = 'few'",
+        "UPDATE intermediates SET scheme = 'auto(0.1)' WHERE name = 'few'",
+        "UPDATE intermediates SET scheme = 'kbit(8)' WHERE name = 'sparse'",
+        "UPDATE intermediates SET shape = '[0]' WHERE name = 'dense'",
+        "UPDATE intermediates SET shape = '[3]' WHERE name = 'dense'",
+        "UPDATE intermediates SET shape = '{}' WHERE name = 'dense'",
+        "UPDATE intermediates SET shape = '[4294967296,4294967296]' WHERE name = 'dense'",
+        "UPDATE intermediates SET dtype = 99 WHERE name = 'dense'",
+        "UPDATE intermediates SET dtype = 4 WHERE name = 'dense'",
+        "UPDATE intermediates SET group_units = 1000000, page_rows = 1 WHERE name = 'dense'",
+        "UPDATE intermediates SET page_rows = 1000000 WHERE name = 'dense'",
+        "UPDATE intermediates SET group_units = 1 WHERE name = 'dense'",
+        "UPDATE intermediates SET schema = x'00' WHERE schema IS NOT NULL",
+        "UPDATE intermediates SET kind = 'alien'",
+        "UPDATE intermediates SET kind = 'table', schema = NULL WHERE name = 'dense'",
+    ] {
+        let storage = build();
+        let raw = storage.open_catalog().unwrap();
+        raw.execute_batch("PRAGMA foreign_keys = OFF").unwrap();
+        raw.execute_batch(sql).unwrap();
+        let store = open(&storage);
+        // A hash of a chunk guards no read, only `verify`.
+        let failed = failing(&store, &good, sql);
+        assert!(!failed.is_empty() || sql.contains("chunks SET hash"), "{sql}: everything reads");
+        match store.verify(&mut |_, _| {}) {
+            Err(e) => assert!(names_damage(&e), "{sql}: {e}"),
+            Ok(report) if sql.contains("UPDATE intermediates") || sql.contains("row_sets") => drop(report),
+            Ok(report) => assert!(!report.damage.is_empty(), "{sql}: verify finds nothing"),
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! `mistique get` and `mistique explain`.
+
+use std::fs::File;
+use std::io::BufWriter;
+use std::path::{Path, PathBuf};
+
+use arrow::array::RecordBatch;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::output::{Rows, bytes, count, float, pretty, seconds};
+use super::{CliError, Result, file_error};
+use crate::{
+    Answer, ChunkReader, Data, Device, EngineError, Explanation, Key, NetworkRerun, PlanChoice, Predicate, Request,
+    RowSelection, Store,
+};
+
+/// Rows and columns that a table on the terminal shows.
+const SHOWN_ROWS: usize = 20;
+const SHOWN_COLUMNS: usize = 8;
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub enum PlanArg {
+    /// The cheapest by the measured costs.
+    Auto,
+    /// What is stored.
+    Read,
+    /// Run the model again.
+    Rerun,
+}
+
+/// What a request is made of.
+#[derive(Debug, Args)]
+pub struct RequestArgs {
+    /// project.model[@version].intermediate[.columns], columns such as u35, u35[4,7], u0..64 or *.
+    #[arg(required = true, value_name = "KEY")]
+    keys: Vec<String>,
+    /// Rows: 0..100 or 3,17,42.
+    #[arg(long, conflicts_with = "filter")]
+    rows: Option<String>,
+    /// Rows that pass, such as 'logits.argmax = 3'.
+    #[arg(long = "where", value_name = "EXPR")]
+    filter: Option<String>,
+    /// How to answer.
+    #[arg(long, value_enum, default_value = "auto")]
+    plan: PlanArg,
+    /// Never answer from a lossy copy.
+    #[arg(long)]
+    exact: bool,
+    /// Where a model runs again: cpu or cuda:N.
+    #[arg(long, default_value = "cpu")]
+    device: Device,
+}
+
+#[derive(Debug, Args)]
+pub struct GetArgs {
+    #[command(flatten)]
+    request: RequestArgs,
+    /// Write to a file: .npy, .parquet, .arrow, .csv or .safetensors.
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    #[command(flatten)]
+    request: RequestArgs,
+    /// Only plan; do not run the choice.
+    #[arg(long)]
+    dry: bool,
+}
+
+impl RequestArgs {
+    fn requests(&self) -> Result<Vec<Request>> {
+        let rows = match (&self.rows, &self.filter) {
+            (Some(rows), _) => rows.parse()?,
+            (None, Some(filter)) => RowSelection::Where(Predicate::parse(filter)?),
+            (None, None) => RowSelection::All,
+        };
+        let plan = match self.plan {
+            PlanArg::Auto => PlanChoice::Auto,
+            PlanArg::Read => PlanChoice::Read,
+            PlanArg::Rerun => PlanChoice::Rerun,
+        };
+        let request = |key: &String| {
+            let key: Key = key.parse()?;
+            Ok(Request::new(key).with_rows(rows.clone()).with_plan(plan).with_exact(self.exact))
+        };
+        self.keys.iter().map(request).collect()
+    }
+}
+
+/// A reader that can also run what the store's workflows logged.
+pub fn reader(store: &Store, device: Device) -> ChunkReader<'_> {
+    ChunkReader::new(store).with_workflow(Box::new(NetworkRerun::new(store, device)))
+}
+
+pub fn get(args: &GetArgs, store: &Store, as_json: bool) -> Result<String> {
+    let reader = reader(store, args.request.device);
+    let answers = reader.get_intermediates(&args.request.requests()?)?;
+    match &args.output {
+        Some(path) => {
+            write(path, &answers)?;
+            let rows = answers.first().map_or(0, |a| a.rows.len());
+            Ok(if as_json { String::new() } else { format!("{}: {} rows\n", path.display(), count(rows as u64)) })
+        }
+        None if as_json => Ok(pretty(&Value::Array(answers.iter().map(as_value).collect::<Result<_>>()?))),
+        None => table(&answers),
+    }
+}
+
+pub fn explain(args: &ExplainArgs, store: &Store, as_json: bool) -> Result<String> {
+    let reader = reader(store, args.request.device);
+    let requests = args.request.requests()?;
+    let mut out = String::new();
+    let mut all = Vec::new();
+    for (request, key) in requests.iter().zip(&args.request.keys) {
+        let explanation = if args.dry { reader.explain(request)? } else { reader.get(request)?.explanation };
+        if as_json {
+            all.push(explanation_json(key, &explanation));
+        } else {
+            out += &format!("{key}\n{}", explanation_text(&explanation));
+        }
+    }
+    Ok(if as_json { pretty(&Value::Array(all)) } else { out })
+}
+
+fn explanation_text(e: &Explanation) -> String {
+    let mut rows = Rows::new(&["", "plan", ">predicted", ">reads", "how"]);
+    for (i, c) in e.considered.iter().enumerate() {
+        let mark = if i == e.chosen { "→" } else { "" };
+        let predicted = c.predicted.map_or("not measured".into(), |d| seconds(d.as_secs_f64()));
+        let how = c.unavailable.as_ref().map_or(c.how.clone(), |why| format!("not possible: {why}"));
+        rows.push(vec![mark.into(), c.plan.into(), predicted, bytes(c.read_bytes), how], Value::Null);
+    }
+    let actual = e.actual.map_or(String::new(), |d| format!("took {}\n", seconds(d.as_secs_f64())));
+    rows.table() + &actual
+}
+
+fn explanation_json(key: &str, e: &Explanation) -> Value {
+    let considered: Vec<Value> = e
+        .considered
+        .iter()
+        .map(|c| {
+            json!({"plan": c.plan, "how": c.how, "predicted_seconds": c.predicted.map(|d| d.as_secs_f64()),
+                   "read_bytes": c.read_bytes, "unavailable": c.unavailable})
+        })
+        .collect();
+    let chosen = e.considered.get(e.chosen).map(|c| c.plan);
+    json!({"key": key, "considered": considered, "chosen": chosen, "actual_seconds": e.actual.map(|d| d.as_secs_f64())})
+}
+
+/// Cells of an answer as text.
+fn cells(answer: &Answer, n_rows: usize, n_columns: usize) -> Result<Vec<Vec<String>>> {
+    let width = answer.columns.len();
+    let floats = |v: &dyn Fn(usize) -> f64| {
+        (0..n_rows).map(|r| (0..n_columns).map(|c| float(v(r * width + c))).collect()).collect()
+    };
+    match &answer.data {
+        Data::F32(v) => Ok(floats(&|i| v.get(i).copied().map_or(f64::NAN, f64::from))),
+        Data::F64(v) => Ok(floats(&|i| v.get(i).copied().unwrap_or(f64::NAN))),
+        Data::Table(batch) => {
+            let options = FormatOptions::default();
+            let formatters = batch
+                .columns()
+                .iter()
+                .take(n_columns)
+                .map(|c| ArrayFormatter::try_new(c.as_ref(), &options))
+                .collect::<std::result::Result<Vec<_>, _>>()
+                .map_err(EngineError::from)?;
+            Ok((0..n_rows).map(|r| formatters.iter().map(|f| f.value(r).to_string()).collect()).collect())
+        }
+    }
+}
+
+fn table(answers: &[Answer]) -> Result<String> {
+    let mut out = String::new();
+    for answer in answers {
+        let (n_rows, n_columns) = (answer.rows.len().min(SHOWN_ROWS), answer.columns.len().min(SHOWN_COLUMNS));
+        let titles: Vec<String> = answer.columns.iter().take(n_columns).map(|c| format!(">{c}")).collect();
+        let titles: Vec<&str> = std::iter::once(">row_id").chain(titles.iter().map(String::as_str)).collect();
+        let mut text = Rows::new(&titles);
+        for (row, cells) in answer.rows.iter().zip(cells(answer, n_rows, n_columns)?) {
+            text.push(std::iter::once(row.to_string()).chain(cells).collect(), Value::Null);
+        }
+        out += &text.table();
+        let more = |n: usize, shown: usize, what: &str| {
+            if n > shown { format!("; {} more {what}", count((n - shown) as u64)) } else { String::new() }
+        };
+        let took = answer.explanation.actual.map_or(String::new(), |d| format!(" in {}", seconds(d.as_secs_f64())));
+        out += &format!(
+            "{}: {} rows of {:?}; source: {}{took}{}{}\n",
+            answer.key,
+            count(answer.rows.len() as u64),
+            answer.shape,
+            answer.source,
+            more(answer.rows.len(), n_rows, "rows"),
+            more(answer.columns.len(), n_columns, "columns (write them with -o)"),
+        );
+    }
+    Ok(out)
+}
+
+fn as_value(answer: &Answer) -> Result<Value> {
+    let values = match &answer.data {
+        Data::F32(v) => numbers(v.iter().copied().map(f64::from)),
+        Data::F64(v) => numbers(v.iter().copied()),
+        Data::Table(_) => {
+            let cells = cells(answer, answer.rows.len(), answer.columns.len())?;
+            Value::Array(cells.into_iter().flatten().map(Value::String).collect())
+        }
+    };
+    Ok(json!({
+        "key": answer.key.to_string(), "row_ids": answer.rows, "columns": answer.columns, "shape": answer.shape,
+        "values": values, "source": answer.source.to_string(),
+        "seconds": answer.explanation.actual.map(|d| d.as_secs_f64()),
+    }))
+}
+
+/// JSON has no NaN and no infinities: they are written as text.
+fn numbers(values: impl Iterator<Item = f64>) -> Value {
+    let number = |v: f64| serde_json::Number::from_f64(v).map_or_else(|| Value::String(v.to_string()), Value::Number);
+    Value::Array(values.map(number).collect())
+}
+
+fn write(path: &Path, answers: &[Answer]) -> Result<()> {
+    let content = |why: String| CliError::Content { path: path.to_path_buf(), why };
+    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_string();
+    let create = || File::create(path).map(BufWriter::new).map_err(file_error(path));
+    match (extension.as_str(), answers) {
+        ("npy", [answer]) => {
+            let shape: Vec<usize> = std::iter::once(answer.rows.len()).chain(answer.shape.iter().copied()).collect();
+            let values = answer.clone().into_f32()?;
+            mistique_datasets::write_npy(create()?, &shape, &values).map_err(file_error(path))
+        }
+        ("npy", _) => {
+            Err(content("an .npy file holds one array; name one key, or write .parquet or .safetensors".into()))
+        }
+        ("safetensors", _) => {
+            let bytes = super::export::safetensors(answers).map_err(content)?;
+            std::fs::write(path, bytes).map_err(file_error(path))
+        }
+        ("parquet" | "arrow" | "csv", _) => {
+            let batch = joined(answers)?;
+            match extension.as_str() {
+                "parquet" => super::export::write_parquet(create()?, &batch).map_err(content),
+                "arrow" => {
+                    let mut writer = arrow::ipc::writer::FileWriter::try_new(create()?, &batch.schema())
+                        .map_err(EngineError::from)?;
+                    writer.write(&batch).and_then(|()| writer.finish()).map_err(|e| content(e.to_string()))
+                }
+                _ => write_csv(create()?, answers).map_err(file_error(path)),
+            }
+        }
+        _ => Err(content(format!("cannot write .{extension}; give .npy, .parquet, .arrow, .csv or .safetensors"))),
+    }
+}
+
+/// One batch of all answers, which share their rows.
+fn joined(answers: &[Answer]) -> Result<RecordBatch> {
+    let mut fields = Vec::new();
+    let mut columns = Vec::new();
+    for (i, answer) in answers.iter().enumerate() {
+        let batch = answer.to_arrow()?;
+        let skip = usize::from(i > 0);
+        fields.extend(batch.schema().fields().iter().skip(skip).cloned());
+        columns.extend(batch.columns().iter().skip(skip).cloned());
+    }
+    let schema = std::sync::Arc::new(arrow::datatypes::Schema::new(fields));
+    Ok(RecordBatch::try_new(schema, columns).map_err(EngineError::from)?)
+}
+
+/// CSV has no lists: every cell is a column, named by its selector.
+fn write_csv(mut out: impl std::io::Write, answers: &[Answer]) -> std::io::Result<()> {
+    let quote = |t: &str| {
+        if t.contains([',', '"', '\n', '\r']) { format!("\"{}\"", t.replace('"', "\"\"")) } else { t.to_string() }
+    };
+    let columns: Vec<String> = answers.iter().flat_map(|a| a.columns.iter().map(|c| quote(c))).collect();
+    writeln!(out, "row_id,{}", columns.join(","))?;
+    let rows = answers.first().map_or(&[][..], |a| &a.rows);
+    let text: Vec<Vec<Vec<String>>> = answers
+        .iter()
+        .map(|a| csv_cells(a, rows.len()).map_err(|e| std::io::Error::other(e.to_string())))
+        .collect::<std::io::Result<_>>()?;
+    for (r, row) in rows.iter().enumerate() {
+        let cells: Vec<String> = text.iter().filter_map(|t| t.get(r)).flatten().map(|c| quote(c)).collect();
+        writeln!(out, "{row},{}", cells.join(","))?;
+    }
+    out.flush()
+}
+
+/// As [`cells`], with every digit.
+fn csv_cells(answer: &Answer, n_rows: usize) -> Result<Vec<Vec<String>>> {
+    let width = answer.columns.len().max(1);
+    match &answer.data {
+        Data::F32(v) => Ok(v.chunks(width).map(|r| r.iter().map(ToString::to_string).collect()).collect()),
+        Data::F64(v) => Ok(v.chunks(width).map(|r| r.iter().map(ToString::to_string).collect()).collect()),
+        Data::Table(_) => cells(answer, n_rows, width),
+    }
+}

@@ -1,0 +1,210 @@
+//! `mistique log`.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde_json::json;
+
+use super::output::{bytes, count, pretty, seconds, times};
+use super::progress::Progress;
+use super::{CliError, Result, file_error};
+use crate::{
+    Device, Effort, IfExists, Input, LayerPattern, LogOptions, ModelKey, Network, OnUnholdable, RunOptions, Scheme,
+    Spec, Store, Weights, log_intermediates,
+};
+
+#[derive(Debug, Args)]
+pub struct LogArgs {
+    /// project.model or project.model@version.
+    model: String,
+    /// A built-in network (digits_cnn, cifar10_cnn, vgg16, resnet20) or a YAML or JSON file.
+    #[arg(long, value_name = "NAME|FILE")]
+    arch: String,
+    /// Weights, named as PyTorch names them.
+    #[arg(long, value_name = "FILE.safetensors", required_unless_present = "init")]
+    weights: Option<PathBuf>,
+    /// Random weights from this seed instead.
+    #[arg(long, value_name = "SEED", conflicts_with = "weights")]
+    init: Option<u64>,
+    /// The dataset, such as digits, cifar10:DIR or npy:FILE; `mistique dataset ls` lists all.
+    #[arg(long, value_name = "SPEC")]
+    data: String,
+    /// Name of the dataset in the store (default: from --data).
+    #[arg(long, value_name = "NAME")]
+    dataset: Option<String>,
+    /// Which layers, with * and commas.
+    #[arg(long, default_value = "*", value_name = "PATTERN")]
+    layers: String,
+    /// What to do to the values, such as pool(2)+f16, kbit(8) or auto(0.01) (default: pool(2)+f16 for maps, f16 for
+    /// vectors).
+    #[arg(long)]
+    scheme: Option<Scheme>,
+    /// Rows a batch.
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
+    batch: u32,
+    /// cpu or cuda:N.
+    #[arg(long, default_value = "cpu")]
+    device: Device,
+    /// Rows of the dataset, such as 0..10000 (default: all).
+    #[arg(long, value_name = "A..B")]
+    rows: Option<String>,
+    #[command(flatten)]
+    options: WriteArgs,
+}
+
+/// What all writing commands take.
+#[derive(Debug, Args)]
+pub struct WriteArgs {
+    /// Remove what was logged under the same key.
+    #[arg(long)]
+    pub replace: bool,
+    /// Bytes that waiting batches may hold.
+    #[arg(long, default_value = "256MiB", value_name = "BYTES", value_parser = parse_bytes)]
+    pub budget: u64,
+    /// Refuse to write more than this.
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    pub max_bytes: Option<u64>,
+    /// Clamp and count values that the scheme cannot hold instead of failing.
+    #[arg(long)]
+    pub clamp: bool,
+    /// Compress as small as possible while writing (`mistique compact` does so later).
+    #[arg(long)]
+    pub small: bool,
+}
+
+impl WriteArgs {
+    pub fn log_options(&self) -> LogOptions {
+        LogOptions::default()
+            .with_budget_bytes(usize::try_from(self.budget).unwrap_or(usize::MAX))
+            .with_max_bytes(self.max_bytes)
+            .with_effort(if self.small { Effort::Small } else { Effort::Fast })
+            .with_on_unholdable(if self.clamp { OnUnholdable::Clamp } else { OnUnholdable::Error })
+    }
+
+    pub fn if_exists(&self) -> IfExists {
+        if self.replace { IfExists::Replace } else { IfExists::Continue }
+    }
+}
+
+/// `100`, `64kB`, `2 GB`, `256MiB`.
+fn parse_bytes(text: &str) -> std::result::Result<u64, String> {
+    let text = text.trim();
+    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let number: f64 = number.parse().map_err(|_| "expected bytes such as 500MB or 2GiB".to_string())?;
+    let scale = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1.0,
+        "k" | "kb" => 1e3,
+        "m" | "mb" => 1e6,
+        "g" | "gb" => 1e9,
+        "t" | "tb" => 1e12,
+        "kib" => 1024.0,
+        "mib" => 1024f64.powi(2),
+        "gib" => 1024f64.powi(3),
+        "tib" => 1024f64.powi(4),
+        other => return Err(format!("unknown unit {other:?}; use B, kB, MB, GB, KiB, MiB or GiB")),
+    };
+    Ok((number * scale) as u64)
+}
+
+/// A built-in network or a description file.
+pub fn network(arch: &str) -> Result<Network> {
+    let path = Path::new(arch);
+    if path.is_file() {
+        let text = std::fs::read_to_string(path).map_err(file_error(path))?;
+        return Network::parse(&text).map_err(|e| CliError::Content { path: path.to_path_buf(), why: e.to_string() });
+    }
+    Ok(Network::builtin(arch)?)
+}
+
+fn row_range(text: &str) -> Result<std::ops::Range<u64>> {
+    match text.parse()? {
+        crate::RowSelection::Range(range) => Ok(range),
+        _ => Err(CliError::Usage(format!("--rows {text}: log takes a range such as 0..10000"))),
+    }
+}
+
+pub fn run(args: &LogArgs, store: &Path, as_json: bool) -> Result<String> {
+    let key: ModelKey = args.model.parse()?;
+    let network = network(&args.arch)?;
+    let weights = match (&args.weights, args.init) {
+        (Some(path), _) => {
+            let bytes = std::fs::read(path).map_err(file_error(path))?;
+            let weights = Weights::load_safetensors(&bytes);
+            let content = |e: crate::NetworkError| CliError::Content { path: path.clone(), why: e.to_string() };
+            let weights = weights.map_err(content)?;
+            weights.check(&network).map_err(content)?;
+            weights
+        }
+        (None, seed) => Weights::init(&network, seed.unwrap_or_default()),
+    };
+    let spec: Spec = args.data.parse()?;
+    let dataset = crate::datasets::open(&spec)?;
+    let options = RunOptions {
+        layers: LayerPattern::new(&args.layers)?,
+        scheme: args.scheme.clone(),
+        batch_rows: args.batch as usize,
+        device: args.device,
+        rows: args.rows.as_deref().map(row_range).transpose()?,
+        if_exists: args.options.if_exists(),
+        log: args.options.log_options(),
+        ..RunOptions::new()?
+    };
+    // Everything is checked before a store is made.
+    options.layers.select(&network)?;
+    let store = Store::open_or_create(store)?;
+    let name = args.dataset.clone().unwrap_or_else(|| spec.name());
+    let input = Input { name, spec: &spec, dataset: &*dataset };
+    let mut progress = Progress::rows("logging", as_json);
+    let mut announced = false;
+    let report = log_intermediates(&store, &key, &network, &weights, &input, &options, &mut |p| {
+        if !std::mem::replace(&mut announced, true) && !as_json {
+            eprintln!(
+                "logging {key}: {} rows, at most {} in {}",
+                count(p.total_rows),
+                bytes(p.max_bytes),
+                store.storage().describe()
+            );
+        }
+        progress.at(p.done_rows, p.total_rows);
+    });
+    progress.finish();
+    let report = report?;
+    let log = report.log;
+    if as_json {
+        return Ok(pretty(&json!({
+            "model": key.to_string(), "layers": report.layers, "rows_run": report.run_rows, "executor": report.executor,
+            "seconds": report.seconds, "forward_seconds": report.forward_seconds, "logical_bytes": log.logical_bytes,
+            "written_bytes": log.written_bytes, "new_chunks": log.new_chunks, "duplicate_chunks": log.duplicate_chunks,
+            "saved_bytes": log.saved_bytes,
+        })));
+    }
+    if report.run_rows == 0 {
+        return Ok(format!("{key}: all rows of {} layers are stored already\n", report.layers.len()));
+    }
+    Ok(format!(
+        "{key}: {} layers of {} rows in {} ({} in the network, {}); {} became {} ({} smaller), {} saved by de-duplication\n",
+        report.layers.len(),
+        count(report.run_rows),
+        seconds(report.seconds),
+        seconds(report.forward_seconds),
+        report.executor,
+        bytes(log.logical_bytes),
+        bytes(log.written_bytes),
+        times(log.logical_bytes as f64, log.written_bytes as f64),
+        bytes(log.saved_bytes),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_parse() {
+        assert_eq!(parse_bytes("256MiB").unwrap(), 256 << 20);
+        assert_eq!(parse_bytes("1.5 GB").unwrap(), 1_500_000_000);
+        assert_eq!(parse_bytes("12").unwrap(), 12);
+        assert!(parse_bytes("lots").is_err() && parse_bytes("5 lots").is_err() && parse_bytes("").is_err());
+    }
+}

@@ -1,0 +1,75 @@
+//! `mistique verify`, `gc`, `compact`, `rm`.
+
+use serde_json::json;
+
+use super::output::{bytes, count, pretty};
+use super::progress::Progress;
+use super::{CliError, Result};
+use crate::{ModelKey, Store};
+
+pub fn verify(store: &Store, as_json: bool) -> Result<()> {
+    let mut progress = Progress::bytes("verifying", as_json);
+    let report = store.verify(&mut |done, total| progress.at(done, total));
+    progress.finish();
+    let report = report?;
+    let text = if as_json {
+        let damage: Vec<_> =
+            report.damage.iter().map(|d| json!({"place": d.place, "why": d.why, "keys": d.keys})).collect();
+        pretty(&json!({
+            "partitions": report.n_partitions, "chunks": report.n_chunks, "operators": report.n_operators,
+            "bytes": report.bytes, "damage": damage,
+        }))
+    } else {
+        let mut text = format!(
+            "{} partitions, {} chunks, {} operators, {} read\n",
+            count(report.n_partitions),
+            count(report.n_chunks),
+            count(report.n_operators),
+            bytes(report.bytes),
+        );
+        for d in &report.damage {
+            text += &format!("damaged: {}: {}\n", d.place, d.why);
+            for key in &d.keys {
+                text += &format!("  used by {key}\n");
+            }
+        }
+        if report.damage.is_empty() {
+            text += "no damage\n";
+        }
+        text
+    };
+    super::print(&text)?;
+    if report.damage.is_empty() { Ok(()) } else { Err(CliError::Damaged(report.damage.len())) }
+}
+
+pub fn gc(store: &Store, as_json: bool) -> Result<String> {
+    let r = store.gc()?;
+    Ok(if as_json {
+        pretty(&json!({"chunks": r.n_chunks, "operators": r.n_operators, "freed_bytes": r.freed_bytes}))
+    } else {
+        format!("freed {}: {} chunks, {} operators\n", bytes(r.freed_bytes), count(r.n_chunks), count(r.n_operators))
+    })
+}
+
+pub fn compact(store: &Store, as_json: bool) -> Result<String> {
+    let mut progress = Progress::bytes("compacting", as_json);
+    let report = store.compact(&mut |done, total| progress.at(done, total));
+    progress.finish();
+    let r = report?;
+    Ok(if as_json {
+        pretty(&json!({"chunks": r.n_chunks, "before_bytes": r.before_bytes, "after_bytes": r.after_bytes}))
+    } else {
+        format!("{} chunks: {} became {}\n", count(r.n_chunks), bytes(r.before_bytes), bytes(r.after_bytes))
+    })
+}
+
+pub fn rm(store: &Store, model: &str, as_json: bool) -> Result<String> {
+    let key: ModelKey = model.parse()?;
+    let removed = store.remove_model(&key)?;
+    let text = removed.spec.key.to_string();
+    Ok(if as_json {
+        pretty(&json!({ "removed": text }))
+    } else {
+        format!("{text} is removed; `mistique gc` frees its bytes\n")
+    })
+}

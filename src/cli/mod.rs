@@ -1,0 +1,198 @@
+//! The command line: arguments here, one file a group of commands.
+
+mod append;
+mod dataset;
+mod demo;
+mod export;
+mod get;
+mod inspect;
+mod log;
+mod maintain;
+mod output;
+mod progress;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::{DatasetError, EngineError, QueryError, Store, WorkflowError};
+
+/// Store, read and diagnose model intermediates.
+#[derive(Debug, Parser)]
+#[command(name = "mistique", version, about, max_term_width = 100)]
+struct Args {
+    /// The store; the first write makes it.
+    #[arg(long, global = true, env = "MISTIQUE_STORE", default_value = "./store.mq", value_name = "PATH")]
+    store: PathBuf,
+    /// Print JSON instead of tables.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a network over a dataset and log its layers.
+    Log(log::LogArgs),
+    /// Append values of any framework from a file.
+    Append(append::AppendArgs),
+    /// List intermediates.
+    Ls {
+        /// Which keys, with * and ?.
+        pattern: Option<String>,
+    },
+    /// Describe a model or an intermediate.
+    Show {
+        /// project.model or project.model.intermediate.
+        key: String,
+    },
+    /// Bytes logical and stored, by scheme, and what de-duplication saved.
+    Stats {
+        /// project.model or project.model.intermediate; all for none.
+        key: Option<String>,
+    },
+    /// Print or write values.
+    Get(get::GetArgs),
+    /// Show the plans for a request and the choice, then run it.
+    Explain(get::ExplainArgs),
+    /// Read every byte and name all damage.
+    Verify,
+    /// Free what nothing refers to.
+    Gc,
+    /// Write everything anew, as small as it gets.
+    Compact,
+    /// Remove a model; `gc` then frees its bytes.
+    Rm {
+        /// project.model or project.model@version, as `ls` prints it.
+        model: String,
+    },
+    /// Write all intermediates as Parquet files.
+    Export {
+        /// A new or empty folder.
+        dir: PathBuf,
+    },
+    /// Known datasets, and how to name one.
+    Dataset {
+        #[command(subcommand)]
+        command: dataset::DatasetCommand,
+    },
+    /// Train a small network on real digits, log every layer of every epoch, and ask questions.
+    Demo(demo::DemoArgs),
+    /// Print a shell's completion script.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Whatever ends a command.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CliError {
+    /// The store.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// A question.
+    #[error(transparent)]
+    Query(#[from] QueryError),
+    /// A run.
+    #[error(transparent)]
+    Workflow(#[from] WorkflowError),
+    /// A network.
+    #[error(transparent)]
+    Network(#[from] crate::NetworkError),
+    /// A dataset.
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
+    /// A file named on the command line.
+    #[error("{path}: {source}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why it cannot be used.
+        source: std::io::Error,
+    },
+    /// A file that is not what was expected.
+    #[error("{path}: {why}")]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What was expected.
+        why: String,
+    },
+    /// Arguments that do not fit each other.
+    #[error("{0}")]
+    Usage(String),
+    /// `verify` found damage.
+    #[error("{0} damaged places; nothing else is affected")]
+    Damaged(usize),
+    /// Standard output.
+    #[error("standard output: {0}")]
+    Output(#[from] std::io::Error),
+}
+
+type Result<T, E = CliError> = std::result::Result<T, E>;
+
+/// Runs the command that the process was called with.
+pub fn run() -> ExitCode {
+    let args = Args::parse();
+    match execute(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        // `mistique ls | head` is no failure.
+        Err(CliError::Output(e)) if e.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("error: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute(args: &Args) -> Result<()> {
+    let open = || Ok::<_, CliError>(Store::open(&args.store)?);
+    let text = match &args.command {
+        Command::Log(a) => log::run(a, &args.store, args.json)?,
+        Command::Append(a) => append::run(a, &args.store, args.json)?,
+        Command::Ls { pattern } => inspect::ls(&open()?, pattern.as_deref(), args.json)?,
+        Command::Show { key } => inspect::show(&open()?, key, args.json)?,
+        Command::Stats { key } => inspect::stats(&open()?, key.as_deref(), args.json)?,
+        Command::Get(a) => get::get(a, &open()?, args.json)?,
+        Command::Explain(a) => get::explain(a, &open()?, args.json)?,
+        Command::Verify => return maintain::verify(&open()?, args.json),
+        Command::Gc => maintain::gc(&open()?, args.json)?,
+        Command::Compact => maintain::compact(&open()?, args.json)?,
+        Command::Rm { model } => maintain::rm(&open()?, model, args.json)?,
+        Command::Export { dir } => export::run(&open()?, dir, args.json)?,
+        Command::Dataset { command } => dataset::run(command, args.json)?,
+        Command::Demo(a) => return demo::run(a, &args.store),
+        Command::Completions { shell } => {
+            let mut out = Vec::new();
+            clap_complete::generate(*shell, &mut Args::command(), "mistique", &mut out);
+            String::from_utf8_lossy(&out).into_owned()
+        }
+    };
+    print(&text)
+}
+
+fn print(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    Ok(out.flush()?)
+}
+
+fn file_error(path: &std::path::Path) -> impl Fn(std::io::Error) -> CliError {
+    let path = path.to_path_buf();
+    move |source| CliError::File { path: path.clone(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_consistent() {
+        Args::command().debug_assert();
+    }
+}

@@ -1,0 +1,149 @@
+//! Tables for people, JSON for programs, from the same rows.
+
+use serde_json::{Map, Value};
+
+/// Rows of named cells: what is shown, and what JSON says.
+#[derive(Default)]
+pub struct Rows {
+    titles: Vec<String>,
+    right: Vec<bool>,
+    shown: Vec<Vec<String>>,
+    json: Vec<Value>,
+}
+
+impl Rows {
+    /// Columns; a title that begins with `>` is aligned right.
+    pub fn new(titles: &[&str]) -> Self {
+        let right = titles.iter().map(|t| t.starts_with('>')).collect();
+        let titles = titles.iter().map(|t| t.strip_prefix('>').unwrap_or(t).to_string()).collect();
+        Self { titles, right, ..Self::default() }
+    }
+
+    /// Adds a row: its cells, and the same for JSON.
+    pub fn push(&mut self, cells: Vec<String>, json: Value) {
+        self.shown.push(cells);
+        self.json.push(json);
+    }
+
+    /// The text of the table.
+    pub fn table(&self) -> String {
+        let lines = || std::iter::once(&self.titles).chain(&self.shown);
+        let widest = |c: usize| lines().filter_map(|l| l.get(c)).map(|t| t.chars().count()).max().unwrap_or(0);
+        let widths: Vec<usize> = (0..self.titles.len()).map(widest).collect();
+        let line = |l: &Vec<String>| {
+            let pad = |((cell, width), right): ((&String, &usize), &bool)| {
+                if *right { format!("{cell:>width$}") } else { format!("{cell:width$}") }
+            };
+            let cells: Vec<String> = l.iter().zip(&widths).zip(&self.right).map(pad).collect();
+            cells.join("  ").trim_end().to_string() + "\n"
+        };
+        lines().map(line).collect()
+    }
+
+    /// The rows as JSON.
+    pub fn json(self) -> Value {
+        Value::Array(self.json)
+    }
+
+    /// Table or JSON.
+    pub fn render(self, json: bool) -> String {
+        if json { pretty(&self.json()) } else { self.table() }
+    }
+}
+
+/// JSON text with a line's end.
+pub fn pretty(value: &Value) -> String {
+    format!("{value:#}\n")
+}
+
+/// A JSON object of pairs.
+pub fn object<const N: usize>(pairs: [(&str, Value); N]) -> Value {
+    Value::Object(pairs.into_iter().map(|(k, v)| (k.to_string(), v)).collect::<Map<_, _>>())
+}
+
+/// Bytes in the unit that suits them (powers of 1,000).
+pub fn bytes(n: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
+    let mut value = n as f64;
+    let mut unit = 0;
+    while value >= 999.5 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    match unit {
+        0 => format!("{n} B"),
+        _ if value < 10.0 => format!("{value:.2} {}", UNITS[unit]),
+        _ if value < 100.0 => format!("{value:.1} {}", UNITS[unit]),
+        _ => format!("{value:.0} {}", UNITS[unit]),
+    }
+}
+
+/// Seconds in the unit that suits them.
+pub fn seconds(s: f64) -> String {
+    match s {
+        s if s >= 100.0 => format!("{s:.0} s"),
+        s if s >= 1.0 => format!("{s:.2} s"),
+        s if s >= 1e-3 => format!("{:.2} ms", s * 1e3),
+        s => format!("{:.0} µs", s * 1e6),
+    }
+}
+
+/// A number with separators between thousands.
+pub fn count(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (i, c) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i) % 3 == 0 {
+            out.push(',');
+        }
+        out.push(c);
+    }
+    out
+}
+
+/// A value to six significant digits at most.
+pub fn float(v: f64) -> String {
+    if v == 0.0 || !v.is_finite() {
+        return format!("{v}");
+    }
+    let magnitude = v.abs().log10().floor() as i32;
+    if (-5..7).contains(&magnitude) {
+        let text = format!("{v:.*}", (5 - magnitude).clamp(0, 12) as usize);
+        if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_string() } else { text }
+    } else {
+        format!("{v:.5e}")
+    }
+}
+
+/// How many times larger `a` is than `b`.
+pub fn times(a: f64, b: f64) -> String {
+    if b <= 0.0 {
+        return "-".into();
+    }
+    let r = a / b;
+    if r >= 100.0 {
+        format!("{r:.0}×")
+    } else if r >= 10.0 {
+        format!("{r:.1}×")
+    } else {
+        format!("{r:.2}×")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_by_hand() {
+        assert_eq!(bytes(999), "999 B");
+        assert_eq!(bytes(1000), "1.00 kB");
+        assert_eq!(bytes(999_999), "1.00 MB");
+        assert_eq!(bytes(123_456_789), "123 MB");
+        assert_eq!(count(1_234_567), "1,234,567");
+        assert_eq!(float(0.1), "0.1");
+        assert_eq!(float(-1234.5678), "-1234.57");
+        assert_eq!(float(1e20), "1.00000e20");
+        assert_eq!(seconds(0.000_25), "250 µs");
+    }
+}

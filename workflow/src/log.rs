@@ -1,0 +1,400 @@
+//! `log_intermediates`: run a network over a dataset and log its layers; and logging from a training loop.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use candle_core::{DType, Device as CandleDevice, Tensor};
+use mistique_datasets::{Dataset, DatasetError, Spec};
+use mistique_engine::{
+    DatasetSpec, EngineError, Handle, IfExists, LogOptions, LogReport, Logger, ModelHandle, ModelKey, ModelKind,
+    ModelSpec, Scheme, Store, TensorSpec, cost,
+};
+
+use crate::device::Device;
+use crate::error::NetworkError;
+use crate::executor::{Executor, Timings};
+use crate::network::Network;
+use crate::pattern::LayerPattern;
+use crate::source::CandleSource;
+use crate::weights::Weights;
+
+/// What went wrong in a run that logs.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WorkflowError {
+    /// The network.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// The store.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The dataset.
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
+    /// candle.
+    #[error("candle: {0}")]
+    Candle(#[from] candle_core::Error),
+    /// A dataset whose rows are no input of the network.
+    #[error("{network} takes rows of shape {expected:?}, {dataset} has {found:?}; choose another --arch or --data")]
+    InputShape {
+        /// The network.
+        network: String,
+        /// The dataset.
+        dataset: String,
+        /// The network's input.
+        expected: Vec<usize>,
+        /// The dataset's rows.
+        found: Vec<usize>,
+    },
+    /// A tensor whose first axis does not count the given rows.
+    #[error("{name}: {rows} row_ids for a tensor of shape {shape:?}; its first axis must count the rows")]
+    Rows {
+        /// Name of the tensor.
+        name: String,
+        /// Row_ids given.
+        rows: usize,
+        /// The tensor's shape.
+        shape: Vec<usize>,
+    },
+}
+
+/// How a run is logged.
+#[derive(Debug, Clone)]
+pub struct RunOptions {
+    /// Which layers (default: all).
+    pub layers: LayerPattern,
+    /// What to do to the values; `None` for each layer's default.
+    pub scheme: Option<Scheme>,
+    /// Rows a batch (default 256).
+    pub batch_rows: usize,
+    /// Where to run (default: the CPU).
+    pub device: Device,
+    /// Which rows of the dataset (default: all).
+    pub rows: Option<std::ops::Range<u64>>,
+    /// What happens when the model exists.
+    pub if_exists: IfExists,
+    /// How the log works.
+    pub log: LogOptions,
+    /// How often what is done so far is committed, so that an interrupted run goes on there (default: 5 seconds).
+    pub checkpoint: Duration,
+}
+
+impl RunOptions {
+    /// All layers of all rows on the CPU, under each layer's default scheme.
+    ///
+    /// Errors: never, but the pattern is checked like any other.
+    pub fn new() -> Result<Self, NetworkError> {
+        Ok(Self {
+            layers: LayerPattern::new("*")?,
+            scheme: None,
+            batch_rows: 256,
+            device: Device::Cpu,
+            rows: None,
+            if_exists: IfExists::Continue,
+            log: LogOptions::default(),
+            checkpoint: Duration::from_secs(5),
+        })
+    }
+}
+
+/// A dataset and how to open it again.
+pub struct Input<'a> {
+    /// Name in the store.
+    pub name: String,
+    /// How to open it again; made absolute when it is recorded.
+    pub spec: &'a Spec,
+    /// The rows.
+    pub dataset: &'a dyn Dataset,
+}
+
+impl Input<'_> {
+    fn record(&self) -> DatasetSpec {
+        DatasetSpec {
+            name: self.name.clone(),
+            source: self.spec.absolute().to_string(),
+            fingerprint: self.dataset.fingerprint(),
+            n_rows: self.dataset.n_rows() as u64,
+            row_shape: self.dataset.row_shape().to_vec(),
+        }
+    }
+}
+
+/// How far a run is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Rows run, or found stored already.
+    pub done_rows: u64,
+    /// Rows in all.
+    pub total_rows: u64,
+    /// Most bytes that the run can take in the store.
+    pub max_bytes: u64,
+}
+
+/// What a run did.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunReport {
+    /// What the log wrote.
+    pub log: LogReport,
+    /// Layers logged.
+    pub layers: Vec<String>,
+    /// Rows that were run; fewer than asked for where some were stored already.
+    pub run_rows: u64,
+    /// Wall seconds, the last commit included.
+    pub seconds: f64,
+    /// Wall seconds spent in the network itself.
+    pub forward_seconds: f64,
+    /// Which implementation ran.
+    pub executor: String,
+}
+
+/// Runs `network` with `weights` over the input and logs the chosen layers under `key`. Weights go into `operators/`.
+/// Rows that are stored already are not run again, so calling it again goes on with an interrupted run.
+///
+/// Errors: `InputShape`; `Engine` with `NoSpace` before anything runs, `Conflict` for other content under a used key;
+/// what network, dataset and store meet.
+pub fn log_intermediates(
+    store: &Store,
+    key: &ModelKey,
+    network: &Network,
+    weights: &Weights,
+    input: &Input<'_>,
+    options: &RunOptions,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<RunReport, WorkflowError> {
+    let begun = Instant::now();
+    let dataset = input.dataset;
+    if dataset.row_shape() != network.input_shape() {
+        return Err(WorkflowError::InputShape {
+            network: network.name().to_string(),
+            dataset: input.name.clone(),
+            expected: network.input_shape().to_vec(),
+            found: dataset.row_shape().to_vec(),
+        });
+    }
+    let layers = options.layers.select(network)?;
+    let n_rows = dataset.n_rows() as u64;
+    let range = options.rows.clone().unwrap_or(0..n_rows);
+    let range = range.start.min(n_rows)..range.end.min(n_rows);
+
+    let loading = Instant::now();
+    let executor = Executor::new(network, weights, options.device)?;
+    let load_seconds = loading.elapsed().as_secs_f64();
+    let hash = store.put_operator(&weights.to_safetensors()?, "safetensors")?;
+    let mut log = store.logger(options.log)?;
+    let spec = ModelSpec {
+        key: key.clone(),
+        kind: ModelKind::Network,
+        description: network.to_json(),
+        weights: Some(hash),
+        dataset: Some(input.record()),
+    };
+    let model = log.model(&spec, options.if_exists)?;
+    let mut handles = Vec::with_capacity(layers.len());
+    let mut max_bytes = 0;
+    for &layer in &layers {
+        let Some(info) = network.layers().get(layer) else { continue };
+        let mut tensor = TensorSpec::new(info.name(), info.shape()).at(layer as i64);
+        tensor.scheme.clone_from(&options.scheme);
+        max_bytes += tensor.max_bytes(range.end - range.start);
+        handles.push((layer, log.tensor(model, &tensor)?));
+    }
+    log.reserve(max_bytes)?;
+    log.incomplete(model)?;
+
+    let total_rows = range.end - range.start;
+    let mut report = RunReport {
+        log: LogReport::default(),
+        layers: layers.iter().filter_map(|l| network.layers().get(*l)).map(|l| l.name().to_string()).collect(),
+        run_rows: 0,
+        seconds: 0.0,
+        forward_seconds: 0.0,
+        executor: executor.describe(),
+    };
+    let mut totals = Timings { n_rows: 0, seconds: vec![0.0; network.layers().len()] };
+    let mut values = Vec::new();
+    let mut committed = Instant::now();
+    let mut at = range.start;
+    progress(Progress { done_rows: 0, total_rows, max_bytes });
+    while at < range.end {
+        let end = range.end.min(at + options.batch_rows.max(1) as u64);
+        let rows: Vec<u64> = (at..end).collect();
+        let mut wanted = Vec::new();
+        let mut missing: HashMap<usize, (Handle, Vec<u64>)> = HashMap::new();
+        for (layer, handle) in &handles {
+            let rows = log.missing(*handle, &rows)?;
+            if !rows.is_empty() {
+                wanted.push(*layer);
+                missing.insert(*layer, (*handle, rows));
+            }
+        }
+        if !wanted.is_empty() {
+            dataset.read_rows(&rows, &mut values)?;
+            let batch = executor.batch(&values)?;
+            let forward = Instant::now();
+            let mut appending = Duration::ZERO;
+            let mut failed = None;
+            let timings = executor.forward(&batch, &wanted, &mut |layer, output| {
+                let begun = Instant::now();
+                if let (None, Some((handle, some))) = (&failed, missing.get(&layer)) {
+                    failed = append(&mut log, *handle, &rows, some, &output).err();
+                }
+                appending += begun.elapsed();
+                Ok(())
+            })?;
+            if let Some(e) = failed {
+                return Err(e);
+            }
+            report.forward_seconds += (forward.elapsed() - appending).as_secs_f64();
+            report.run_rows += rows.len() as u64;
+            totals.n_rows += rows.len();
+            totals.seconds.iter_mut().zip(&timings.seconds).for_each(|(a, b)| *a += b);
+        }
+        at = end;
+        progress(Progress { done_rows: at - range.start, total_rows, max_bytes });
+        // At multiples of 1,024 rows RowBlocks are full, so that checkpoints leave no short ones.
+        if committed.elapsed() >= options.checkpoint && (at - range.start) % 1024 == 0 && at < range.end {
+            log.commit()?;
+            committed = Instant::now();
+        }
+    }
+    if range == (0..n_rows) {
+        log.complete(model)?;
+    }
+    report.log = log.commit()?;
+    drop(log);
+    if totals.n_rows > 0 {
+        record_costs(store, network, &spec.description, options.device, &totals, load_seconds)?;
+    }
+    report.seconds = begun.elapsed().as_secs_f64();
+    Ok(report)
+}
+
+/// Logs the rows of `output` that are in `some`; a whole batch is handed over without a copy.
+fn append(log: &mut Logger, handle: Handle, rows: &[u64], some: &[u64], output: &Tensor) -> Result<(), WorkflowError> {
+    if some.len() == rows.len() {
+        log.append(handle, rows, CandleSource::new(output)?)?;
+        return Ok(());
+    }
+    let first = rows.first().copied().unwrap_or_default();
+    let picks: Vec<u32> = some.iter().map(|r| (r - first) as u32).collect();
+    let picks = Tensor::new(picks, &CandleDevice::Cpu)?;
+    log.append(handle, some, CandleSource::new(&output.index_select(&picks, 0)?)?)?;
+    Ok(())
+}
+
+/// Keeps what the run measured, for plans.
+fn record_costs(
+    store: &Store,
+    network: &Network,
+    description: &str,
+    device: Device,
+    totals: &Timings,
+    load_seconds: f64,
+) -> Result<(), WorkflowError> {
+    let device = device.to_string();
+    let catalog = store.catalog();
+    let machine = cost::machine();
+    catalog.add_cost(machine, cost::LOAD, &cost::model_subject(description, &device), load_seconds)?;
+    for (index, layer) in network.layers().iter().enumerate() {
+        let needed = network.plan(&[], &[index], true)?;
+        let seconds: f64 = needed.iter().filter_map(|l| totals.seconds.get(*l)).sum();
+        let ran = needed.iter().all(|l| totals.seconds.get(*l).is_some_and(|s| *s > 0.0));
+        if ran {
+            let subject = cost::layer_subject(description, &device, layer.name());
+            catalog.add_cost(machine, cost::FORWARD, &subject, seconds / totals.n_rows as f64)?;
+        }
+    }
+    Ok(())
+}
+
+/// Logs named tensors from a training loop of one's own.
+///
+/// ```no_run
+/// # use mistique_engine::{LogOptions, ModelKey, Store};
+/// # use mistique_workflow::TrainingLogger;
+/// # fn step() -> (Vec<u64>, candle_core::Tensor) { unimplemented!() }
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let store = Store::open_or_create("store.mq")?;
+/// for epoch in 0..3 {
+///     let version = ModelKey::new("mnist", "mlp").at(format!("epoch-{epoch}"));
+///     let mut log = TrainingLogger::new(&store, &version, LogOptions::default())?;
+///     for _batch in 0..10 {
+///         let (row_ids, hidden) = step();
+///         log.log(&row_ids, "hidden", &hidden)?;
+///     }
+///     log.finish()?;
+/// }
+/// # Ok(()) }
+/// ```
+pub struct TrainingLogger {
+    log: Logger,
+    model: ModelHandle,
+    handles: HashMap<String, Handle>,
+    scheme: Option<Scheme>,
+}
+
+impl TrainingLogger {
+    /// A log of the model `key`, whose values are all that the store will know of it.
+    ///
+    /// Errors: `Engine` with `Locked` or `Conflict`.
+    pub fn new(store: &Store, key: &ModelKey, options: LogOptions) -> Result<Self, WorkflowError> {
+        let mut log = store.logger(options)?;
+        let model = log.model(&ModelSpec::raw(key.clone()), IfExists::Continue)?;
+        log.incomplete(model)?;
+        Ok(Self { log, model, handles: HashMap::new(), scheme: None })
+    }
+
+    /// The same with all tensors under `scheme`.
+    #[must_use]
+    pub fn with_scheme(mut self, scheme: Scheme) -> Self {
+        self.scheme = Some(scheme);
+        self
+    }
+
+    /// Logs the rows of a tensor; its first axis counts `rows`. Returns when the tensor is queued, without a copy where
+    /// it is contiguous on the CPU.
+    ///
+    /// Errors: `Rows`; `Engine` with `Shape` when a later batch has another shape, `DuplicateRow`.
+    pub fn log(&mut self, rows: &[u64], name: &str, tensor: &Tensor) -> Result<(), WorkflowError> {
+        let (n, shape) = match tensor.dims() {
+            [n, shape @ ..] => (*n, shape.to_vec()),
+            [] => (0, vec![]),
+        };
+        if n != rows.len() || tensor.dims().is_empty() {
+            return Err(WorkflowError::Rows { name: name.into(), rows: rows.len(), shape: tensor.dims().to_vec() });
+        }
+        let handle = match self.handles.get(name) {
+            Some(handle) => *handle,
+            None => {
+                let mut spec = TensorSpec::new(name, &shape).at(self.handles.len() as i64);
+                spec.dtype = match tensor.dtype() {
+                    DType::F16 => mistique_engine::Code::F16,
+                    DType::BF16 => mistique_engine::Code::BF16,
+                    DType::F64 => mistique_engine::Code::F64,
+                    _ => mistique_engine::Code::F32,
+                };
+                spec.scheme.clone_from(&self.scheme);
+                let handle = self.log.tensor(self.model, &spec)?;
+                self.handles.insert(name.to_string(), handle);
+                handle
+            }
+        };
+        self.log.append(handle, rows, CandleSource::new(tensor)?)?;
+        Ok(())
+    }
+
+    /// Makes everything so far durable and visible.
+    ///
+    /// Errors: `Engine` with `LogFailed`.
+    pub fn commit(&mut self) -> Result<LogReport, WorkflowError> {
+        Ok(self.log.commit()?)
+    }
+
+    /// Commits, and says that the model's log is finished.
+    ///
+    /// Errors: as [`TrainingLogger::commit`].
+    pub fn finish(mut self) -> Result<LogReport, WorkflowError> {
+        self.log.complete(self.model)?;
+        self.commit()
+    }
+}
