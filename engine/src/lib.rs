@@ -12,6 +12,7 @@ mod chunk;
 mod codec;
 mod column;
 pub mod cost;
+mod counters;
 mod error;
 pub mod format;
 mod key;

@@ -152,6 +152,7 @@ impl Store {
         let total: u64 = partitions.iter().map(|(_, len)| len).sum();
         let mut report = VerifyReport::default();
         let mut by_partition: BTreeMap<u64, Vec<ChunkRow>> = BTreeMap::new();
+        self.verify_blocks(&mut report)?;
         let stored: BTreeSet<i64> = chunks.iter().map(|c| c.id).collect();
         for chunk in chunks {
             by_partition.entry(chunk.place.partition).or_default().push(chunk);
@@ -202,6 +203,11 @@ impl Store {
             report.bytes += len;
             progress(report.bytes, total);
         }
+        for chunk in by_partition.into_values().flatten() {
+            let why = format!("chunk {} lies in partition {}, which is not there", chunk.id, chunk.place.partition);
+            let keys = users.get(&chunk.id).into_iter().flatten().cloned().collect();
+            report.damage.push(Damage { place: "catalog.db".into(), why, keys });
+        }
         for operator in operators {
             report.n_operators += 1;
             report.bytes += operator.len_bytes;
@@ -213,6 +219,25 @@ impl Store {
             }
         }
         Ok(report)
+    }
+
+    /// Names the intermediates whose RowBlocks are not what their records say.
+    fn verify_blocks(&self, report: &mut VerifyReport) -> Result<()> {
+        let catalog = self.catalog();
+        for record in catalog.intermediates(None)? {
+            let why = match catalog.blocks(&record, 0, u64::MAX) {
+                Err(e) => e.to_string(),
+                Ok(blocks) if blocks.iter().any(|b| b.chunks.len() != record.content.n_groups()) => {
+                    "a RowBlock has more or fewer chunks than groups".to_string()
+                }
+                Ok(blocks) => match blocks.iter().map(|b| b.rows.len() as u64).sum::<u64>() {
+                    n if n == record.n_rows => continue,
+                    n => format!("{n} rows are in RowBlocks, {} should be", record.n_rows),
+                },
+            };
+            report.damage.push(Damage { place: "catalog.db".into(), why, keys: vec![record.key.to_string()] });
+        }
+        Ok(())
     }
 
     fn users(&self, catalog: &crate::catalog::Catalog) -> Result<HashMap<i64, BTreeSet<String>>> {

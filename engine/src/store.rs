@@ -10,10 +10,11 @@ use arrow::compute::{concat, take};
 use arrow::datatypes::Schema;
 use arrow::record_batch::RecordBatch;
 
-use crate::catalog::{Block, Catalog};
+use crate::catalog::{Block, Catalog, CostRecord};
 use crate::chunk::ChunkView;
 use crate::codec::TensorCodec;
 use crate::column;
+use crate::counters::Counters;
 use crate::error::{EngineError, Result};
 use crate::key::{IntermediateKey, ModelKey};
 use crate::log::{LogOptions, Logger};
@@ -65,6 +66,7 @@ pub struct Store {
     catalog: Mutex<Catalog>,
     known: Mutex<Known>,
     pool: InMemoryStore,
+    counters: Mutex<Counters>,
     writer: Mutex<Weak<dyn Send + Sync>>,
 }
 
@@ -102,6 +104,7 @@ impl Store {
             catalog: Mutex::new(catalog),
             known: Mutex::default(),
             pool: InMemoryStore::new(options.pool_bytes),
+            counters: Mutex::default(),
             writer: Mutex::new(none),
         };
         // What a crash left is removed by whoever comes next and may write; a store being written is left alone.
@@ -500,6 +503,27 @@ impl Store {
         Ok(model)
     }
 
+    /// A measured cost of this machine; see [`crate::cost`] for `what` and `subject`.
+    ///
+    /// Errors: `Catalog`.
+    pub fn cost(&self, what: &str, subject: &str) -> Result<Option<CostRecord>> {
+        lock(&self.counters).cost(&self.catalog(), what, subject)
+    }
+
+    /// Adds one measurement to a cost, in seconds. It is written down later: nobody waits for it.
+    ///
+    /// Errors: `Catalog`.
+    pub fn add_cost(&self, what: &str, subject: &str, seconds: f64) -> Result<()> {
+        lock(&self.counters).add(&self.catalog(), what, subject, seconds)
+    }
+
+    /// Counts a query of an intermediate.
+    ///
+    /// Errors: `Catalog`.
+    pub fn count_query(&self, record: &IntermediateRecord) -> Result<()> {
+        lock(&self.counters).count_query(&self.catalog(), record.id)
+    }
+
     /// Forgets decoded pages, so that the next read is a first one.
     pub fn clear_pool(&self) {
         self.pool.clear();
@@ -508,6 +532,9 @@ impl Store {
 
 impl Drop for Store {
     fn drop(&mut self) {
+        if let Err(e) = lock(&self.counters).flush(&self.catalog()) {
+            tracing::debug!("measured costs are not kept: {e}");
+        }
         let stats = self.pool.stats();
         if stats.hits + stats.misses > 0 {
             // Counters alone are lost when this fails, as on read-only media.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use common::{batch, damage, fingerprint_of, key, names_damage, parse, spec, table, visible};
 use mistique_engine::{
-    Damage, Effort, EngineError, IfExists, LogOptions, MemoryStorage, ModelKey, ModelSpec, ReadFile, Storage, Store,
+    Damage, Effort, EngineError, IfExists, LogOptions, MemoryStorage, ModelKey, ModelSpec, Storage, Store,
     StoreOptions, hex,
 };
 use xxhash_rust::xxh3::xxh3_64;
@@ -50,8 +50,8 @@ fn build() -> MemoryStorage {
     let model = log.model(&ModelSpec::raw(ModelKey::new("p", "small")), IfExists::Continue).unwrap();
     let handle = log.tensor(model, &spec("maps", &[2, 12, 13], "f16")).unwrap();
     log.append(handle, &[7, 3], batch(&[7, 3], 312)).unwrap();
-    let handle = log.tensor(model, &spec("repeated", &[300], "f32")).unwrap();
-    let repeated: Vec<f32> = (0..300).map(|i| ((i % 30 + 1) as f32).sqrt()).collect();
+    let handle = log.tensor(model, &spec("repeated", &[1, 30, 40], "f32")).unwrap();
+    let repeated: Vec<f32> = (0..1200).map(|i| ((i % 20 + 1) as f32).sqrt()).collect();
     log.append(handle, &[5], repeated).unwrap();
     log.commit().unwrap();
     storage
@@ -123,11 +123,16 @@ fn every_byte_of_a_partition_is_watched() {
 fn a_partition_of_another_length_is_refused() {
     let storage = build();
     let good = visible(&open(&storage)).unwrap();
-    for path in PARTITIONS {
+    for (path, key) in PARTITIONS.into_iter().zip([key("m", "dense"), key("small", "maps")]) {
         let whole = bytes(&storage, path);
         for len in (0..whole.len()).chain([whole.len() + 1, whole.len() + 64]) {
             storage.damage(path, |b| b.resize(len, 0));
-            check(&storage, &good, path, &format!("{len} bytes of {path}"));
+            let at = format!("{len} bytes of {path}");
+            // The length is looked at first, so one read stands for all.
+            assert!(matches!(fingerprint_of(&open(&storage), &key).unwrap_err(), EngineError::Corrupt { .. }), "{at}");
+            if len % 64 < 2 {
+                check(&storage, &good, path, &at);
+            }
             storage.damage(path, |b| b.clone_from(&whole));
         }
     }
@@ -286,7 +291,8 @@ fn a_damaged_catalogue_is_an_error() {
         assert!(!failed.is_empty() || sql.contains("chunks SET hash"), "{sql}: everything reads");
         match store.verify(&mut |_, _| {}) {
             Err(e) => assert!(names_damage(&e), "{sql}: {e}"),
-            Ok(report) if sql.contains("UPDATE intermediates") || sql.contains("row_sets") => drop(report),
+            // A scheme, type or shape that fits as well is not to be told from the right one.
+            Ok(report) if sql.contains("UPDATE intermediates") => drop(report),
             Ok(report) => assert!(!report.damage.is_empty(), "{sql}: verify finds nothing"),
         }
     }

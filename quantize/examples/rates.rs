@@ -119,9 +119,7 @@ fn report(text: &str, reducer: &Reducer, values: &[f32], by_unit: &[f32], memcpy
                 } else {
                     let codes = &mut codes[..*n];
                     decode_page(code, *enc, bytes, *n, stored.w, codes).expect("decode");
-                    for (c, o) in codes.chunks(stored.cells()).zip(out.chunks_mut(stored.cells())) {
-                        reducer.decode(*u, c, o).expect("decode");
-                    }
+                    reducer.decode_rows(*u, 1, codes, out).expect("decode");
                 }
             }
         });

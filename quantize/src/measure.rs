@@ -87,13 +87,22 @@ impl Reducer {
         check_len("codes", codes.len(), k * stored.cells() * self.code().width())?;
         check_len("unit errors", errs.len(), k)?;
         let (wh, ww) = pool::window(self.scheme().pool, map);
-        let mut values = vec![0f32; stored.cells()];
+        let mut values = vec![0f32; k * stored.cells()];
+        self.decode(first_unit, codes, &mut values)?;
+        if map.cells() == 1 {
+            for ((x, y), err) in maps.iter().zip(&values).zip(errs) {
+                if x.is_finite() && y.is_finite() {
+                    let (x, e) = (f64::from(*x), f64::from(*x) - f64::from(*y));
+                    err.merge(&UnitError { n: 1, sum_sq_err: e * e, max_abs_err: e.abs(), sum_sq: x * x });
+                }
+            }
+            return Ok(());
+        }
         let mut whole = vec![0f32; if (wh, ww) == (1, 1) { 0 } else { map.cells() }];
-        let units = maps.chunks_exact(map.cells()).zip(codes.chunks_exact(stored.cells() * self.code().width()));
-        for (i, ((one, codes), err)) in units.zip(errs).enumerate() {
-            self.decode(first_unit + i, codes, &mut values)?;
+        let units = maps.chunks_exact(map.cells()).zip(values.chunks_exact(stored.cells()));
+        for ((one, values), err) in units.zip(errs) {
             let approx = if whole.is_empty() {
-                &values
+                values
             } else {
                 for (rows, pooled) in whole.chunks_mut(wh * map.w).zip(values.chunks_exact(stored.w)) {
                     let (first, rest) = rows.split_at_mut(map.w);

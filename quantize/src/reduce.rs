@@ -212,32 +212,52 @@ impl Reducer {
     /// Shape: `codes` holds k stored maps of the consecutive units from `first_unit`; `out` as many values.
     /// Errors: `Length`, `UnitRange`. A kbit code beyond the codebook decodes to its last representative.
     pub fn decode(&self, first_unit: usize, codes: &[u8], out: &mut [f32]) -> Result<()> {
-        self.count_units(first_unit, out.len(), self.stored)?;
-        check_len("codes", codes.len(), out.len() * self.code.width())?;
+        let k = self.count_units(first_unit, out.len(), self.stored)?;
+        self.decode_rows(first_unit, k, codes, out)
+    }
+
+    /// Decodes a page, of any number of rows, in one go: as [`Reducer::decode`] of each row.
+    ///
+    /// Shape: `codes` holds rows × `k` stored maps of the consecutive units from `first_unit`; `out` as many values.
+    /// Errors: as [`Reducer::decode`].
+    pub fn decode_rows(&self, first_unit: usize, k: usize, codes: &[u8], out: &mut [f32]) -> Result<()> {
         let cells = self.stored.cells();
+        self.check_units(first_unit, k)?;
+        let row = k * cells;
+        let partial = out.len().checked_rem(row).unwrap_or(out.len());
+        check_len("whole rows", out.len(), out.len() - partial)?;
+        check_len("codes", codes.len(), out.len() * self.code.width())?;
         match &self.quantizer {
             Quantizer::Float => crate::to_f32(self.code, codes, out)?,
             Quantizer::Books(books) => match &books[..] {
                 [book] => simd::look_up(&book.reps, codes, out),
-                books => {
-                    let units = codes.chunks_exact(cells).zip(out.chunks_exact_mut(cells));
-                    for ((codes, out), book) in units.zip(&books[first_unit..]) {
-                        simd::look_up(&book.reps, codes, out);
+                books if k > 0 => {
+                    for (codes, out) in codes.chunks_exact(row).zip(out.chunks_exact_mut(row)) {
+                        let units = codes.chunks_exact(cells).zip(out.chunks_exact_mut(cells));
+                        for ((codes, out), book) in units.zip(&books[first_unit..]) {
+                            simd::look_up(&book.reps, codes, out);
+                        }
                     }
                 }
+                _ => {}
             },
             Quantizer::Thresholds(_) => simd::bits_to_f32(codes, out),
         }
         Ok(())
     }
 
+    fn check_units(&self, first: usize, k: usize) -> Result<()> {
+        match first.checked_add(k) {
+            Some(end) if end <= self.n_units => Ok(()),
+            end => Err(QuantizeError::UnitRange { first, end: end.unwrap_or(usize::MAX), n_units: self.n_units }),
+        }
+    }
+
     pub(crate) fn count_units(&self, first: usize, len: usize, map: MapShape) -> Result<usize> {
         let k = len / map.cells();
         check_len("whole maps", len, k * map.cells())?;
-        match first.checked_add(k) {
-            Some(end) if end <= self.n_units => Ok(k),
-            end => Err(QuantizeError::UnitRange { first, end: end.unwrap_or(usize::MAX), n_units: self.n_units }),
-        }
+        self.check_units(first, k)?;
+        Ok(k)
     }
 }
 

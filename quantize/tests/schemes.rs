@@ -130,6 +130,17 @@ fn every_scheme_over_every_shape() {
                 assert_eq!(UnitError::from_bytes(&e.to_bytes()).unwrap(), *e);
             }
             page_stats(r.code(), &whole).unwrap();
+            // All rows at once decode as row by row.
+            let row = n_units * stored.cells();
+            let (mut all, mut each) = (vec![0.0; rows * row], vec![0.0; rows * row]);
+            r.decode_rows(0, n_units, &whole, &mut all).unwrap();
+            for (codes, out) in whole.chunks(row * r.code().width()).zip(each.chunks_mut(row)) {
+                r.decode(0, codes, out).unwrap();
+            }
+            assert_eq!(all, each);
+            assert!(r.decode_rows(1, n_units, &whole, &mut all).is_err());
+            assert!(r.decode_rows(0, 0, &whole, &mut all).is_err());
+            assert!(r.decode_rows(0, n_units, &[], &mut []).is_ok());
         }
     }
 }

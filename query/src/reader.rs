@@ -121,7 +121,7 @@ impl<'a> ChunkReader<'a> {
     }
 
     fn count(&self, record: &IntermediateRecord) {
-        if let Err(e) = self.store.catalog().count_query(record.id) {
+        if let Err(e) = self.store.count_query(record) {
             tracing::debug!("the query is not counted: {e}");
         }
     }

@@ -157,11 +157,7 @@ fn compare_schemes(
                 bytes(report.logical_bytes),
                 bytes(report.written_bytes),
                 times(report.logical_bytes as f64, report.written_bytes as f64),
-                if error.n == 0 {
-                    "exact".into()
-                } else {
-                    format!("{} %", float((error.relative() * 1000.0).round() / 10.0))
-                },
+                if error.n == 0 { "exact".into() } else { format!("{:.2} %", 100.0 * error.relative()) },
             ],
             Value::Null,
         );

@@ -257,9 +257,7 @@ pub fn log_intermediates(
             committed = Instant::now();
         }
     }
-    if range == (0..n_rows) {
-        log.complete(model)?;
-    }
+    log.complete(model)?;
     report.log = log.commit()?;
     drop(log);
     if totals.n_rows > 0 {
@@ -292,16 +290,14 @@ fn record_costs(
     load_seconds: f64,
 ) -> Result<(), WorkflowError> {
     let device = device.to_string();
-    let catalog = store.catalog();
-    let machine = cost::machine();
-    catalog.add_cost(machine, cost::LOAD, &cost::model_subject(description, &device), load_seconds)?;
+    store.add_cost(cost::LOAD, &cost::model_subject(description, &device), load_seconds)?;
     for (index, layer) in network.layers().iter().enumerate() {
         let needed = network.plan(&[], &[index], true)?;
         let seconds: f64 = needed.iter().filter_map(|l| totals.seconds.get(*l)).sum();
         let ran = needed.iter().all(|l| totals.seconds.get(*l).is_some_and(|s| *s > 0.0));
         if ran {
             let subject = cost::layer_subject(description, &device, layer.name());
-            catalog.add_cost(machine, cost::FORWARD, &subject, seconds / totals.n_rows as f64)?;
+            store.add_cost(cost::FORWARD, &subject, seconds / totals.n_rows as f64)?;
         }
     }
     Ok(())

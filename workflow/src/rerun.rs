@@ -111,13 +111,12 @@ impl<'a> NetworkRerun<'a> {
             })?;
         }
         if let ([layer], false) = (intermediates, rows.is_empty()) {
-            let catalog = self.store.catalog();
-            let machine = cost::machine();
             let subject = cost::layer_subject(description, &device, layer);
             let seconds = running.elapsed().as_secs_f64() / rows.len() as f64;
-            let kept = catalog
-                .add_cost(machine, cost::LOAD, &cost::model_subject(description, &device), load)
-                .and_then(|()| catalog.add_cost(machine, cost::FORWARD, &subject, seconds));
+            let kept = self
+                .store
+                .add_cost(cost::LOAD, &cost::model_subject(description, &device), load)
+                .and_then(|()| self.store.add_cost(cost::FORWARD, &subject, seconds));
             if let Err(e) = kept {
                 tracing::debug!("the run's time is not kept: {e}");
             }

@@ -8,6 +8,7 @@ use rusqlite::{OptionalExtension, Row, params};
 
 use super::Catalog;
 use crate::chunk::ChunkHash;
+use crate::counters::Running;
 use crate::error::{CatalogContext, EngineError, Result, nearest};
 use crate::format::MAX_ROW_VALUES;
 use crate::key::{IntermediateKey, ModelKey};
@@ -490,19 +491,16 @@ impl Catalog {
         Ok((get("pool_hits")?.unwrap_or_default(), get("pool_misses")?.unwrap_or_default()))
     }
 
-    /// A measured cost of this machine.
+    /// A measured cost of a machine, as it was written down.
     ///
     /// Errors: `Catalog`.
-    pub fn cost(&self, machine: &str, what: &str, subject: &str) -> Result<Option<CostRecord>> {
+    pub(crate) fn cost(&self, machine: &str, what: &str, subject: &str) -> Result<Option<Running>> {
         const DOING: &str = "read a measured cost";
         let mut statement = self
             .conn
             .prepare_cached("SELECT n, mean, m2, updated FROM costs WHERE machine = ?1 AND what = ?2 AND subject = ?3")
             .doing(DOING)?;
-        let cost = |r: &Row<'_>| {
-            let (n, m2): (u64, f64) = (r.get(0)?, r.get(2)?);
-            Ok(CostRecord { n, mean: r.get(1)?, variance: m2 / (n.max(2) - 1) as f64, updated: r.get(3)? })
-        };
+        let cost = |r: &Row<'_>| Ok(Running { n: r.get(0)?, mean: r.get(1)?, m2: r.get(2)?, updated: r.get(3)? });
         statement.query_row(params![machine, what, subject], cost).optional().doing(DOING)
     }
 }

@@ -6,6 +6,7 @@ use rusqlite::{Transaction, params};
 use super::read::ids_to_bytes;
 use super::{Catalog, now};
 use crate::chunk::ChunkHash;
+use crate::counters::Running;
 use crate::error::{CatalogContext, Result};
 use crate::model::{Content, ModelSpec, TensorContent, UnitAxis, fingerprint, schema_to_bytes};
 use crate::partition::{ChunkPlace, FinishedPartition};
@@ -186,16 +187,31 @@ impl Catalog {
         Ok(())
     }
 
-    /// Adds one measurement to a cost (Welford's update).
+    /// Writes down costs and query counts, in one transaction that a power cut may lose.
     ///
     /// Errors: `Catalog`.
-    pub fn add_cost(&self, machine: &str, what: &str, subject: &str, value: f64) -> Result<()> {
-        const DOING: &str = "record a measured cost";
-        let sql = "INSERT INTO costs VALUES (?1, ?2, ?3, 1, ?4, 0, ?5) ON CONFLICT DO UPDATE SET n = n + 1,
-            m2 = m2 + (?4 - mean) * (?4 - (mean + (?4 - mean) / (n + 1))), mean = mean + (?4 - mean) / (n + 1), updated = ?5";
-        let mut statement = self.conn.prepare_cached(sql).doing(DOING)?;
-        statement.execute(params![machine, what, subject, value, now()]).doing(DOING)?;
-        Ok(())
+    pub(crate) fn write_counters(
+        &self,
+        machine: &str,
+        costs: &[(&str, &str, Running)],
+        queries: &[(i64, u64)],
+    ) -> Result<()> {
+        const DOING: &str = "write measured costs";
+        self.conn.execute_batch("PRAGMA synchronous = NORMAL").doing(DOING)?;
+        let written = (|| {
+            let tx = self.conn.unchecked_transaction()?;
+            for (what, subject, r) in costs {
+                let sql = "INSERT OR REPLACE INTO costs VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+                tx.prepare_cached(sql)?.execute(params![machine, what, subject, r.n, r.mean, r.m2, r.updated])?;
+            }
+            for (id, n) in queries {
+                let sql = "UPDATE intermediates SET n_query = n_query + ?2 WHERE id = ?1";
+                tx.prepare_cached(sql)?.execute(params![id, n])?;
+            }
+            tx.commit()
+        })();
+        self.conn.execute_batch("PRAGMA synchronous = FULL").doing(DOING)?;
+        written.doing(DOING)
     }
 
     /// Adds to the lifetime counters of the InMemoryStore.
@@ -207,17 +223,6 @@ impl Catalog {
         for (name, n) in [("pool_hits", hits), ("pool_misses", misses)] {
             self.conn.execute(sql, params![name, n]).doing(DOING)?;
         }
-        Ok(())
-    }
-
-    /// Counts a query of an intermediate.
-    ///
-    /// Errors: `Catalog`.
-    pub fn count_query(&self, intermediate_id: i64) -> Result<()> {
-        const DOING: &str = "count a query";
-        let mut statement =
-            self.conn.prepare_cached("UPDATE intermediates SET n_query = n_query + 1 WHERE id = ?1").doing(DOING)?;
-        statement.execute([intermediate_id]).doing(DOING)?;
         Ok(())
     }
 }

@@ -64,7 +64,6 @@ macro_rules! kernels {
                 Level::Avx2 => return unsafe { avx2::$name($($arg),*) },
                 Level::Scalar => {}
             }
-            #[cfg_attr(target_arch = "x86_64", allow(unreachable_code, reason = "the only form elsewhere"))]
             $plain::$name($($arg),*)
         }
     )*};

@@ -43,7 +43,7 @@ impl Read {
     }
 
     fn measured(context: &Context<'_>, what: &str, scheme: &str, otherwise: f64) -> Result<f64> {
-        let cost = context.store.catalog().cost(cost::machine(), what, scheme)?;
+        let cost = context.store.cost(what, scheme)?;
         Ok(cost.map_or(otherwise, |c| c.mean))
     }
 }
@@ -129,7 +129,7 @@ impl Read {
             (cost::READ_START, seconds)
         };
         // A store on read-only media is still read: its figures are then this process's alone.
-        if let Err(e) = context.store.catalog().add_cost(cost::machine(), what, &scheme, value) {
+        if let Err(e) = context.store.add_cost(what, &scheme, value) {
             tracing::debug!("the read's time is not kept: {e}");
         }
         Ok(())

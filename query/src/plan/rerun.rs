@@ -33,11 +33,8 @@ impl PlanKind for RerunPlan {
         let device = workflow.map_or_else(String::new, |w| w.device());
         let description = &model.spec.description;
         let layer = cost::layer_subject(description, &device, &request.record.key.intermediate);
-        let (load, forward) = {
-            let catalog = context.store.catalog();
-            let load = catalog.cost(cost::machine(), cost::LOAD, &cost::model_subject(description, &device))?;
-            (load, catalog.cost(cost::machine(), cost::FORWARD, &layer)?)
-        };
+        let load = context.store.cost(cost::LOAD, &cost::model_subject(description, &device))?;
+        let forward = context.store.cost(cost::FORWARD, &layer)?;
         let rows = request.rows.len();
         let predicted = forward.map(|f| Duration::from_secs_f64(load.map_or(0.0, |l| l.mean) + f.mean * rows as f64));
         Ok(Considered {

@@ -1,0 +1,194 @@
+//! Stores written by earlier versions stay readable: one fixture each, whose content a function knows.
+//!
+//! A fixture is written once, by `cargo test --release -p mistique-engine --test compat -- --ignored write_fixture`, and
+//! never changed.
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use common::{batch, damage, key, parse, read_table, read_tensor, spec, stored, table};
+use mistique_engine::{
+    DatasetSpec, Effort, IfExists, LogOptions, ModelKey, ModelKind, ModelSpec, Rows, Store, fingerprint, format,
+};
+
+const TENSORS: [(&str, &[usize], &str); 7] = [
+    ("maps", &[3, 8, 9], "f32"),
+    ("half", &[2, 8, 8], "f16"),
+    ("pooled", &[2, 7, 6], "pool(2)+f16"),
+    ("codes", &[16], "kbit(8)"),
+    ("bits", &[33], "threshold(=0.5)"),
+    ("vector", &[5], "f32"),
+    ("scalar", &[], "f32"),
+];
+const OPERATOR: &[u8] = b"an operator";
+
+fn rows() -> Vec<u64> {
+    (0..20).chain([1 << 33, 25, 24]).collect()
+}
+
+/// Values of two intermediates for which noise and repetition ask for encodings of their own.
+fn noise() -> Vec<f32> {
+    (0..200u32).map(|i| f32::from_bits(0x3F80_0000 | i.wrapping_mul(0x9E37_79B9) >> 9)).collect()
+}
+
+fn repeated() -> Vec<f32> {
+    (0..1500).map(|i| ((i % 20 + 1) as f32).sqrt()).collect()
+}
+
+fn fixture(version: u16) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/v{version}"))
+}
+
+fn m() -> ModelSpec {
+    let key = ModelKey::new("p", "m").at("epoch-1");
+    let dataset = DatasetSpec {
+        name: "digits".into(),
+        source: "file:digits.npy".into(),
+        fingerprint: [9; 16],
+        n_rows: 100,
+        row_shape: vec![1, 28, 28],
+    };
+    let (kind, description) = (ModelKind::Network, "{\"layers\":[]}".to_string());
+    ModelSpec { key, kind, description, weights: Some(fingerprint(OPERATOR)), dataset: Some(dataset) }
+}
+
+/// Writes the store that [`check`] expects.
+fn build(path: &Path) {
+    let store = Store::open_or_create(path).unwrap();
+    store.put_operator(OPERATOR, "bytes").unwrap();
+    for effort in [Effort::Fast, Effort::Small] {
+        let mut log = store.logger(LogOptions::default().with_effort(effort)).unwrap();
+        let mut spec_of = m();
+        if effort == Effort::Small {
+            // Other rows, or the chunks would be the same.
+            spec_of = ModelSpec::raw(ModelKey::new("p", "small"));
+        }
+        let model = log.model(&spec_of, IfExists::Continue).unwrap();
+        let rows: Vec<u64> = rows().into_iter().map(|r| r + u64::from(effort == Effort::Small)).collect();
+        for (i, (name, shape, scheme)) in TENSORS.into_iter().enumerate() {
+            let handle = log.tensor(model, &spec(name, shape, scheme).at(i as i64)).unwrap();
+            for part in rows.chunks(9) {
+                log.append(handle, part, batch(part, shape.iter().product())).unwrap();
+            }
+        }
+        let handle = log.table(model, "table", 9, &table(&[]).schema()).unwrap();
+        log.append_table(handle, &rows, &table(&rows)).unwrap();
+        for (name, values) in [("noise", noise()), ("repeated", repeated()), ("constant", vec![1.5; 50])] {
+            let handle = log.tensor(model, &spec(name, &[1, 1, values.len()], "f32")).unwrap();
+            let of_effort = |x: &f32| if effort == Effort::Small { -x } else { *x };
+            log.append(handle, &[3], values.iter().map(of_effort).collect::<Vec<f32>>()).unwrap();
+        }
+        log.complete(model).unwrap();
+        log.commit().unwrap();
+    }
+}
+
+fn check(path: &Path) {
+    let store = Store::open(path).unwrap();
+    let models = store.models().unwrap();
+    assert_eq!(models[0].spec, m());
+    assert!(models.iter().all(|m| m.complete && m.created > 0));
+    assert_eq!(store.operator(&fingerprint(OPERATOR)).unwrap(), OPERATOR);
+    assert_eq!(damage(&store), []);
+    for (key_of, shift, sign) in [("m", 0, 1.0), ("small", 1, -1.0)] {
+        let mut rows: Vec<u64> = rows().into_iter().map(|r| r + shift).collect();
+        for (position, (name, shape, scheme)) in TENSORS.into_iter().enumerate() {
+            let record = store.intermediate(&key(key_of, name)).unwrap();
+            assert_eq!((record.position, record.tensor().unwrap().shape.as_slice()), (position as i64, shape));
+            assert_eq!(record.tensor().unwrap().scheme, scheme.parse().unwrap());
+            // In the order asked for, and in the order of rows.
+            for sorted in [false, true] {
+                let request = if sorted { Rows::All } else { Rows::List(rows.clone()) };
+                let mut want = rows.clone();
+                if sorted {
+                    want.sort_unstable();
+                }
+                let values: Vec<f32> = want.iter().flat_map(|&r| stored(r, shape, scheme)).collect();
+                assert!(read_tensor(&store, &record.key, &request).unwrap() == (want, values), "{}", record.key);
+            }
+        }
+        rows.sort_unstable();
+        assert!(read_table(&store, &key(key_of, "table"), &Rows::All).unwrap() == (rows.clone(), table(&rows)));
+        for (name, values) in [("noise", noise()), ("repeated", repeated()), ("constant", vec![1.5; 50])] {
+            let values = values.into_iter().map(|x| x * sign).collect();
+            assert!(read_tensor(&store, &key(key_of, name), &Rows::All).unwrap() == (vec![3], values), "{name}");
+        }
+    }
+    let partitions: Vec<u64> = store.catalog().partitions().unwrap().into_iter().map(|(id, _)| id).collect();
+    let mut encodings = BTreeSet::new();
+    for id in partitions {
+        let bytes = fs::read(path.join(format!("partitions/{id:010}.mqp"))).unwrap();
+        for chunk in parse::partition(&bytes).chunks {
+            // The second reader agrees, byte for byte.
+            assert_eq!(chunk.hash, chunk.content_hash());
+            encodings.extend(chunk.pages.iter().map(|p| p.encoding));
+        }
+    }
+    // Plain, Constant, Packed, Sparse, Entropy, Zstd, ShuffledZstd.
+    assert!(encodings.is_superset(&BTreeSet::from([0, 1, 2, 3, 4, 5, 6])), "{encodings:?}");
+}
+
+fn copy(from: &Path, to: &Path) -> u64 {
+    fs::create_dir_all(to).unwrap();
+    let mut bytes = 0;
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        bytes += match entry.path().is_dir() {
+            true => copy(&entry.path(), &target),
+            false => fs::copy(entry.path(), target).unwrap(),
+        };
+    }
+    bytes
+}
+
+#[test]
+fn every_readable_version_reads() {
+    for version in format::OLDEST_READABLE..=format::CURRENT {
+        let dir = tempfile::tempdir().unwrap();
+        let bytes = copy(&fixture(version), dir.path());
+        assert!(bytes < 100_000, "{bytes} bytes are much for a repository");
+        let header = fs::read(fixture(version).join("partitions/0000000001.mqp")).unwrap();
+        assert_eq!(header[8..10], version.to_le_bytes());
+        check(dir.path());
+        // It can be written on, too.
+        let store = Store::open(dir.path()).unwrap();
+        let mut log = store.logger(LogOptions::default()).unwrap();
+        let model = log.model(&m(), IfExists::Continue).unwrap();
+        let handle = log.tensor(model, &spec("codes", &[16], "kbit(8)")).unwrap();
+        log.append(handle, &[77], batch(&[77], 16)).unwrap();
+        log.commit().unwrap();
+        drop(log);
+        store.compact(&mut |_, _| {}).unwrap();
+        assert_eq!(read_tensor(&store, &key("m", "codes"), &Rows::List(vec![77])).unwrap().1, batch(&[77], 16));
+        assert_eq!(damage(&store), []);
+    }
+}
+
+#[test]
+fn what_is_written_today_reads_alike() {
+    let dir = tempfile::tempdir().unwrap();
+    build(dir.path());
+    check(dir.path());
+}
+
+#[test]
+#[ignore = "writes the fixture of the current version; for a new format version, once it is final"]
+fn write_fixture() {
+    let path = fixture(format::CURRENT);
+    if path.exists() {
+        fs::remove_dir_all(&path).unwrap();
+    }
+    build(&path);
+    let catalog = rusqlite::Connection::open(path.join("catalog.db")).unwrap();
+    // Into one file, and a small one; opening makes it WAL again.
+    catalog.execute_batch("PRAGMA journal_mode = DELETE; PRAGMA page_size = 1024; VACUUM;").unwrap();
+    drop(catalog);
+    fs::remove_file(path.join("writer.lock")).unwrap();
+    let copied = tempfile::tempdir().unwrap();
+    copy(&path, copied.path());
+    check(copied.path());
+}

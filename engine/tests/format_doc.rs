@@ -1,0 +1,264 @@
+//! FORMAT.md says what the code does: its tables against the constants, its example against the writer.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, StringArray};
+use common::parse;
+use common::spec;
+use mistique_engine::{
+    Code, IfExists, LogOptions, MemoryStorage, ModelKey, ModelSpec, Storage, Store, StoreOptions, UnitError, format,
+};
+use mistique_quantize::{Encoding, PARAMS_VERSION};
+
+const DOCUMENT: &str = include_str!("../../FORMAT.md");
+
+type Row = Vec<String>;
+
+/// Tables of the document: the last heading above, the names of the columns, the rows.
+fn tables() -> Vec<(String, Row, Vec<Row>)> {
+    let mut tables: Vec<(String, Row, Vec<Row>)> = Vec::new();
+    let (mut heading, mut inside) = (String::new(), false);
+    for line in DOCUMENT.lines() {
+        if line.starts_with('#') {
+            heading = line.trim_start_matches(['#', ' ']).to_string();
+        }
+        let Some(cells) = line.strip_prefix('|').and_then(|l| l.strip_suffix('|')) else {
+            inside = false;
+            continue;
+        };
+        let cells: Row = cells.split('|').map(|c| c.trim().to_string()).collect();
+        match (inside, tables.last_mut()) {
+            (true, Some((_, _, rows))) if !cells.iter().all(|c| c.chars().all(|c| c == '-')) => rows.push(cells),
+            (true, _) => {}
+            (false, _) => tables.push((heading.clone(), cells, Vec::new())),
+        }
+        inside = true;
+    }
+    tables
+}
+
+fn table(heading: &str, columns: &[&str]) -> Vec<Row> {
+    let found = tables().into_iter().find(|(h, c, _)| h.starts_with(heading) && c == columns);
+    found.unwrap_or_else(|| panic!("no table {columns:?} under {heading}")).2
+}
+
+#[test]
+fn structures_have_their_sizes() {
+    let sizes = [
+        ("Partition header", format::PARTITION_HEADER_LEN),
+        ("Footer entry", format::FOOTER_ENTRY_LEN),
+        ("Partition trailer", format::PARTITION_TRAILER_LEN),
+        ("Chunk header", format::CHUNK_HEADER_LEN),
+        ("Page directory entry", format::PAGE_ENTRY_LEN),
+        ("Unit error", UnitError::LEN_BYTES),
+    ];
+    let mut of_known_size = 0;
+    for (heading, columns, rows) in tables() {
+        if columns != ["Offset", "Size", "Type", "Name", "Meaning"] {
+            continue;
+        }
+        let mut at = 0;
+        for row in &rows {
+            let (Ok(offset), Ok(size)) = (row[0].parse::<usize>(), row[1].parse::<usize>()) else { break };
+            assert_eq!(offset, at, "{heading}: {row:?}");
+            let of_type = [("u8", 1), ("u16", 2), ("u32", 4), ("u64", 8), ("f64", 8)];
+            if let Some((_, bytes)) = of_type.iter().find(|(t, _)| *t == row[2]) {
+                assert_eq!(size, *bytes, "{heading}: {row:?}");
+            }
+            at += size;
+        }
+        let Some((name, size)) = sizes.iter().find(|(name, _)| heading.starts_with(name)) else { continue };
+        assert_eq!((heading, at), (format!("{name} ({size} bytes)"), *size));
+        of_known_size += 1;
+    }
+    assert_eq!(of_known_size, sizes.len());
+}
+
+#[test]
+fn magic_numbers_are_those_of_the_code() {
+    let magic = |heading: &str| {
+        let rows = table(heading, &["Offset", "Size", "Type", "Name", "Meaning"]);
+        rows.into_iter().find(|r| r[3] == "magic").unwrap()[4].trim_matches('`').as_bytes().to_vec()
+    };
+    assert_eq!(magic("Partition header"), format::PARTITION_MAGIC);
+    assert_eq!(magic("Partition trailer"), format::PARTITION_END);
+    assert_eq!(magic("Chunk header"), format::CHUNK_MAGIC);
+    let params = table("10.", &["Offset", "Size", "Type", "Name", "Meaning"]);
+    assert_eq!(params[0][3..], ["version".to_string(), PARAMS_VERSION.to_string()]);
+}
+
+#[test]
+fn limits_are_those_of_the_code() {
+    let rows = table("13.", &["Name", "Value", "What it bounds"]);
+    let documented: BTreeMap<String, u64> = rows.into_iter().map(|r| (r[0].clone(), r[1].parse().unwrap())).collect();
+    let code = [
+        ("MAX_BLOCK_ROWS", format::MAX_BLOCK_ROWS as u64),
+        ("MAX_ROW_VALUES", format::MAX_ROW_VALUES as u64),
+        ("PARTITION_TARGET_BYTES", format::PARTITION_TARGET_BYTES),
+        ("MIN_CHUNK_BYTES", format::MIN_CHUNK_BYTES as u64),
+        ("MAX_CHUNK_BYTES", format::MAX_CHUNK_BYTES as u64),
+        ("MAX_BLOCK_BYTES", format::MAX_BLOCK_BYTES as u64),
+        ("PAGE_VALUES", format::PAGE_VALUES as u64),
+        ("CHUNK_ALIGN", format::CHUNK_ALIGN),
+        ("PAGE_ALIGN", format::PAGE_ALIGN as u64),
+        ("CURRENT", format::CURRENT.into()),
+        ("OLDEST_READABLE", format::OLDEST_READABLE.into()),
+        ("CATALOG_VERSION", format::CATALOG_VERSION.unsigned_abs()),
+    ];
+    assert_eq!(documented, code.map(|(n, v)| (n.to_string(), v)).into());
+    let versions = table("15.", &["Version", "Why"]);
+    assert_eq!(versions.last().unwrap()[0], format::CURRENT.to_string());
+    let meta = &table("Table `meta`", &["Column", "Type", "Meaning"])[1][2];
+    assert!(meta.contains(&format!("the version of these tables, {};", format::CATALOG_VERSION)), "{meta}");
+}
+
+#[test]
+fn codes_and_encodings_are_those_of_the_code() {
+    let mut rows = table("6.", &["Id", "Code", "Bytes in memory", "Bits"]).into_iter();
+    for id in 0..=255u8 {
+        let Ok(code) = Code::from_id(id) else { continue };
+        let name = match code {
+            Code::Kbit(k) => format!("kbit {k}"),
+            Code::Int(w) => format!("int {w}"),
+            other => format!("{other:?}").to_lowercase(),
+        };
+        let want = [id.to_string(), name, code.width().to_string(), code.bits().to_string()];
+        assert_eq!(rows.next().unwrap(), want);
+        assert_eq!(parse::width_and_bits(id), (code.width(), code.bits() as usize));
+    }
+    assert_eq!(rows.next(), None);
+    let rows = table("7.", &["Id", "Encoding", "Bytes"]);
+    let documented: Vec<[String; 2]> = rows.into_iter().map(|r| [r[0].clone(), r[1].clone()]).collect();
+    let code = Encoding::ALL.map(|e| [(e as u8).to_string(), format!("{e:?}")]);
+    assert_eq!(documented, code);
+}
+
+#[test]
+fn the_catalogue_has_the_tables_and_columns() {
+    let storage = MemoryStorage::new(None).unwrap();
+    Store::on(Arc::new(storage.clone()), true, StoreOptions::default()).unwrap();
+    let catalog = storage.open_catalog().unwrap();
+    let list = |sql: &str| -> Vec<[String; 2]> {
+        let mut statement = catalog.prepare(sql).unwrap();
+        let rows = statement.query_map([], |r| Ok([r.get(0)?, r.get(1)?])).unwrap();
+        rows.map(Result::unwrap).collect()
+    };
+    let names = list("SELECT name, type FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'");
+    for [name, _] in &names {
+        let documented = table(&format!("Table `{name}`"), &["Column", "Type", "Meaning"]);
+        let documented: Vec<[String; 2]> = documented.into_iter().map(|r| [r[0].clone(), r[1].clone()]).collect();
+        assert_eq!(documented, list(&format!("SELECT name, type FROM pragma_table_info('{name}')")), "{name}");
+    }
+    let headings = tables().into_iter().filter(|(h, ..)| h.starts_with("Table `"));
+    let mut documented: Vec<String> = headings.map(|(h, ..)| h[7..h.len() - 1].to_string()).collect();
+    documented.dedup();
+    assert_eq!(documented.len(), names.len());
+}
+
+/// The partition of section 16, as it is written today.
+fn example() -> Vec<u8> {
+    let storage = MemoryStorage::new(None).unwrap();
+    let store = Store::on(Arc::new(storage.clone()), true, StoreOptions::default()).unwrap();
+    let mut log = store.logger(LogOptions::default()).unwrap();
+    let model = log.model(&ModelSpec::raw(ModelKey::new("p", "m")), IfExists::Continue).unwrap();
+    let handle = log.tensor(model, &spec("t", &[3], "f32")).unwrap();
+    log.append(handle, &[0, 1], vec![0.0f32, 1.5, 0.0, 0.0, -2.0, 0.0]).unwrap();
+    let text: ArrayRef = Arc::new(StringArray::from(vec![Some("b"), None, Some("a")]));
+    let batch = RecordBatch::try_from_iter_with_nullable([("text", text, true)]).unwrap();
+    let handle = log.table(model, "table", 1, &batch.schema()).unwrap();
+    log.append_table(handle, &[0, 1, 2], &batch).unwrap();
+    log.commit().unwrap();
+    let file = storage.open("partitions/0000000001.mqp").unwrap();
+    file.read(0..file.len_bytes()).unwrap().into_owned()
+}
+
+/// A line for every 16 bytes of a field, with what the field is.
+fn hexdump(bytes: &[u8]) -> String {
+    let mut out = String::new();
+    for field in parse::partition(bytes).fields {
+        let same = bytes[field.at..field.at + field.len].iter().all(|b| *b == 0);
+        if same && field.len > 16 {
+            writeln!(out, "{:04x}  00 × {:<42} {}", field.at, field.len, field.text).unwrap();
+            continue;
+        }
+        for (i, line) in bytes[field.at..field.at + field.len].chunks(16).enumerate() {
+            let hex: Vec<String> = line.iter().map(|b| format!("{b:02x}")).collect();
+            let text = if i == 0 { &field.text } else { "" };
+            writeln!(out, "{}", format!("{:04x}  {:<47} {text}", field.at + 16 * i, hex.join(" ")).trim_end()).unwrap();
+        }
+    }
+    out
+}
+
+fn documented_hexdump() -> &'static str {
+    DOCUMENT.split("```hexdump\n").nth(1).and_then(|d| d.split("```").next()).unwrap()
+}
+
+#[test]
+fn the_example_is_what_is_written() {
+    let today = hexdump(&example());
+    assert!(documented_hexdump() == today, "FORMAT.md, section 16, should be:\n{today}");
+}
+
+#[test]
+fn the_example_decodes() {
+    let mut bytes = Vec::new();
+    for line in documented_hexdump().lines() {
+        let (offset, rest) = line.split_once("  ").unwrap();
+        assert_eq!(usize::from_str_radix(offset, 16).unwrap(), bytes.len(), "{line}");
+        if let Some(run) = rest.strip_prefix("00 × ") {
+            bytes.resize(bytes.len() + run.split(' ').next().unwrap().parse::<usize>().unwrap(), 0);
+            continue;
+        }
+        let hex: String = rest.chars().take(47).collect();
+        bytes.extend(hex.split_whitespace().map(|b| u8::from_str_radix(b, 16).unwrap()));
+    }
+    let partition = parse::partition(&bytes);
+    assert_eq!((partition.version, partition.id), (format::CURRENT, 1));
+    let [tensor, text] = &partition.chunks[..] else { panic!("not two chunks") };
+    assert_eq!(tensor.f32s(), [0.0, 1.5, 0.0, 0.0, -2.0, 0.0]);
+    assert_eq!((tensor.n_rows, tensor.n_cols, tensor.map_w), (2, 3, 1));
+    let page = &tensor.pages[0];
+    assert_eq!((page.min, page.max, page.n_nan, page.n_zero, page.n_null), (-2.0, 1.5, 0, 4, 0));
+    assert_eq!(text.texts(), [Some("b".to_string()), None, Some("a".to_string())]);
+    assert_eq!(text.pages[0].n_null, 1);
+    for chunk in &partition.chunks {
+        assert_eq!(chunk.hash, chunk.content_hash());
+    }
+}
+
+#[test]
+fn row_sets_and_chunk_lists_are_as_documented() {
+    let storage = MemoryStorage::new(None).unwrap();
+    let store = Store::on(Arc::new(storage.clone()), true, StoreOptions::default()).unwrap();
+    for rows in [&[5u64, 6, 7][..], &[9, 4], &[1 << 40, 3]] {
+        let mut log = store.logger(LogOptions::default()).unwrap();
+        let key = ModelKey::new("p", format!("m{}", rows.len() as u64 + rows[0]));
+        let model = log.model(&ModelSpec::raw(key), IfExists::Continue).unwrap();
+        let handle = log.tensor(model, &spec("t", &[1], "f32")).unwrap();
+        log.append(handle, rows, vec![rows[0] as f32; rows.len()]).unwrap();
+        log.commit().unwrap();
+    }
+    let catalog = storage.open_catalog().unwrap();
+    let sql = "SELECT s.rows, s.hash, b.chunks FROM row_blocks b JOIN row_sets s ON s.id = b.row_set_id
+               ORDER BY b.intermediate_id";
+    let mut statement = catalog.prepare(sql).unwrap();
+    let found: Vec<(Vec<u8>, Vec<u8>, Vec<u8>)> =
+        statement.query_map([], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?))).unwrap().map(Result::unwrap).collect();
+    let numbers = |tag: u8, bytes: &[&[u8]]| [&[tag][..], &bytes.concat()].concat();
+    let want = [
+        numbers(0, &[&5u64.to_le_bytes(), &8u64.to_le_bytes()]),
+        numbers(1, &[&9u32.to_le_bytes(), &4u32.to_le_bytes()]),
+        numbers(2, &[&(1u64 << 40).to_le_bytes(), &3u64.to_le_bytes()]),
+    ];
+    for (i, (rows, hash, chunks)) in found.iter().enumerate() {
+        assert_eq!(*rows, want[i]);
+        assert_eq!(hash[..], xxhash_rust::xxh3::xxh3_128(rows).to_le_bytes());
+        assert_eq!(chunks[..], (i as i64 + 1).to_le_bytes());
+    }
+    assert_eq!(found.len(), 3);
+}
