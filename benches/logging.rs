@@ -49,8 +49,11 @@ fn logged(network: &Network, weights: &Weights, dataset: &dyn mistique::Dataset,
     // The weights are stored once a model, not once a run.
     store.put_operator(&weights.to_safetensors().unwrap(), "safetensors").unwrap();
     let input = Input { name: "images".into(), spec: &spec, dataset };
-    let options =
-        RunOptions { scheme: Some(scheme.parse::<Scheme>().unwrap()), rows: Some(0..ROWS), ..RunOptions::new().unwrap() };
+    let options = RunOptions {
+        scheme: Some(scheme.parse::<Scheme>().unwrap()),
+        rows: Some(0..ROWS),
+        ..RunOptions::new().unwrap()
+    };
     let key = ModelKey::new("bench", "vgg16");
     let begun = Instant::now();
     let report = log_intermediates(&store, &key, network, weights, &input, &options, &mut |_| {}).unwrap();
@@ -62,7 +65,10 @@ fn overhead() {
     let spec = images(ROWS as usize);
     let weights = Weights::init(&network, 1);
     let dataset = mistique::datasets::open(&spec).unwrap();
-    println!("\nLogging all layers of vgg16 while it runs: {ROWS} images of {}, batches of 256, commit included", spec.name());
+    println!(
+        "\nLogging all layers of vgg16 while it runs: {ROWS} images of {}, batches of 256, commit included",
+        spec.name()
+    );
     let _ = bare(&network, &weights, &*dataset);
     for (scheme, target) in [("pool(2)+f16", 1.03), ("f16", 1.05), ("kbit(8)", 1.05)] {
         // Interleaved, so that a slow spell of the machine meets both.
@@ -139,7 +145,8 @@ fn peak_child(log_too: bool) {
     for start in (0..MEMORY_ROWS).step_by(MEMORY_BATCH as usize) {
         let rows: Vec<u64> = (start..start + MEMORY_BATCH).collect();
         let n = MEMORY_BATCH as usize * MEMORY_VALUES;
-        let batch: Vec<f32> = (0..n).map(|i| ((i as u64 * 2_654_435_761 + start) % 1000) as f32 - 600.0).map(|x| x.max(0.0)).collect();
+        let batch: Vec<f32> =
+            (0..n).map(|i| ((i as u64 * 2_654_435_761 + start) % 1000) as f32 - 600.0).map(|x| x.max(0.0)).collect();
         if log_too {
             log.append(handle, &rows, batch).unwrap();
         } else {
@@ -157,7 +164,11 @@ fn memory() {
         String::from_utf8_lossy(&out.stdout).trim().parse().unwrap()
     };
     let batch = MEMORY_BATCH as f64 * MEMORY_VALUES as f64 * 4.0;
-    println!("\nMemory while appending {} MB in batches of {:.0} MB under a budget of 256 MiB", MEMORY_ROWS as usize * MEMORY_VALUES * 4 / 1_000_000, batch / 1e6);
+    println!(
+        "\nMemory while appending {} MB in batches of {:.0} MB under a budget of 256 MiB",
+        MEMORY_ROWS as usize * MEMORY_VALUES * 4 / 1_000_000,
+        batch / 1e6
+    );
     let (with, without) = (peak("log"), peak("none"));
     plain("  peak of the process without logging", without / 1e6, "MB");
     plain("  peak with logging", with / 1e6, "MB");

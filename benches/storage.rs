@@ -27,7 +27,10 @@ fn main() {
 fn encode() {
     let (shape, values) = activations("conv1", 1000);
     let m = memcpy_rate(&values);
-    println!("\nEncoding on one core: conv1 of a trained cifar10_cnn, {} MB, memcpy M = {m:.1} GB/s", values.len() * 4 / 1_000_000);
+    println!(
+        "\nEncoding on one core: conv1 of a trained cifar10_cnn, {} MB, memcpy M = {m:.1} GB/s",
+        values.len() * 4 / 1_000_000
+    );
     let map = MapShape { h: shape[1], w: shape[2] };
     for (text, target) in [("f16", 0.8), ("pool(2)+f16", 0.6), ("kbit(8)", 0.4), ("threshold(0.995)", 0.8)] {
         let scheme: Scheme = text.parse().unwrap();

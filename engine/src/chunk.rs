@@ -127,7 +127,7 @@ pub fn write_chunk(
                 valid.chunks(8).map(|byte| byte.iter().enumerate().fold(0u8, |acc, (i, &b)| acc | ((b & 1) << i))),
             );
         }
-        let encoding = encode_page(shape.code, page_codes, shape.map_w, effort, out).map_err(quantize)?;
+        let encoding = encode_page(shape.code, page_codes, shape.map_w, effort, None, out).map_err(quantize)?;
         let mut entry = [0u8; PAGE_ENTRY_LEN];
         entry[0..4].copy_from_slice(&(start as u32).to_le_bytes());
         entry[4..8].copy_from_slice(&((out.len() - start) as u32).to_le_bytes());
@@ -197,14 +197,14 @@ impl PageView<'_> {
     ///
     /// Errors: a quantizer's, when the bytes are not what was written.
     pub fn codes(&self, out: &mut [u8]) -> std::result::Result<(), mistique_quantize::QuantizeError> {
-        decode_page(self.code, self.encoding, self.bytes, self.n_codes, self.map_w, out)
+        decode_page(self.code, self.encoding, self.bytes, self.n_codes, self.map_w, None, out)
     }
 
     /// Decodes float codes to f32.
     ///
     /// Errors: as [`PageView::codes`].
     pub fn f32(&self, out: &mut [f32]) -> std::result::Result<(), mistique_quantize::QuantizeError> {
-        decode_page_f32(self.code, self.encoding, self.bytes, self.n_codes, self.map_w, out)
+        decode_page_f32(self.code, self.encoding, self.bytes, self.n_codes, self.map_w, None, out)
     }
 }
 

@@ -96,17 +96,18 @@ impl TensorCodec {
         reducer.measure(units.start, maps, codes, errors).map_err(|e| EngineError::quantize(&self.key, e))
     }
 
-    /// Decodes the codes of one row's units, from `first_unit` on, to f32.
+    /// Decodes rows of the codes of `n_units` units, from `first_unit` on, to f32.
     ///
     /// Errors: a quantizer's, when the codes are none of the scheme's.
-    pub fn decode_row(
+    pub fn decode_rows(
         &self,
         first_unit: usize,
+        n_units: usize,
         codes: &[u8],
         out: &mut [f32],
     ) -> std::result::Result<(), mistique_quantize::QuantizeError> {
         match &self.reducer {
-            Some(reducer) => reducer.decode(first_unit, codes, out),
+            Some(reducer) => reducer.decode_rows(first_unit, n_units, codes, out),
             None => to_f32(self.content.dtype, codes, out),
         }
     }
@@ -174,14 +175,18 @@ fn units_first<T: Copy>(values: &[T], n_rows: usize, units: usize, cells: usize)
     out
 }
 
-/// The first `n_rows` rows as f32 values for fitting, in stored order of units.
-pub fn sample_f32(values: Values<'_>, n_rows: usize, axis: UnitAxis, units: usize, cells: usize) -> Vec<f32> {
-    let n = n_rows * units * cells;
-    let floats: Vec<f32> = match values {
-        Values::F32(v) => v.iter().take(n).copied().collect(),
-        Values::F16(v) => v.iter().take(n).copied().map(f16::to_f32).collect(),
-        Values::BF16(v) => v.iter().take(n).copied().map(bf16::to_f32).collect(),
-        Values::F64(v) => v.iter().take(n).map(|&x| x as f32).collect(),
+/// Every `every`-th row as f32 values for fitting, in stored order of units.
+pub fn sample_f32(values: Values<'_>, every: usize, axis: UnitAxis, units: usize, cells: usize) -> Vec<f32> {
+    fn rows<T: Copy>(values: &[T], row: usize, every: usize, of: impl Fn(T) -> f32) -> Vec<f32> {
+        values.chunks(row.max(1)).step_by(every).flatten().map(|v| of(*v)).collect()
+    }
+    let row = units * cells;
+    let floats = match values {
+        Values::F32(v) => rows(v, row, every, |x| x),
+        Values::F16(v) => rows(v, row, every, f16::to_f32),
+        Values::BF16(v) => rows(v, row, every, bf16::to_f32),
+        Values::F64(v) => rows(v, row, every, |x| x as f32),
     };
+    let n_rows = floats.len() / row.max(1);
     if axis == UnitAxis::Last && units > 1 && cells > 1 { units_first(&floats, n_rows, units, cells) } else { floats }
 }

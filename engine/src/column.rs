@@ -117,7 +117,7 @@ fn write_dictionary(words: &[&str]) -> Result<Vec<u8>> {
     }
     words.iter().for_each(|w| raw.extend_from_slice(w.as_bytes()));
     let mut out = vec![0u8; 5];
-    let encoding = encode_page(Code::Int(1), &raw, 1, Effort::Small, &mut out)
+    let encoding = encode_page(Code::Int(1), &raw, 1, Effort::Small, None, &mut out)
         .map_err(|e| EngineError::quantize("a dictionary", e))?;
     out[0] = encoding as u8;
     out[1..5].copy_from_slice(&(raw.len() as u32).to_le_bytes());
@@ -133,7 +133,7 @@ pub fn read_dictionary(bytes: &[u8]) -> Option<Vec<String>> {
         return None;
     }
     let mut raw = vec![0u8; n_raw];
-    decode_page(Code::Int(1), encoding, bytes.get(5..)?, n_raw, 1, &mut raw).ok()?;
+    decode_page(Code::Int(1), encoding, bytes.get(5..)?, n_raw, 1, None, &mut raw).ok()?;
     let n = raw.u32_at(0)? as usize;
     let mut at = 4usize.checked_add(n.checked_mul(4)?)?;
     let mut words = Vec::with_capacity(n.min(raw.len()));

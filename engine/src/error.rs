@@ -211,7 +211,12 @@ pub fn nearest<'a>(name: &str, names: impl IntoIterator<Item = &'a str>, limit: 
     let mut scored: Vec<(usize, &str)> = names.into_iter().map(|n| (edit_distance(name, n), n)).collect();
     scored.sort();
     scored.dedup();
-    let worst = name.chars().count().max(3);
+    let n = name.chars().count();
+    // A misspelling has one likely meaning; for anything else the nearest few are listed.
+    let worst = match scored.first() {
+        Some((best, _)) if *best <= n / 3 => best + 1,
+        _ => n.max(3),
+    };
     scored.into_iter().filter(|(d, _)| *d <= worst).take(limit).map(|(_, n)| n.to_string()).collect()
 }
 

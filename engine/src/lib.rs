@@ -26,6 +26,7 @@ mod rerun;
 mod rows;
 mod storage;
 mod store;
+mod stream;
 
 pub use catalog::{Catalog, CostRecord, ErrorRecord, OperatorRecord};
 pub use codec::TensorCodec;

@@ -15,6 +15,7 @@ use crate::model::{IntermediateRecord, TensorLayout};
 use crate::partition::{ChunkPlace, PartitionReader};
 use crate::pool::InMemoryStore;
 use crate::rows::RowSet;
+use crate::stream;
 
 /// Which rows of an intermediate.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -225,6 +226,7 @@ pub(crate) fn read_f32(
         return Ok(());
     }
     let pieces = pieces(layout, columns);
+    let streamed = std::mem::size_of_val(out) >= stream::STREAM_BYTES;
     let mut strips = strips(plan, layout, row_len, out);
     strips.sort_by_key(|s| (s.block, s.page));
     let mut pages: Vec<Vec<Strip<'_>>> = Vec::new();
@@ -236,10 +238,12 @@ pub(crate) fn read_f32(
     }
     let page_bytes = layout.page_rows * layout.group_units * layout.stored.cells() * layout.code.width();
     let cached = chunks.pool().admits(pages.len() * pieces.len() * page_bytes);
-    let reader = Reader { chunks, codec, plan, row_len, cached };
+    let reader = Reader { chunks, codec, plan, row_len, cached, streamed };
     if pages.len() >= 2 * rayon::current_num_threads() || pieces.len() == 1 {
         return pages.into_par_iter().try_for_each_init(Scratch::default, |scratch, mut strips| {
-            pieces.iter().try_for_each(|piece| reader.piece(piece, &mut strips, 0, scratch))
+            let read = pieces.iter().try_for_each(|piece| reader.piece(piece, &mut strips, 0, scratch));
+            stream::fence();
+            read
         });
     }
     // Few pages: the groups of each are shared out instead, every row cut at their borders.
@@ -259,7 +263,9 @@ pub(crate) fn read_f32(
     }
     tasks.into_par_iter().try_for_each_init(Scratch::default, |scratch, (piece, mut strips)| {
         let reader = Reader { row_len: piece.cols.len(), ..reader };
-        reader.piece(piece, &mut strips, piece.out_col, scratch)
+        let read = reader.piece(piece, &mut strips, piece.out_col, scratch);
+        stream::fence();
+        read
     })
 }
 
@@ -294,9 +300,14 @@ struct Reader<'a> {
     plan: &'a RowPlan,
     row_len: usize,
     cached: bool,
+    streamed: bool,
 }
 
 impl Reader<'_> {
+    fn copy(&self, out: &mut [f32], values: &[f32]) {
+        if self.streamed { stream::copy(out, values) } else { out.copy_from_slice(values) }
+    }
+
     /// Fills the columns of `piece` in the strips of one page; `shift` is the column at which the strips begin.
     fn piece(&self, piece: &Piece, strips: &mut [Strip<'_>], shift: usize, scratch: &mut Scratch) -> Result<()> {
         let Some((block, page)) = strips.first().map(|s| (s.block, s.page)) else { return Ok(()) };
@@ -357,7 +368,7 @@ impl Reader<'_> {
         for strip in strips {
             let rows = scratch.floats.chunks_exact(n_cols).skip(strip.row);
             for (out, row) in strip.out.chunks_exact_mut(self.row_len).zip(rows) {
-                out[to.clone()].copy_from_slice(&row[piece.cols.clone()]);
+                self.copy(&mut out[to.clone()], &row[piece.cols.clone()]);
             }
         }
         Ok(())
@@ -379,20 +390,30 @@ impl Reader<'_> {
         // Codes are decoded by whole units: those that the piece touches.
         let touched = piece.cols.start / cells..piece.cols.end.div_ceil(cells);
         let code_cols = touched.start * cells..touched.end * cells;
-        let exact = code_cols == piece.cols;
-        scratch.floats.resize(code_cols.len(), 0.0);
+        let (first_unit, n_units) = (first_unit + touched.start, touched.len());
+        let whole_rows = code_cols == (0..n_cols);
+        let row_bytes = n_cols * width;
         for strip in strips {
-            let rows = codes.chunks_exact(n_cols * width).skip(strip.row);
-            for (out, row) in strip.out.chunks_exact_mut(self.row_len).zip(rows) {
-                let row_codes = &row[code_cols.start * width..code_cols.end * width];
-                let out = &mut out[to.clone()];
-                if exact {
-                    self.codec.decode_row(first_unit + touched.start, row_codes, out)?;
-                } else {
-                    self.codec.decode_row(first_unit + touched.start, row_codes, &mut scratch.floats)?;
-                    let skip = piece.cols.start - code_cols.start;
-                    out.copy_from_slice(&scratch.floats[skip..skip + piece.cols.len()]);
+            let n_rows = strip.out.len() / self.row_len;
+            let rows = &codes[strip.row * row_bytes..(strip.row + n_rows) * row_bytes];
+            if whole_rows && self.row_len == n_cols && piece.cols == code_cols {
+                self.codec.decode_rows(first_unit, n_units, rows, strip.out)?;
+                continue;
+            }
+            let skip = piece.cols.start - code_cols.start;
+            if whole_rows {
+                scratch.floats.resize(n_rows * n_cols, 0.0);
+                self.codec.decode_rows(first_unit, n_units, rows, &mut scratch.floats)?;
+                for (out, row) in strip.out.chunks_exact_mut(self.row_len).zip(scratch.floats.chunks_exact(n_cols)) {
+                    self.copy(&mut out[to.clone()], &row[piece.cols.clone()]);
                 }
+                continue;
+            }
+            scratch.floats.resize(code_cols.len(), 0.0);
+            for (out, row) in strip.out.chunks_exact_mut(self.row_len).zip(rows.chunks_exact(row_bytes)) {
+                let row_codes = &row[code_cols.start * width..code_cols.end * width];
+                self.codec.decode_rows(first_unit, n_units, row_codes, &mut scratch.floats)?;
+                self.copy(&mut out[to.clone()], &scratch.floats[skip..skip + piece.cols.len()]);
             }
         }
         Ok(())

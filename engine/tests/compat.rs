@@ -79,7 +79,7 @@ fn build(path: &Path) {
         for (name, values) in [("noise", noise()), ("repeated", repeated()), ("constant", vec![1.5; 50])] {
             let handle = log.tensor(model, &spec(name, &[1, 1, values.len()], "f32")).unwrap();
             let of_effort = |x: &f32| if effort == Effort::Small { -x } else { *x };
-            log.append(handle, &[3], values.iter().map(of_effort).collect::<Vec<f32>>()).unwrap();
+            log.append(handle, &[9, 3], values.iter().chain(&values).map(of_effort).collect::<Vec<f32>>()).unwrap();
         }
         log.complete(model).unwrap();
         log.commit().unwrap();
@@ -113,8 +113,8 @@ fn check(path: &Path) {
         rows.sort_unstable();
         assert!(read_table(&store, &key(key_of, "table"), &Rows::All).unwrap() == (rows.clone(), table(&rows)));
         for (name, values) in [("noise", noise()), ("repeated", repeated()), ("constant", vec![1.5; 50])] {
-            let values = values.into_iter().map(|x| x * sign).collect();
-            assert!(read_tensor(&store, &key(key_of, name), &Rows::All).unwrap() == (vec![3], values), "{name}");
+            let values = values.iter().chain(&values).map(|x| x * sign).collect();
+            assert!(read_tensor(&store, &key(key_of, name), &Rows::All).unwrap() == (vec![3, 9], values), "{name}");
         }
     }
     let partitions: Vec<u64> = store.catalog().partitions().unwrap().into_iter().map(|(id, _)| id).collect();

@@ -286,9 +286,10 @@ fn a_damaged_catalogue_is_an_error() {
         raw.execute_batch("PRAGMA foreign_keys = OFF").unwrap();
         raw.execute_batch(sql).unwrap();
         let store = open(&storage);
-        // A hash of a chunk guards no read, only `verify`.
+        // A chunk's hash guards no read, only `verify`; of what type values were logged tells no answer in f32.
         let failed = failing(&store, &good, sql);
-        assert!(!failed.is_empty() || sql.contains("chunks SET hash"), "{sql}: everything reads");
+        let harmless = sql.contains("chunks SET hash") || sql.contains("dtype = 4");
+        assert!(!failed.is_empty() || harmless, "{sql}: everything reads");
         match store.verify(&mut |_, _| {}) {
             Err(e) => assert!(names_damage(&e), "{sql}: {e}"),
             // A scheme, type or shape that fits as well is not to be told from the right one.

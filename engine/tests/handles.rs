@@ -6,9 +6,13 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use common::{batch, damage, key, read_table, read_tensor, spec, strays, table, visible};
-use mistique_engine::{EngineError, IfExists, LogOptions, Logger, ModelKey, ModelSpec, Rows, Store};
+use mistique_engine::{
+    EngineError, FileInfo, IfExists, LocalStorage, LogOptions, Logger, ModelKey, ModelSpec, ReadFile, Result, Rows,
+    Storage, Store, StoreOptions, WriteFile,
+};
 
 fn log(store: &Store, name: &str, rows: &[u64]) -> Logger {
     let mut log = store.logger(LogOptions::default().with_partition_bytes(4096)).unwrap();
@@ -45,11 +49,11 @@ fn a_reader_sees_commits_and_nothing_else() {
     // A record from before the commit reads the rows that came since.
     let record = reader.intermediate(&key("m", "t")).unwrap();
     first.commit().unwrap();
-    for rows in [Rows::List(vec![300, 900]), Rows::Range(300..901)] {
+    for (rows, want) in [(Rows::List(vec![900, 300]), &[900, 300][..]), (Rows::Range(800..901), &[900])] {
         let plan = reader.plan_rows(&record, &rows).unwrap();
-        let mut out = vec![0.0; 2 * 144];
-        reader.read_f32(&record, &plan, &[0..144], &mut out).unwrap();
-        assert_eq!(out, batch(&[300, 900], 144));
+        let mut out = vec![0.0; want.len() * 144];
+        reader.read_f32(&record, &plan, std::slice::from_ref(&(0..144)), &mut out).unwrap();
+        assert_eq!(out, batch(want, 144));
     }
     drop(first);
     // A log that is dropped leaves nothing.
@@ -108,7 +112,7 @@ fn a_plan_outlives_compact() {
                 log(&writer, "old", &[7, 8, 9]).commit().unwrap();
             }
             let mut out = vec![0.0; 1500 * 144];
-            reader.read_f32(&record, &plan, &[0..144], &mut out).unwrap();
+            reader.read_f32(&record, &plan, std::slice::from_ref(&(0..144)), &mut out).unwrap();
             assert!(out == batch(&rows, 144), "{warm}");
             check(reader, "m", &rows);
             assert_eq!(damage(reader), []);
@@ -132,7 +136,7 @@ fn a_removed_models_record_never_reads_anothers_values() {
     assert_ne!(reader.intermediate(&key("new", "t")).unwrap().id, record.id);
     assert_eq!(reader.plan_rows(&record, &Rows::All).unwrap().n_rows(), 0);
     let mut out = vec![0.0; 3 * 144];
-    match reader.read_f32(&record, &plan, &[0..144], &mut out) {
+    match reader.read_f32(&record, &plan, std::slice::from_ref(&(0..144)), &mut out) {
         Ok(()) => assert!(out == batch(&[1, 2, 3], 144)),
         Err(e) => assert!(matches!(e, EngineError::Corrupt { .. }), "{e}"),
     }
@@ -168,6 +172,61 @@ fn readers_do_not_notice_compact() {
         stop.store(true, Ordering::Relaxed);
         assert!(readers.into_iter().all(|r| r.join().unwrap() > 1));
     });
+}
+
+/// A folder in which something happens just before a file is opened.
+struct Interrupted {
+    inner: LocalStorage,
+    then: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+impl Storage for Interrupted {
+    fn create(&self, path: &str) -> Result<Box<dyn WriteFile>> {
+        self.inner.create(path)
+    }
+    fn open(&self, path: &str) -> Result<Arc<dyn ReadFile>> {
+        if let Some(then) = self.then.lock().unwrap().take() {
+            then();
+        }
+        self.inner.open(path)
+    }
+    fn list(&self, dir: &str) -> Result<Vec<FileInfo>> {
+        self.inner.list(dir)
+    }
+    fn remove(&self, path: &str) -> Result<()> {
+        self.inner.remove(path)
+    }
+    fn sync_dir(&self, dir: &str) -> Result<()> {
+        self.inner.sync_dir(dir)
+    }
+    fn free_bytes(&self) -> Result<Option<u64>> {
+        self.inner.free_bytes()
+    }
+    fn open_catalog(&self) -> Result<rusqlite::Connection> {
+        self.inner.open_catalog()
+    }
+    fn lock_writer(&self) -> Result<Box<dyn Send + Sync>> {
+        self.inner.lock_writer()
+    }
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+}
+
+#[test]
+fn files_may_go_while_a_read_is_under_way() {
+    let dir = tempfile::tempdir().unwrap();
+    let writer = Arc::new(Store::open_or_create(dir.path()).unwrap());
+    let rows: Vec<u64> = (0..1500).collect();
+    log(&writer, "m", &rows).commit().unwrap();
+    assert!(writer.catalog().partitions().unwrap().len() > 3);
+    let inner = LocalStorage::existing(dir.path()).unwrap();
+    let storage = Arc::new(Interrupted { inner, then: Mutex::new(None) });
+    let reader = Store::on(storage.clone(), false, StoreOptions::default()).unwrap();
+    // By then the reader has looked up where all chunks lie, and opens the first of many files.
+    *storage.then.lock().unwrap() = Some(Box::new(move || drop(writer.compact(&mut |_, _| {}).unwrap())));
+    check(&reader, "m", &rows);
+    assert!(storage.then.lock().unwrap().is_none());
 }
 
 const STORE: &str = "MISTIQUE_TEST_STORE";

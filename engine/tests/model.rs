@@ -223,7 +223,7 @@ impl Case {
         let n = record.tensor().unwrap().layout.stored_values();
         // Everything, or up to three stretches of columns in any order, overlapping or empty.
         let columns = match numbers.below(2) {
-            0 => vec![0..n],
+            0 => std::iter::once(0..n).collect(),
             _ => {
                 let mut one = || {
                     let (a, b) = (numbers.below(n as u64 + 1) as usize, numbers.below(n as u64 + 1) as usize);

@@ -6,11 +6,14 @@
 use std::{hint::black_box, time::Instant};
 
 use mistique_quantize::{
-    Code, Effort, MapShape, OnUnholdable, Reducer, Result, Scheme, UnitError, decode_page, decode_page_f32, encode_page,
+    Code, Effort, MapShape, OnUnholdable, Reducer, Result, Scheme, SharedDecoder, SharedEncoder, UnitError,
+    decode_page, decode_page_f32, encode_page,
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 const PAGE_VALUES: usize = 8192;
+/// Pages of a chunk, which share tables.
+const CHUNK_PAGES: usize = 16;
 const SCHEMES: [&str; 9] =
     ["f32", "f16", "bf16", "pool(2)+f16", "pool(2,max)+f16", "kbit(8)", "kbit(4)", "kbit(8,unit)", "threshold(0.95)"];
 const MAX_VALUES: usize = 1 << 23;
@@ -89,44 +92,102 @@ fn report(text: &str, reducer: &Reducer, values: &[f32], by_unit: &[f32], memcpy
     let page_maps = (PAGE_VALUES / stored.cells()).clamp(1, unit_values / map.cells());
     let unit_bytes = unit_values / map.cells() * stored.cells() * code.width();
     let page_bytes = page_maps * stored.cells() * code.width();
-    let pages: Vec<(usize, &[u8])> =
-        codes.chunks(unit_bytes).enumerate().flat_map(|(u, c)| c.chunks(page_bytes).map(move |p| (u, p))).collect();
+    let page_values = page_bytes / code.width();
+    let chunks: Vec<(usize, &[u8])> = codes
+        .chunks(unit_bytes)
+        .enumerate()
+        .flat_map(|(u, c)| c.chunks(CHUNK_PAGES * page_bytes).map(move |p| (u, p)))
+        .collect();
     let n_codes = codes.len() / code.width();
     let mut whole = Vec::new();
     zstd::stream::copy_encode(&codes[..], &mut whole, 3).expect("zstd");
     for effort in [Effort::Fast, Effort::Small] {
+        let share = effort == Effort::Small && std::env::var_os("OWN_TABLES").is_none();
         let mut encoded = Vec::new();
+        let mut tables = Vec::new();
         let pack = rate(n_codes, &mut encoded, |encoded: &mut Vec<_>| {
             encoded.clear();
-            let mut bytes = Vec::new();
-            for (u, p) in &pages {
-                let from = bytes.len();
-                let enc = encode_page(code, p, stored.w, effort, &mut bytes).expect("page");
-                encoded.push((*u, enc, p.len() / code.width(), from, Vec::new()));
-            }
-            let ends: Vec<usize> = encoded.iter().skip(1).map(|e| e.3).chain([bytes.len()]).collect();
-            for (e, end) in encoded.iter_mut().zip(ends) {
-                e.4 = bytes[e.3..end].to_vec();
+            tables.clear();
+            for (u, c) in &chunks {
+                let shared = share.then(|| SharedEncoder::train(code, c, page_values, stored.w)).flatten();
+                for p in c.chunks(page_bytes) {
+                    let mut bytes = Vec::new();
+                    let enc = encode_page(code, p, stored.w, effort, shared.as_ref(), &mut bytes).expect("page");
+                    encoded.push((*u, enc, p.len() / code.width(), tables.len(), bytes));
+                }
+                tables.push(shared.map(|s| s.to_bytes()));
             }
         });
-        let size: usize = encoded.iter().map(|e| e.4.len()).sum();
+        let size: usize =
+            encoded.iter().map(|e| e.4.len()).sum::<usize>() + tables.iter().flatten().map(Vec::len).sum::<usize>();
         let mut buffers = (vec![0u8; page_bytes], vec![0f32; page_bytes / code.width()]);
+        if std::env::var_os("FAST_ONLY").is_some() && effort == Effort::Fast {
+            continue;
+        }
+        if let Ok(reps) = std::env::var("REP") {
+            let (mut total, mut tables_ns, mut copy) = (0u128, 0u128, 0u128);
+            let mut outs = vec![vec![0u8; page_bytes]; CHUNK_PAGES];
+            let mut floats = vec![vec![0f32; page_values]; CHUNK_PAGES];
+            let src = vec![1f32; page_values * CHUNK_PAGES];
+            let mut dst = vec![1f32; page_values * CHUNK_PAGES];
+            for (i, of) in encoded.chunks(CHUNK_PAGES).enumerate() {
+                let (mut best, mut best_t, mut best_c) = (u128::MAX, u128::MAX, u128::MAX);
+                for _ in 0..reps.parse().unwrap() {
+                    let t = Instant::now();
+                    let shared = tables[i].as_deref().map(|t| SharedDecoder::from_bytes(t).expect("tables"));
+                    best_t = best_t.min(t.elapsed().as_nanos());
+                    let t = Instant::now();
+                    for ((_, enc, n, _, bytes), (o, f)) in of.iter().zip(outs.iter_mut().zip(&mut floats)) {
+                        if code.is_float() {
+                            decode_page_f32(code, *enc, bytes, *n, stored.w, shared.as_ref(), f).unwrap();
+                        } else {
+                            decode_page(code, *enc, bytes, *n, stored.w, shared.as_ref(), o).unwrap();
+                            reducer.decode_rows(0, 1, o, f).unwrap();
+                        }
+                    }
+                    best = best.min(t.elapsed().as_nanos());
+                    let t = Instant::now();
+                    dst.copy_from_slice(black_box(&src));
+                    best_c = best_c.min(t.elapsed().as_nanos());
+                }
+                total += best;
+                tables_ns += best_t;
+                copy += best_c;
+            }
+            let n = encoded.len() as f64;
+            println!(
+                "MIN page {:.2} us, tables {:.2} us, sum {:.2}; copy {:.2}; at 12 GB/s: {:.2} M",
+                total as f64 / n / 1e3,
+                tables_ns as f64 / n / 1e3,
+                (total + tables_ns) as f64 / n / 1e3,
+                copy as f64 / n / 1e3,
+                page_values as f64 * 4.0 / 12.0 / ((total + tables_ns) as f64 / n)
+            );
+        }
         let unpack = rate(n_codes, &mut buffers, |(codes, out)| {
-            for (u, enc, n, _, bytes) in &encoded {
+            let (mut of, mut shared) = (usize::MAX, None);
+            for (u, enc, n, chunk, bytes) in &encoded {
+                if of != *chunk {
+                    of = *chunk;
+                    shared = tables[of].as_deref().map(|t| SharedDecoder::from_bytes(t).expect("tables"));
+                }
                 let out = &mut out[..*n];
                 if code.is_float() {
-                    decode_page_f32(code, *enc, bytes, *n, stored.w, out).expect("decode");
+                    decode_page_f32(code, *enc, bytes, *n, stored.w, shared.as_ref(), out).expect("decode");
                 } else {
                     let codes = &mut codes[..*n];
-                    decode_page(code, *enc, bytes, *n, stored.w, codes).expect("decode");
+                    decode_page(code, *enc, bytes, *n, stored.w, shared.as_ref(), codes).expect("decode");
                     reducer.decode_rows(*u, 1, codes, out).expect("decode");
                 }
             }
         });
-        let mut kinds = [0; 7];
+        let mut kinds = [0; 8];
         encoded.iter().for_each(|e| kinds[e.1 as usize] += 1);
         println!(
-            "  {effort:?}: page encode {:.2} decode {:.2}, {:.3} bits/value, {:.2}x of the codes, {:.3} of zstd-3, encodings {kinds:?}",
+            "  {effort:?}: page {:.2} us {:.1}% tables, {} none encode {:.2} decode {:.2}, {:.3} bits/value, {:.2}x of the codes, {:.3} of zstd-3, encodings {kinds:?}",
+            page_values as f64 / unpack / 1e3,
+            100.0 * tables.iter().flatten().map(Vec::len).sum::<usize>() as f64 / size as f64,
+            tables.iter().filter(|t| t.is_none()).count(),
             pack / memcpy,
             unpack / memcpy,
             8.0 * size as f64 / n_codes as f64,
@@ -134,23 +195,21 @@ fn report(text: &str, reducer: &Reducer, values: &[f32], by_unit: &[f32], memcpy
             size as f64 / whole.len() as f64,
         );
     }
-    by_column(code, &pages, stored)?;
+    by_column(code, &chunks, page_bytes, stored)?;
     Ok(())
 }
 
 /// Sizes of the same pages column by column.
-fn by_column(code: Code, pages: &[(usize, &[u8])], stored: MapShape) -> Result<()> {
+fn by_column(code: Code, chunks: &[(usize, &[u8])], page_bytes: usize, stored: MapShape) -> Result<()> {
     let (mut rows, mut columns) = (Vec::new(), Vec::new());
     let w = code.width();
-    for (_, p) in pages {
-        encode_page(code, p, stored.w, Effort::Small, &mut rows)?;
+    for p in chunks.iter().flat_map(|(_, c)| c.chunks(page_bytes)) {
+        encode_page(code, p, stored.w, Effort::Small, None, &mut rows)?;
         let maps: Vec<&[u8]> = p.chunks_exact(stored.cells() * w).collect();
         let turned: Vec<u8> =
             (0..stored.cells()).flat_map(|c| maps.iter().flat_map(move |m| &m[c * w..(c + 1) * w])).copied().collect();
         // The value above is then a whole map row of columns back.
-        let mut best = Vec::new();
-        encode_page(code, &turned, stored.w * maps.len(), Effort::Small, &mut best)?;
-        columns.extend(best);
+        encode_page(code, &turned, stored.w * maps.len(), Effort::Small, None, &mut columns)?;
     }
     println!("  column-major pages: {:.3} of the row-major size", columns.len() as f64 / rows.len() as f64);
     Ok(())

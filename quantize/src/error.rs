@@ -90,6 +90,9 @@ pub enum QuantizeError {
         /// What is wrong.
         why: &'static str,
     },
+    /// A page coded by the shared tables of its chunk, without those tables.
+    #[error("the page needs the shared tables of its chunk")]
+    NoSharedTables,
     /// The compressor refused; not expected on any input.
     #[error("zstd: {0}")]
     Zstd(&'static str),

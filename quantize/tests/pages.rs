@@ -2,7 +2,10 @@
 
 use std::collections::HashSet;
 
-use mistique_quantize::{Code, Effort, Encoding, QuantizeError, decode_page, decode_page_f32, encode_page, to_f32};
+use mistique_quantize::{
+    Code, Effort, Encoding, QuantizeError, SharedDecoder, SharedEncoder, decode_page, decode_page_f32, encode_page,
+    to_f32,
+};
 use proptest::prelude::*;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
@@ -78,19 +81,31 @@ fn bits(v: &[f32]) -> Vec<u32> {
 }
 
 fn round_trip(code: Code, codes: &[u8], map_w: usize, effort: Effort) -> (Encoding, Vec<u8>) {
+    round_trip_with(code, codes, map_w, effort, None)
+}
+
+fn round_trip_with(
+    code: Code,
+    codes: &[u8],
+    map_w: usize,
+    effort: Effort,
+    shared: Option<&SharedEncoder>,
+) -> (Encoding, Vec<u8>) {
+    let tables = shared.map(|s| SharedDecoder::from_bytes(&s.to_bytes()).unwrap());
+    let decoder = tables.as_ref();
     let n = codes.len() / code.width();
     let mut bytes = vec![0xAA];
-    let enc = encode_page(code, codes, map_w, effort, &mut bytes).unwrap();
+    let enc = encode_page(code, codes, map_w, effort, shared, &mut bytes).unwrap();
     assert_eq!(bytes.remove(0), 0xAA, "appends");
     let mut again = Vec::new();
-    assert_eq!(encode_page(code, codes, map_w, effort, &mut again).unwrap(), enc);
+    assert_eq!(encode_page(code, codes, map_w, effort, shared, &mut again).unwrap(), enc);
     assert_eq!(again, bytes, "deterministic");
     assert!(bytes.len() <= codes.len(), "never larger");
     let mut back = vec![0x55; codes.len()];
-    decode_page(code, enc, &bytes, n, map_w, &mut back).unwrap();
+    decode_page(code, enc, &bytes, n, map_w, decoder, &mut back).unwrap();
     assert!(back == codes, "{code:?} {enc:?} {effort:?} {map_w}");
     let mut floats = vec![7.0; n];
-    let fused = decode_page_f32(code, enc, &bytes, n, map_w, &mut floats);
+    let fused = decode_page_f32(code, enc, &bytes, n, map_w, decoder, &mut floats);
     if code.is_float() {
         fused.unwrap();
         let mut expected = vec![0.0; n];
@@ -122,7 +137,7 @@ fn every_code_and_effort_round_trips() {
             }
         }
     }
-    for enc in Encoding::ALL {
+    for enc in Encoding::ALL.into_iter().filter(|&e| e != Encoding::Shared) {
         assert!(seen.contains(&(enc as u8)), "{enc:?} was never chosen");
     }
 }
@@ -149,7 +164,7 @@ fn small_beats_zstd_on_activations() {
     for (code, share) in [(Code::F16, 0.9), (Code::F32, 0.95)] {
         let codes = as_code(code, &v);
         let mut small = Vec::new();
-        encode_page(code, &codes, 16, Effort::Small, &mut small).unwrap();
+        encode_page(code, &codes, 16, Effort::Small, None, &mut small).unwrap();
         let zstd = zstd::bulk::compress(&codes, 3).unwrap();
         assert!((small.len() as f64) < share * zstd.len() as f64, "{code:?} {} {}", small.len(), zstd.len());
     }
@@ -158,14 +173,14 @@ fn small_beats_zstd_on_activations() {
 #[test]
 fn caller_mistakes_are_errors() {
     let mut out = Vec::new();
-    assert!(encode_page(Code::F32, &[0; 5], 1, Effort::Fast, &mut out).is_err());
-    assert!(encode_page(Code::Bit, &[2], 1, Effort::Fast, &mut out).is_err());
-    assert!(encode_page(Code::Kbit(3), &[8, 0], 1, Effort::Small, &mut out).is_err());
-    assert!(encode_page(Code::Kbit(9), &[0], 1, Effort::Small, &mut out).is_err());
-    assert!(encode_page(Code::Int(3), &[0; 3], 1, Effort::Small, &mut out).is_err());
+    assert!(encode_page(Code::F32, &[0; 5], 1, Effort::Fast, None, &mut out).is_err());
+    assert!(encode_page(Code::Bit, &[2], 1, Effort::Fast, None, &mut out).is_err());
+    assert!(encode_page(Code::Kbit(3), &[8, 0], 1, Effort::Small, None, &mut out).is_err());
+    assert!(encode_page(Code::Kbit(9), &[0], 1, Effort::Small, None, &mut out).is_err());
+    assert!(encode_page(Code::Int(3), &[0; 3], 1, Effort::Small, None, &mut out).is_err());
     assert!(out.is_empty());
-    assert!(decode_page(Code::F32, Encoding::Plain, &[0; 4], 1, 1, &mut [0; 8]).is_err());
-    assert!(decode_page(Code::F64, Encoding::Plain, &[], usize::MAX, 1, &mut []).is_err());
+    assert!(decode_page(Code::F32, Encoding::Plain, &[0; 4], 1, 1, None, &mut [0; 8]).is_err());
+    assert!(decode_page(Code::F64, Encoding::Plain, &[], usize::MAX, 1, None, &mut []).is_err());
 }
 
 #[test]
@@ -180,8 +195,8 @@ fn damage_never_panics() {
             for effort in EFFORTS {
                 let (enc, bytes) = round_trip(code, &codes, 16, effort);
                 let mut check = |bytes: &[u8], enc| {
-                    let _ = decode_page(code, enc, bytes, n, 16, &mut out);
-                    let _ = decode_page_f32(code, enc, bytes, n, 16, &mut floats);
+                    let _ = decode_page(code, enc, bytes, n, 16, None, &mut out);
+                    let _ = decode_page_f32(code, enc, bytes, n, 16, None, &mut floats);
                 };
                 for _ in 0..60 {
                     // The front holds the tables, so look there more often.
@@ -209,11 +224,138 @@ fn truncation_is_an_error() {
             let (enc, bytes) = round_trip(code, &codes, 7, effort);
             let mut out = vec![0; codes.len()];
             for len in 0..bytes.len() {
-                let r = decode_page(code, enc, &bytes[..len], 700, 7, &mut out);
+                let r = decode_page(code, enc, &bytes[..len], 700, 7, None, &mut out);
                 assert!(r.is_err(), "{code:?} {enc:?} cut to {len} of {}", bytes.len());
             }
         }
     }
+}
+
+/// Pages of a chunk and the tables for them, for every code and kind of data where sharing pays.
+fn chunks() -> Vec<(Code, Vec<u8>, SharedEncoder)> {
+    let mut out = Vec::new();
+    for (_, v) in data() {
+        for code in codes() {
+            let bytes = as_code(code, &v);
+            for map_w in [0, 1, 7, 16] {
+                out.extend(SharedEncoder::train(code, &bytes, 1024, map_w).map(|s| (code, bytes.clone(), s)));
+            }
+        }
+    }
+    out
+}
+
+#[test]
+fn shared_tables_round_trip() {
+    let mut seen = HashSet::new();
+    let chunks = chunks();
+    for (code, bytes, shared) in &chunks {
+        for map_w in [0, 1, 7, 16, 1 << 40] {
+            // Whole chunks too: pages need not be as long as those that the tables were made for.
+            for page in [1024, 100_003] {
+                for codes in bytes.chunks(page * code.width()).take(4) {
+                    let (enc, page) = round_trip_with(*code, codes, map_w, Effort::Small, Some(shared));
+                    if enc == Encoding::Shared && seen.insert(code.to_id()) {
+                        let mut out = vec![0; codes.len()];
+                        let n = codes.len() / code.width();
+                        let r = decode_page(*code, enc, &page, n, map_w, None, &mut out);
+                        assert_eq!(r, Err(QuantizeError::NoSharedTables));
+                        if code.is_float() {
+                            let r = decode_page_f32(*code, enc, &page, n, map_w, None, &mut vec![0.0; n]);
+                            assert_eq!(r, Err(QuantizeError::NoSharedTables));
+                        }
+                    }
+                    let fast = round_trip_with(*code, codes, map_w, Effort::Fast, Some(shared));
+                    assert_eq!(fast, round_trip(*code, codes, map_w, Effort::Fast));
+                }
+            }
+        }
+    }
+    assert!(seen.len() > 10, "{seen:?}");
+}
+
+#[test]
+fn shared_tables_of_another_chunk_are_no_failure() {
+    let mut chunks = chunks();
+    chunks.truncate(30);
+    for (_, _, shared) in &chunks {
+        for (code, bytes, _) in &chunks {
+            for codes in bytes.chunks(1024 * code.width()).take(2) {
+                round_trip_with(*code, codes, 16, Effort::Small, Some(shared));
+            }
+        }
+    }
+}
+
+#[test]
+fn sharing_pays_or_is_declined() {
+    let v = relu(32 * 1024, 12);
+    for code in [Code::F16, Code::BF16, Code::F32, Code::Kbit(8)] {
+        let codes = as_code(code, &v);
+        let shared = SharedEncoder::train(code, &codes, 1024, 16).unwrap();
+        assert_eq!(shared.to_bytes(), SharedEncoder::train(code, &codes, 1024, 16).unwrap().to_bytes());
+        let (mut own, mut with) = (0, shared.to_bytes().len());
+        for page in codes.chunks(1024 * code.width()) {
+            own += round_trip(code, page, 16, Effort::Small).1.len();
+            with += round_trip_with(code, page, 16, Effort::Small, Some(&shared)).1.len();
+        }
+        assert!(with < own, "{code:?}: {with} of {own}");
+    }
+    let mut rng = StdRng::seed_from_u64(3);
+    let noise: Vec<u8> = (0..65_536).map(|_| rng.random()).collect();
+    assert!(SharedEncoder::train(Code::Int(1), &noise, 8192, 1).is_none());
+    assert!(SharedEncoder::train(Code::F32, &[0; 65_536], 8192, 1).is_none());
+    // A single page, none, and what is no page.
+    assert!(SharedEncoder::train(Code::F16, &as_code(Code::F16, &v), v.len(), 1).is_none());
+    assert!(SharedEncoder::train(Code::F16, &[], 8, 1).is_none());
+    assert!(SharedEncoder::train(Code::F16, &[1; 64], 0, 1).is_none());
+    assert!(SharedEncoder::train(Code::F16, &[1, 2, 3, 4, 5], 1, 1).is_none());
+    assert!(SharedEncoder::train(Code::Int(3), &[1; 30], 5, 1).is_none());
+}
+
+#[test]
+fn damaged_shared_tables_never_panic() {
+    let mut rng = StdRng::seed_from_u64(13);
+    for (code, bytes, shared) in chunks().into_iter().filter(|c| c.1.len() < 70_000) {
+        let codes = &bytes[..bytes.len().min(1024 * code.width())];
+        let n = codes.len() / code.width();
+        let (enc, page) = round_trip_with(code, codes, 16, Effort::Small, Some(&shared));
+        let tables = shared.to_bytes();
+        let right = SharedDecoder::from_bytes(&tables).unwrap();
+        let (mut out, mut floats) = (vec![0; codes.len()], vec![0.0; n]);
+        let mut check = |page: &[u8], enc, tables: &SharedDecoder| {
+            let _ = decode_page(code, enc, page, n, 16, Some(tables), &mut out);
+            let _ = decode_page_f32(code, enc, page, n, 16, Some(tables), &mut floats);
+        };
+        for len in 0..tables.len() {
+            assert!(SharedDecoder::from_bytes(&tables[..len]).is_err());
+        }
+        assert!(SharedDecoder::from_bytes(&[&tables[..], &[0]].concat()).is_err());
+        for _ in 0..30 {
+            let mut bad = tables.clone();
+            bad[rng.random_range(0..tables.len())] ^= 1 << rng.random_range(0..8);
+            if let Ok(tables) = SharedDecoder::from_bytes(&bad) {
+                check(&page, enc, &tables);
+            }
+            let mut bad = page.clone();
+            bad[rng.random_range(0..page.len().min(40))] ^= 1 << rng.random_range(0..8);
+            check(&bad, enc, &right);
+            check(&page[..rng.random_range(0..page.len())], enc, &right);
+            Encoding::ALL.into_iter().for_each(|enc| check(&bad, enc, &right));
+        }
+        if enc == Encoding::Shared {
+            for len in 0..page.len() {
+                assert!(decode_page(code, enc, &page[..len], n, 16, Some(&right), &mut out).is_err());
+            }
+        }
+    }
+}
+
+#[test]
+fn decoders_go_across_threads() {
+    fn check<T: Send + Sync>() {}
+    check::<SharedDecoder>();
+    check::<SharedEncoder>();
 }
 
 proptest! {
@@ -234,10 +376,16 @@ proptest! {
     }
 
     #[test]
-    fn arbitrary_pages_decode_or_fail(id in 0u8..7, code in 0usize..17, bytes in prop::collection::vec(any::<u8>(), 0..400), n in 0usize..600, w in 0usize..70) {
+    fn arbitrary_pages_decode_or_fail(id in 0u8..8, code in 0usize..17, bytes in prop::collection::vec(any::<u8>(), 0..400), n in 0usize..600, w in 0usize..70) {
         let code = codes()[code];
         let enc = Encoding::try_from(id).unwrap();
-        let _ = decode_page(code, enc, &bytes, n, w, &mut vec![0; n * code.width()]);
-        let _ = decode_page_f32(code, enc, &bytes, n, w, &mut vec![0.0; n]);
+        let _ = decode_page(code, enc, &bytes, n, w, None, &mut vec![0; n * code.width()]);
+        let _ = decode_page_f32(code, enc, &bytes, n, w, None, &mut vec![0.0; n]);
+    }
+
+    #[test]
+    fn arbitrary_shared_tables_decode_or_fail(bytes in prop::collection::vec(any::<u8>(), 0..300), first in 0u8..16) {
+        let _ = SharedDecoder::from_bytes(&[&[first, 0], &bytes[..]].concat());
+        let _ = SharedDecoder::from_bytes(&bytes);
     }
 }

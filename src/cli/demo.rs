@@ -53,15 +53,12 @@ pub fn run(args: &DemoArgs, _store: &Path) -> Result<()> {
     label_table(&store, &labels)?;
     compare_schemes(&store, &network, &spec, &*dataset, args.epochs)?;
     questions(&store, args.epochs)?;
+    let (path, last) = (path.display(), version(args.epochs));
     print(&format!(
-        "\nThe store is left in {0}. Try next:\n\n  mistique --store {0} get digits.cnn@epoch-{1}.logits --where 'logits.argmax = 3' --rows-of\n",
-        path.display(),
-        args.epochs
-    ).replace(" --rows-of", ""))?;
-    print(&format!(
-        "  mistique --store {0} explain digits.cnn@epoch-{1}.conv1\n  mistique --store {0} ls\n",
-        path.display(),
-        args.epochs
+        "\nThe store is left in {path}. Try next:\n\n\
+         \x20 mistique --store {path} get {last}.logits --where 'logits.argmax = 3'\n\
+         \x20 mistique --store {path} explain {last}.conv1\n\
+         \x20 mistique --store {path} ls\n"
     ))
 }
 

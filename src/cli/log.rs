@@ -48,6 +48,9 @@ pub struct LogArgs {
     /// Rows of the dataset, such as 0..10000 (default: all).
     #[arg(long, value_name = "A..B")]
     rows: Option<String>,
+    /// Seconds between commits, from which an interrupted log goes on.
+    #[arg(long, default_value_t = 5.0, value_name = "SECONDS")]
+    checkpoint: f64,
     #[command(flatten)]
     options: WriteArgs,
 }
@@ -148,7 +151,8 @@ pub fn run(args: &LogArgs, store: &Path, as_json: bool) -> Result<String> {
         rows: args.rows.as_deref().map(row_range).transpose()?,
         if_exists: args.options.if_exists(),
         log: args.options.log_options(),
-        ..RunOptions::new()?
+        checkpoint: std::time::Duration::try_from_secs_f64(args.checkpoint)
+            .map_err(|e| CliError::Usage(format!("--checkpoint {}: {e}", args.checkpoint)))?,
     };
     // Everything is checked before a store is made.
     options.layers.select(&network)?;

@@ -202,7 +202,8 @@ impl RawIntermediate {
                 Content::Tensor(TensorContent { shape, dtype, unit_axis, scheme, params, layout })
             }
             ("table", _, Some(schema)) => {
-                Content::Table(TableContent { schema: schema_from_bytes(&schema)?, block_rows: self.block_rows.max(1) })
+                let schema = schema_from_bytes(&schema).map_err(|e| bad(T, &e.to_string()))?;
+                Content::Table(TableContent { schema, block_rows: self.block_rows.max(1) })
             }
             _ => return Err(bad(T, "a kind that this build does not know")),
         };

@@ -1,5 +1,6 @@
 //! The byte budget of a log: who appends waits while the bytes in flight would pass it.
 
+use crate::format::MAX_BLOCK_BYTES;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 #[derive(Debug, Default)]
@@ -13,6 +14,8 @@ struct Used {
 #[derive(Debug)]
 pub struct Budget {
     limit: usize,
+    /// What the worker needs beside: a RowBlock being built, and its chunks as they are encoded.
+    spare: usize,
     used: Mutex<Used>,
     freed: Condvar,
 }
@@ -20,7 +23,7 @@ pub struct Budget {
 impl Budget {
     /// A budget of `limit` bytes.
     pub fn new(limit: usize) -> Self {
-        Self { limit, used: Mutex::default(), freed: Condvar::new() }
+        Self { limit, spare: (2 * MAX_BLOCK_BYTES).min(limit / 2), used: Mutex::default(), freed: Condvar::new() }
     }
 
     /// The limit.
@@ -35,7 +38,7 @@ impl Budget {
     /// Waits until `bytes` fit, and takes them. One batch always passes when nothing else is queued.
     pub fn take(&self, bytes: usize) {
         let mut used = self.lock();
-        while !used.closed && used.queued > 0 && used.queued + used.built + bytes > self.limit {
+        while !used.closed && used.queued > 0 && used.queued + used.built + self.spare + bytes > self.limit {
             used = self.freed.wait(used).unwrap_or_else(PoisonError::into_inner);
         }
         used.queued += bytes;

@@ -14,8 +14,8 @@ use crate::model::{TensorContent, TensorLayout};
 
 /// Rows from which codebooks are fitted and `auto` chooses.
 const FIT_ROWS: usize = 256;
-/// Values that are enough of a sample, however few the rows.
-const FIT_VALUES: usize = 1 << 21;
+/// Values that are enough of a sample: rows are picked evenly until there are as many.
+const FIT_VALUES: usize = 1 << 19;
 /// After the first page, one row in this many is measured for reduction errors.
 const MEASURE_EVERY: usize = 32;
 /// Below this many values a batch is encoded without the thread pool.
@@ -170,14 +170,12 @@ impl TensorBuilder {
         let layout = &self.content.layout;
         let (units, map, axis) = (layout.n_units, layout.map, self.content.unit_axis);
         let mut sample = Vec::new();
+        let n_rows: usize = self.pending.iter().map(|p| p.rows.len()).sum();
+        // Batches can be of any size; a larger sample only makes fitting slow.
+        let every = (n_rows * layout.row_values()).div_ceil(FIT_VALUES).max(1);
         for p in &self.pending {
-            // A batch can be of any size; more than this only makes fitting slow.
-            let rows = (FIT_VALUES - sample.len()).div_ceil(layout.row_values().max(1)).min(p.rows.len());
-            let mut add = |v: Values<'_>| sample.extend(sample_f32(v, rows, axis, units, map.cells()));
+            let mut add = |v: Values<'_>| sample.extend(sample_f32(v, every, axis, units, map.cells()));
             p.source.with(&mut add).map_err(|why| unreadable(&self.key, why))?;
-            if sample.len() >= FIT_VALUES {
-                break;
-            }
         }
         let quantize = |e| EngineError::quantize(&self.key, e);
         if let Some(tolerance) = self.content.scheme.is_auto() {

@@ -109,6 +109,7 @@ impl Worker {
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(n_threads)
             .thread_name(|i| format!("mistique-log-{i}"))
+            .start_handler(|_| step_back())
             .build()
             .map_err(|e| EngineError::io("log", "start threads", std::io::Error::other(e)))?;
         Ok(Self {
@@ -128,6 +129,7 @@ impl Worker {
 
     /// Works until all senders are gone.
     pub fn run(mut self, jobs: &Receiver<Job>) {
+        step_back();
         // Also when a job panics: whoever waits for the budget must not wait for ever.
         let _closing = Closing(Arc::clone(&self.budget));
         while let Ok(job) = jobs.recv() {
@@ -281,6 +283,17 @@ impl Worker {
         let done = self.writer.catalog().commit(&*self.storage, &commit);
         self.writer.committed();
         done
+    }
+}
+
+/// Lets the model's threads go first: the log then works in the gaps that the model leaves. When the queue is full the
+/// model waits, so that the log cannot starve.
+fn step_back() {
+    const NICE: i32 = 10;
+    // On Linux this is the calling thread's priority alone; elsewhere it would be the whole process's.
+    #[cfg(target_os = "linux")]
+    if let Err(e) = rustix::process::setpriority_process(None, NICE) {
+        tracing::debug!("the log's threads keep their priority: {e}");
     }
 }
 

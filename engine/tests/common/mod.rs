@@ -75,7 +75,7 @@ pub fn read_tensor(store: &Store, key: &IntermediateKey, rows: &Rows) -> Result<
     let n = record.tensor()?.layout.stored_values();
     let plan = store.plan_rows(&record, rows)?;
     let mut out = vec![f32::NAN; plan.n_rows() * n];
-    store.read_f32(&record, &plan, &[0..n], &mut out)?;
+    store.read_f32(&record, &plan, std::slice::from_ref(&(0..n)), &mut out)?;
     Ok((plan.rows.iter().collect(), out))
 }
 

@@ -12,6 +12,13 @@ pub(crate) fn xor_above(bits: &[u8], w: usize) -> Vec<u8> {
     out
 }
 
+/// [`xor_above`] of a bitmap of `n` values, spare bits clear.
+pub(crate) fn mixed(bits: &[u8], w: usize, n: usize) -> Vec<u8> {
+    let mut mixed = xor_above(bits, w);
+    clear_spare(&mut mixed, n);
+    mixed
+}
+
 /// Undoes [`xor_above`] in place; `words` is scratch.
 pub(crate) fn undo_xor_above(bits: &mut [u8], w: usize, words: &mut Vec<u64>) {
     words.clear();

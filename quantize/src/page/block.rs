@@ -1,6 +1,9 @@
-//! Blocks: byte sequences of known length, stored in the cheapest of four ways. First byte: the way.
+//! Blocks: byte sequences of known length, stored in the cheapest of five ways. First byte: the way.
 
-use super::huffman::{self, Table};
+use super::{
+    huffman::{self, Table},
+    model::{Model, ModelTables},
+};
 use crate::error::{Result, corrupt};
 
 const RAW: u8 = 0;
@@ -8,9 +11,11 @@ const CONSTANT: u8 = 1;
 const HUFFMAN: u8 = 2;
 /// The lowest bit of every byte is the same: seven bits each.
 const SEVEN: u8 = 3;
+/// By the model that the pages of a chunk share for this part.
+const MODEL: u8 = 4;
 
 /// Share of the raw size below which entropy coding is worth its decoding.
-const WORTH: f64 = 0.98;
+pub(crate) const WORTH: f64 = 0.98;
 
 /// A way to store a sequence, and its size in bytes.
 pub(crate) struct Plan {
@@ -23,7 +28,7 @@ pub(crate) struct Plan {
 pub(crate) fn plan(bytes: &[u8]) -> Plan {
     let hist = huffman::histogram(bytes);
     let mut plan = Plan { way: RAW, lens: None, header: Vec::new(), size: 1 + bytes.len() };
-    let Some(lens) = huffman::lengths(&hist) else {
+    let Some(lens) = huffman::lengths(&hist, huffman::MAX_LEN) else {
         if !bytes.is_empty() {
             plan.way = CONSTANT;
             plan.size = 2;
@@ -68,8 +73,27 @@ pub(crate) fn write(plan: &Plan, bytes: &[u8], out: &mut Vec<u8>) -> Result<()> 
     Ok(())
 }
 
+/// [`write`]s by the model where that is smaller.
+pub(crate) fn write_shared(plan: &Plan, model: Option<&Model>, bytes: &[u8], out: &mut Vec<u8>) -> Result<()> {
+    let from = out.len();
+    if std::env::var_os("DBG").is_some() { let mut t = vec![]; let m = model.map(|m| m.encode(bytes, &mut t)); eprintln!("W n={} way={} size={} model={m:?} {}", bytes.len(), plan.way, plan.size, t.len()); }
+    if let Some(model) = model {
+        out.push(MODEL);
+        if model.encode(bytes, out) {
+            let size = out.len() - from;
+            // An own table takes time to read: it must save some bytes.
+            let must = if plan.way == HUFFMAN { size - size / 32 } else { size };
+            if must <= plan.size {
+                return Ok(());
+            }
+        }
+        out.truncate(from);
+    }
+    write(plan, bytes, out)
+}
+
 /// Reads one block from the front of `bytes` into `out` and takes it off.
-pub(crate) fn read(bytes: &mut &[u8], table: &mut Table, out: &mut [u8]) -> Result<()> {
+pub(crate) fn read(bytes: &mut &[u8], table: &mut Table, model: Option<&ModelTables>, out: &mut [u8]) -> Result<()> {
     let short = || corrupt("block", "cut short");
     let (way, rest) = bytes.split_first().ok_or_else(short)?;
     *bytes = match *way {
@@ -106,6 +130,11 @@ pub(crate) fn read(bytes: &mut &[u8], table: &mut Table, out: &mut [u8]) -> Resu
                 *o = b;
             }
             rest
+        }
+        MODEL => {
+            let model = model.ok_or(corrupt("block", "no model for this part"))?;
+            let taken = model.decode(rest, table.padded(), out)?;
+            rest.get(taken..).ok_or_else(short)?
         }
         _ => return Err(corrupt("block", "way")),
     };

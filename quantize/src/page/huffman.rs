@@ -34,8 +34,8 @@ pub(crate) fn histogram(bytes: &[u8]) -> Histogram {
     std::array::from_fn(|i| h[0][i] + h[1][i] + h[2][i] + h[3][i])
 }
 
-/// Code lengths of at most [`MAX_LEN`] bits that come close to the least total; none below two distinct bytes.
-pub(crate) fn lengths(hist: &Histogram) -> Option<Lengths> {
+/// Code lengths of at most `max_len` bits that come close to the least total; none below two distinct bytes.
+pub(crate) fn lengths(hist: &Histogram, max_len: u32) -> Option<Lengths> {
     let mut leaves: Vec<(u32, u8)> =
         (0..=255u8).filter_map(|s| Some((hist[usize::from(s)], s)).filter(|l| l.0 > 0)).collect();
     if leaves.len() < 2 {
@@ -69,10 +69,10 @@ pub(crate) fn lengths(hist: &Histogram) -> Option<Lengths> {
         depth[node] = depth[usize::from(parent[node])].saturating_add(1);
     }
     // Cut to the limit, then lengthen the rarest codes that can grow until the code is possible again.
-    let limit = MAX_LEN as u8;
+    let limit = max_len as u8;
     let mut lens: Vec<u8> = depth[..n].iter().map(|d| (*d).min(limit)).collect();
-    let cost = |len: u8| 1i64 << (MAX_LEN - u32::from(len));
-    let mut over = lens.iter().map(|&l| cost(l)).sum::<i64>() - TABLE as i64;
+    let cost = |len: u8| 1i64 << (max_len - u32::from(len));
+    let mut over = lens.iter().map(|&l| cost(l)).sum::<i64>() - cost(0);
     while over > 0 {
         let rarest = lens.iter().position(|&l| l < limit)?;
         lens[rarest] += 1;
@@ -92,9 +92,11 @@ pub(crate) fn lengths(hist: &Histogram) -> Option<Lengths> {
     Some(out)
 }
 
-/// First code of each length, left-aligned to [`MAX_LEN`] bits; symbols of a length follow in order.
-/// Errors: `Corrupt` unless the code is complete.
-fn starts(lens: &Lengths) -> Result<[u32; MAX_LEN as usize + 1]> {
+/// Code of each byte and its length, 0 where there is none; codes of one length follow in order of byte.
+pub(crate) type Words = [(u32, u32); 256];
+
+/// The canonical code of these lengths, which must be complete.
+pub(crate) fn words(lens: &Lengths) -> Result<Words> {
     let mut count = [0u32; MAX_LEN as usize + 1];
     for &l in lens {
         *count.get_mut(usize::from(l)).ok_or(corrupt(PART, "code length"))? += 1;
@@ -105,7 +107,18 @@ fn starts(lens: &Lengths) -> Result<[u32; MAX_LEN as usize + 1]> {
         start[len] = next;
         next += count[len] << (MAX_LEN as usize - len);
     }
-    if next == TABLE as u32 { Ok(start) } else { Err(corrupt(PART, "incomplete code")) }
+    if next != TABLE as u32 {
+        return Err(corrupt(PART, "incomplete code"));
+    }
+    let mut words = [(0, 0); 256];
+    for (word, &len) in words.iter_mut().zip(lens) {
+        if len > 0 {
+            let shift = MAX_LEN - u32::from(len);
+            *word = (start[usize::from(len)] >> shift, u32::from(len));
+            start[usize::from(len)] += 1 << shift;
+        }
+    }
+    Ok(words)
 }
 
 /// Number of streams for this many symbols.
@@ -116,16 +129,21 @@ pub(crate) const fn n_streams(n: usize) -> usize {
     }
 }
 
-struct BitWriter<'a> {
+/// Writes bits from the top of each byte down.
+pub(crate) struct BitWriter<'a> {
     out: &'a mut Vec<u8>,
     acc: u64,
     used: u32,
 }
 
-impl BitWriter<'_> {
+impl<'a> BitWriter<'a> {
+    pub(crate) const fn new(out: &'a mut Vec<u8>) -> Self {
+        Self { out, acc: 0, used: 0 }
+    }
+
     /// Appends the low `len` bits (32 at most) of `value`.
     #[inline(always)]
-    fn put(&mut self, value: u32, len: u32) {
+    pub(crate) fn put(&mut self, value: u32, len: u32) {
         self.acc |= u64::from(value) << (64 - self.used - len);
         self.used += len;
         if self.used >= 32 {
@@ -135,7 +153,7 @@ impl BitWriter<'_> {
         }
     }
 
-    fn finish(self) {
+    pub(crate) fn finish(self) {
         let n = self.used.div_ceil(8) as usize;
         self.out.extend_from_slice(&self.acc.to_be_bytes()[..n]);
     }
@@ -147,7 +165,7 @@ pub(crate) fn write_lengths(lens: &Lengths, out: &mut Vec<u8>) {
     let first = lens.iter().position(|&l| l > 0).unwrap_or(0);
     let last = lens.iter().rposition(|&l| l > 0).unwrap_or(0);
     out.extend([first as u8, last as u8]);
-    let mut w = BitWriter { out, acc: 0, used: 0 };
+    let mut w = BitWriter::new(out);
     let mut before = 0i32;
     for &len in &lens[first..=last] {
         let len = i32::from(len);
@@ -198,7 +216,7 @@ const KEEP_ADD: [(u8, u8); 128] = {
 
 /// Code lengths as read: those of the symbols from `first` on, each symbol's rank among those of its length, and how
 /// many of each length there are.
-struct Code {
+pub(crate) struct Code {
     first: usize,
     n: usize,
     lens: Lengths,
@@ -206,8 +224,37 @@ struct Code {
     counts: [u16; 16],
 }
 
+impl Code {
+    /// Bytes and the lengths of their codes in order of code, and how many. Errors: `Corrupt` unless the code is
+    /// complete with codes of at most `max_len` bits.
+    pub(crate) fn order(&self, max_len: u32) -> Result<([(u8, u8); 256], usize)> {
+        // First place of each length in order of code, where shorter codes come first.
+        let mut places = [0u8; 16];
+        let (mut n, mut space) = (0, 0);
+        for (len, &count) in self.counts.iter().enumerate().skip(1) {
+            if len > max_len as usize && count > 0 {
+                return Err(corrupt(PART, "code length"));
+            }
+            places[len] = n as u8;
+            n += usize::from(count);
+            space += (usize::from(count) << max_len) >> len;
+        }
+        if space != 1 << max_len {
+            return Err(corrupt(PART, "incomplete code"));
+        }
+        let mut order = [(0u8, 0u8); 256];
+        for (i, (&len, &rank)) in self.lens.iter().zip(&self.ranks).take(self.n).enumerate() {
+            if len > 0 {
+                let place = places[usize::from(len & 15)].wrapping_add(rank);
+                order[usize::from(place)] = ((self.first + i) as u8, len);
+            }
+        }
+        Ok((order, n))
+    }
+}
+
 /// Reads what [`write_lengths`] wrote; returns also the bytes taken.
-fn read_lengths(bytes: &[u8]) -> Result<(Code, usize)> {
+pub(crate) fn read_lengths(bytes: &[u8]) -> Result<(Code, usize)> {
     let [first, last, bits @ ..] = bytes else {
         return Err(corrupt(PART, "cut short"));
     };
@@ -247,21 +294,13 @@ fn read_lengths(bytes: &[u8]) -> Result<(Code, usize)> {
 /// Appends the streams of `bytes`, each of which must have a code: the sizes of all but the last as u16, or as u32
 /// where the first byte is 1.
 pub(crate) fn write_streams(lens: &Lengths, bytes: &[u8], out: &mut Vec<u8>) -> Result<()> {
-    let mut start = starts(lens)?;
-    let mut codes = [(0u32, 0u32); 256];
-    for (code, &len) in codes.iter_mut().zip(lens) {
-        if len > 0 {
-            let shift = MAX_LEN - u32::from(len);
-            *code = (start[usize::from(len)] >> shift, u32::from(len));
-            start[usize::from(len)] += 1 << shift;
-        }
-    }
+    let codes = words(lens)?;
     let s = n_streams(bytes.len());
     let mut streams = Vec::with_capacity(bytes.len());
     let mut sizes = Vec::with_capacity(s);
     for part in bytes.chunks(bytes.len().div_ceil(s).max(1)) {
         let before = streams.len();
-        let mut w = BitWriter { out: &mut streams, acc: 0, used: 0 };
+        let mut w = BitWriter::new(&mut streams);
         let (pairs, tail) = part.as_chunks::<2>();
         for [a, b] in pairs {
             let ((a, a_len), (b, b_len)) = (codes[usize::from(*a)], codes[usize::from(*b)]);
@@ -301,6 +340,11 @@ impl Table {
         Self { entries: Box::new([0; TABLE + STORE]), padded: Vec::new() }
     }
 
+    /// A buffer for blocks with nothing behind them.
+    pub(crate) fn padded(&mut self) -> &mut Vec<u8> {
+        &mut self.padded
+    }
+
     fn entries(&self) -> &[u16; TABLE] {
         // The length is right, so the default is never taken.
         const EMPTY: &[u16; TABLE] = &[0; TABLE];
@@ -308,27 +352,7 @@ impl Table {
     }
 
     fn fill(&mut self, code: &Code) -> Result<()> {
-        // First place of each length in order of code, where shorter codes come first.
-        let mut places = [0u8; 16];
-        let (mut n, mut space) = (0, 0);
-        for (len, &count) in code.counts.iter().enumerate().skip(1) {
-            if len > MAX_LEN as usize && count > 0 {
-                return Err(corrupt(PART, "code length"));
-            }
-            places[len] = n as u8;
-            n += usize::from(count);
-            space += (usize::from(count) * TABLE) >> len;
-        }
-        if space != TABLE {
-            return Err(corrupt(PART, "incomplete code"));
-        }
-        let mut order = [(0u8, 0u8); 256];
-        for (i, (&len, &rank)) in code.lens.iter().zip(&code.ranks).take(code.n).enumerate() {
-            if len > 0 {
-                let place = places[usize::from(len & 15)].wrapping_add(rank);
-                order[usize::from(place)] = ((code.first + i) as u8, len);
-            }
-        }
+        let (order, n) = code.order(MAX_LEN)?;
         simd::fill_table(&order[..n], &mut self.entries[..]);
         Ok(())
     }
@@ -374,7 +398,7 @@ mod tests {
     use super::*;
 
     fn round_trip(bytes: &[u8]) {
-        let lens = lengths(&histogram(bytes)).unwrap();
+        let lens = lengths(&histogram(bytes), MAX_LEN).unwrap();
         let mut out = Vec::new();
         write_lengths(&lens, &mut out);
         write_streams(&lens, bytes, &mut out).unwrap();

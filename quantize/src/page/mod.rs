@@ -1,18 +1,23 @@
 //! Lossless encodings of the codes of a page.
 //!
-//! A page is decoded alone, so nothing outside it is referred to. [`encode_page`] writes the smallest of the
-//! encodings that the effort allows; the order of [`Encoding::ALL`] breaks ties.
+//! A page is decoded alone; what it may refer to outside it is the tables that all pages of its chunk share.
+//! [`encode_page`] writes the smallest of the encodings that the effort allows; the order of [`Encoding::ALL`] breaks
+//! ties.
 
 mod bitmap;
 mod block;
 mod huffman;
+mod model;
 mod pack;
+mod shared;
 mod sparse;
 mod zstd;
 
 pub(crate) use huffman::{MAX_LEN, STORE, TABLE};
+pub(crate) use model::{MODEL_CONTEXTS, MODEL_LEN, MODEL_TABLE};
 #[cfg(test)]
 pub(crate) use pack::size as packed_size;
+pub use shared::{SharedDecoder, SharedEncoder};
 
 use std::cell::RefCell;
 
@@ -48,12 +53,22 @@ pub enum Encoding {
     Zstd = 5,
     /// A zstd frame of the codes' byte planes, lowest first.
     ShuffledZstd = 6,
+    /// As `Entropy`, but parts may be coded by tables that the pages of a chunk share.
+    Shared = 7,
 }
 
 impl Encoding {
     /// All encodings, in order of identifier.
-    pub const ALL: [Self; 7] =
-        [Self::Plain, Self::Constant, Self::Packed, Self::Sparse, Self::Entropy, Self::Zstd, Self::ShuffledZstd];
+    pub const ALL: [Self; 8] = [
+        Self::Plain,
+        Self::Constant,
+        Self::Packed,
+        Self::Sparse,
+        Self::Entropy,
+        Self::Zstd,
+        Self::ShuffledZstd,
+        Self::Shared,
+    ];
 }
 
 impl TryFrom<u8> for Encoding {
@@ -71,9 +86,17 @@ const PROBE: usize = 4;
 
 /// Encoding chosen for a page; its bytes are appended to `out`. Equal input gives equal bytes.
 ///
-/// Shape: `codes` holds whole codes, row-major; `map_w` is the width of the stored maps (1 for vectors).
+/// Shape: `codes` holds whole codes, row-major; `map_w` is the width of the stored maps (1 for vectors). Tables in
+/// `shared` serve [`Effort::Small`] where they make the page smaller; those of any chunk will do.
 /// Errors: `Length`, `UnsupportedCode`; `Corrupt` for `Bit` and `Kbit` codes beyond their range.
-pub fn encode_page(code: Code, codes: &[u8], map_w: usize, effort: Effort, out: &mut Vec<u8>) -> Result<Encoding> {
+pub fn encode_page(
+    code: Code,
+    codes: &[u8],
+    map_w: usize,
+    effort: Effort,
+    shared: Option<&SharedEncoder>,
+    out: &mut Vec<u8>,
+) -> Result<Encoding> {
     code.check()?;
     let w = code.width();
     if !codes.len().is_multiple_of(w) {
@@ -91,7 +114,7 @@ pub fn encode_page(code: Code, codes: &[u8], map_w: usize, effort: Effort, out: 
     if effort == Effort::Small && codes.len() > w {
         let from = out.len();
         let limit = fixed.1;
-        let enc = encode_small(code, codes, &split, map_w, out)?;
+        let enc = encode_small(code, codes, &split, map_w, shared, out)?;
         if out.len() - from < limit {
             return Ok(enc);
         }
@@ -119,11 +142,29 @@ fn fixed(code: Code, codes: &[u8], split: &sparse::Split) -> (Encoding, usize) {
     best
 }
 
-fn encode_small(code: Code, codes: &[u8], split: &sparse::Split, map_w: usize, out: &mut Vec<u8>) -> Result<Encoding> {
+fn encode_small(
+    code: Code,
+    codes: &[u8],
+    split: &sparse::Split,
+    map_w: usize,
+    shared: Option<&SharedEncoder>,
+    out: &mut Vec<u8>,
+) -> Result<Encoding> {
     let from = out.len();
     sparse::write_entropy(code, codes, split, map_w, out)?;
     let mut best = Encoding::Entropy;
     let mut other = Vec::new();
+    if let Some(shared) = shared {
+        sparse::write_shared(code, codes, split, map_w, shared, &mut other)?;
+        // Own tables take time to read: they must save some bytes.
+        let own = out.len() - from;
+        if other.len() - other.len() / 64 < own {
+            out.truncate(from);
+            out.extend_from_slice(&other);
+            best = Encoding::Shared;
+        }
+        other.clear();
+    }
     let float = matches!(code, Code::F16 | Code::BF16 | Code::F32);
     if float || code.width() == 1 {
         let probe = &codes[..(codes.len() / PROBE).max(1)];
@@ -153,9 +194,18 @@ fn encode_small(code: Code, codes: &[u8], split: &sparse::Split, map_w: usize, o
 
 /// Decodes a page of `n` codes into `out`, of `n * code.width()` bytes.
 ///
-/// Errors: `Length` of `out`; `Corrupt` for bytes that [`encode_page`] does not write, in which case `out` holds
-/// unspecified codes.
-pub fn decode_page(code: Code, enc: Encoding, bytes: &[u8], n: usize, map_w: usize, out: &mut [u8]) -> Result<()> {
+/// Shape: `shared` holds the tables that the page was encoded with; only a `Shared` page uses them.
+/// Errors: `Length` of `out`; `NoSharedTables`; `Corrupt` for bytes that [`encode_page`] does not write, in which case
+/// `out` holds unspecified codes.
+pub fn decode_page(
+    code: Code,
+    enc: Encoding,
+    bytes: &[u8],
+    n: usize,
+    map_w: usize,
+    shared: Option<&SharedDecoder>,
+    out: &mut [u8],
+) -> Result<()> {
     code.check()?;
     let w = code.width();
     check_len("codes", out.len(), n.saturating_mul(w))?;
@@ -178,7 +228,11 @@ pub fn decode_page(code: Code, enc: Encoding, bytes: &[u8], n: usize, map_w: usi
         }
         Encoding::Packed => pack::read(code, bytes, out)?,
         Encoding::Sparse => sparse::read_sparse(code, bytes, n, |p| p.codes(w, out))?,
-        Encoding::Entropy => sparse::read_entropy(code, bytes, n, map_w, |p| p.codes(w, out))?,
+        Encoding::Entropy => sparse::read_entropy(code, bytes, n, map_w, None, |p| p.codes(w, out))?,
+        Encoding::Shared => {
+            let shared = Some(shared.ok_or(QuantizeError::NoSharedTables)?);
+            sparse::read_entropy(code, bytes, n, map_w, shared, |p| p.codes(w, out))?;
+        }
         Encoding::Zstd => zstd::decompress(bytes, out)?,
         Encoding::ShuffledZstd => with_buffer(out.len(), |planes| {
             zstd::decompress(bytes, planes)?;
@@ -195,7 +249,15 @@ pub fn decode_page(code: Code, enc: Encoding, bytes: &[u8], n: usize, map_w: usi
 /// Decodes a page of `n` float codes (F16, BF16, F32, F64) straight to f32.
 ///
 /// Errors: as [`decode_page`]; `UnsupportedCode` for other codes.
-pub fn decode_page_f32(code: Code, enc: Encoding, bytes: &[u8], n: usize, map_w: usize, out: &mut [f32]) -> Result<()> {
+pub fn decode_page_f32(
+    code: Code,
+    enc: Encoding,
+    bytes: &[u8],
+    n: usize,
+    map_w: usize,
+    shared: Option<&SharedDecoder>,
+    out: &mut [f32],
+) -> Result<()> {
     if !code.is_float() {
         return Err(QuantizeError::UnsupportedCode { what: "decode_page_f32", code });
     }
@@ -211,12 +273,16 @@ pub fn decode_page_f32(code: Code, enc: Encoding, bytes: &[u8], n: usize, map_w:
                 return Ok(());
             }
             Encoding::Sparse => return sparse::read_sparse(code, bytes, n, |p| p.floats(code, out)),
-            Encoding::Entropy => return sparse::read_entropy(code, bytes, n, map_w, |p| p.floats(code, out)),
+            Encoding::Entropy => return sparse::read_entropy(code, bytes, n, map_w, None, |p| p.floats(code, out)),
+            Encoding::Shared => {
+                let shared = Some(shared.ok_or(QuantizeError::NoSharedTables)?);
+                return sparse::read_entropy(code, bytes, n, map_w, shared, |p| p.floats(code, out));
+            }
             _ => {}
         }
     }
     let mut codes = vec![0; n.saturating_mul(w)];
-    decode_page(code, enc, bytes, n, map_w, &mut codes)?;
+    decode_page(code, enc, bytes, n, map_w, shared, &mut codes)?;
     crate::to_f32(code, &codes, out)
 }
 

@@ -11,10 +11,11 @@
 //! Layout of `Entropy`: flags u8 (1 a bitmap, 3 a bitmap XORed with itself one map row earlier, 0 neither, in which
 //! case all codes follow); with a bitmap the fill, for codes of one byte, and the bitmap as a block; then the byte
 //! planes of the codes as blocks, top byte first.
+//! Layout of `Shared`: as `Entropy`, but blocks may be coded by the models of the chunk.
 
 use std::cell::RefCell;
 
-use super::{bitmap, block, huffman};
+use super::{SharedDecoder, SharedEncoder, bitmap, block, huffman};
 use crate::{
     Code,
     error::{Result, corrupt},
@@ -107,9 +108,7 @@ fn write_with_bitmap(code: Code, codes: &[u8], s: &Split, map_w: usize, out: &mu
     let mut plan = block::plan(bits);
     let mixed;
     if (1..n).contains(&map_w) {
-        let mut m = bitmap::xor_above(bits, map_w);
-        bitmap::clear_spare(&mut m, n);
-        mixed = m;
+        mixed = bitmap::mixed(bits, map_w, n);
         let other = block::plan(&mixed);
         if other.size < plan.size {
             (plan, bits, flags) = (other, &mixed, flags | XOR_ABOVE);
@@ -124,14 +123,46 @@ fn write_with_bitmap(code: Code, codes: &[u8], s: &Split, map_w: usize, out: &mu
 }
 
 fn write_planes(code: Code, dense: &[u8], out: &mut Vec<u8>) -> Result<()> {
-    let width = code.width();
-    let n = dense.len() / width;
+    each_plane(code, dense, |_, plane| block::write(&block::plan(plane), plane, out))
+}
+
+/// The byte planes of codes, top byte first.
+pub(crate) fn to_planes(code: Code, codes: &[u8], planes: &mut [u8]) {
+    simd::to_planes(code.width(), rotation(code), codes, planes);
+}
+
+fn each_plane(code: Code, dense: &[u8], mut f: impl FnMut(usize, &[u8]) -> Result<()>) -> Result<()> {
     let mut planes = vec![0; dense.len()];
-    simd::to_planes(width, rotation(code), dense, &mut planes);
-    for plane in planes.chunks_exact(n.max(1)) {
-        block::write(&block::plan(plane), plane, out)?;
+    to_planes(code, dense, &mut planes);
+    let n = dense.len() / code.width();
+    planes.chunks_exact(n.max(1)).enumerate().try_for_each(|(i, plane)| f(i, plane))
+}
+
+/// Writes a `Shared` page.
+pub(crate) fn write_shared(
+    code: Code,
+    codes: &[u8],
+    s: &Split,
+    map_w: usize,
+    shared: &SharedEncoder,
+    out: &mut Vec<u8>,
+) -> Result<()> {
+    let n = codes.len() / code.width();
+    let xor = shared.xor_above && (1..n).contains(&map_w);
+    let mut dense = codes;
+    if shared.has_bitmap {
+        out.push(if xor { HAS_BITMAP | XOR_ABOVE } else { HAS_BITMAP });
+        if code.width() == 1 {
+            out.push(s.fill);
+        }
+        let mixed = xor.then(|| bitmap::mixed(&s.bits, map_w, n));
+        let bits = mixed.as_deref().unwrap_or(&s.bits);
+        block::write_shared(&block::plan(bits), shared.part(0), bits, out)?;
+        dense = &s.dense;
+    } else {
+        out.push(0);
     }
-    Ok(())
+    each_plane(code, dense, |i, plane| block::write_shared(&block::plan(plane), shared.part(1 + i), plane, out))
 }
 
 /// A page's parts: the fill, a bitmap unless all codes are there, and the codes that are, with what follows them.
@@ -172,6 +203,7 @@ pub(crate) fn read_entropy<T>(
     mut bytes: &[u8],
     n: usize,
     map_w: usize,
+    shared: Option<&SharedDecoder>,
     then: impl FnOnce(Parts) -> T,
 ) -> Result<T> {
     let bad = |why| corrupt("entropy page", why);
@@ -185,7 +217,7 @@ pub(crate) fn read_entropy<T>(
             HAS_BITMAP | 3 => {
                 (fill, bytes) = take_fill(code, bytes)?;
                 let bits = grown(&mut s.bits, n.div_ceil(8));
-                block::read(&mut bytes, &mut s.table, bits)?;
+                block::read(&mut bytes, &mut s.table, shared.and_then(|s| s.part(0)), bits)?;
                 if flags & XOR_ABOVE != 0 {
                     if map_w == 0 {
                         return Err(bad("map width"));
@@ -202,8 +234,8 @@ pub(crate) fn read_entropy<T>(
         };
         let planes = grown(&mut s.planes, n_dense * width);
         if n_dense > 0 {
-            for plane in planes.chunks_exact_mut(n_dense) {
-                block::read(&mut bytes, &mut s.table, plane)?;
+            for (i, plane) in planes.chunks_exact_mut(n_dense).enumerate() {
+                block::read(&mut bytes, &mut s.table, shared.and_then(|s| s.part(1 + i)), plane)?;
             }
         }
         if !bytes.is_empty() {

@@ -34,6 +34,7 @@ recompiled! {
     scalar_page: fn from_planes(width: usize, rotation: u32, planes: &[u8], codes: &mut [u8]);
     scalar_huffman: fn fill_table(order: &[(u8, u8)], entries: &mut [u16]);
     scalar_huffman: fn huffman_streams(n: usize, bytes: &[u8], bounds: &[usize; 5], table: &[u16; TABLE], out: &mut [u8]) -> bool;
+    scalar_huffman: fn model_streams(bytes: &[u8], bounds: &[usize], table: &[u16], out: &mut [u8]) -> bool;
 }
 
 #[target_feature(enable = "avx512f")]

@@ -97,4 +97,5 @@ kernels! {
     scalar_page: fn unpack(bits: u32, bytes: &[u8], out: &mut [u8]);
     scalar_huffman: fn fill_table(order: &[(u8, u8)], entries: &mut [u16]);
     scalar_huffman: fn huffman_streams(n: usize, bytes: &[u8], bounds: &[usize; 5], table: &[u16; TABLE], out: &mut [u8]) -> bool;
+    scalar_huffman: fn model_streams(bytes: &[u8], bounds: &[usize], table: &[u16], out: &mut [u8]) -> bool;
 }

@@ -2,7 +2,7 @@
 //!
 //! Source: the sentinel bit, which makes a counter needless, follows zstd's `huf_decompress`.
 
-use crate::page::{MAX_LEN, STORE, TABLE};
+use crate::page::{MAX_LEN, MODEL_CONTEXTS, MODEL_LEN, MODEL_TABLE, STORE, TABLE};
 
 /// Codes of [`MAX_LEN`] bits that one refill of 64 bits, less a byte and the sentinel, is sure to hold.
 const PER_REFILL: usize = 5;
@@ -80,9 +80,9 @@ fn together(
     let [p0, p1, p2, p3] = parts.each_mut().map(|p| p[..steps * PER_REFILL].as_chunks_mut::<PER_REFILL>().0);
     let mut done = 0;
     loop {
-        // A step moves each stream by seven bytes at most.
+        // A step moves each stream by eight bytes at most, whatever the table holds.
         let furthest = at.iter().fold(0, |a, &b| a.max(b));
-        let room = bytes.len().saturating_sub(furthest + 8) / 7;
+        let room = bytes.len().saturating_sub(furthest + 8) / 8;
         let end = steps.min(done + room);
         if end == done {
             return done * PER_REFILL;
@@ -97,7 +97,7 @@ fn together(
                 }
                 let used = b[$i].trailing_zeros();
                 a[$i] += (used >> 3) as usize;
-                // SAFETY: `room` steps of seven bytes from the furthest stream end eight bytes before the end.
+                // SAFETY: `room` steps of eight bytes from the furthest stream end eight bytes before the end.
                 let word = unsafe { bytes.as_ptr().add(a[$i]).cast::<[u8; 8]>().read() };
                 b[$i] = (u64::from_be_bytes(word) | 1) << (used & 7);
             )*};
@@ -110,4 +110,127 @@ fn together(
         (*at, *bits) = (a, b);
         done = end;
     }
+}
+
+/// Decodes 1, 4 or 8 streams by a model of one context or of [`MODEL_CONTEXTS`]; stream i lies between bounds i and
+/// i + 1. Returns whether each ended where it should; false also for a table of another size.
+///
+/// Shape: eight bytes follow the last stream; `table` holds, by context and the next [`MODEL_LEN`] bits, a symbol in
+/// the low byte, the context after it in the next four bits, and its length in the top four.
+#[inline(always)]
+pub(crate) fn model_streams(bytes: &[u8], bounds: &[usize], table: &[u16], out: &mut [u8]) -> bool {
+    if let (Some(table), MODEL_TABLE) = (table.first_chunk::<MODEL_TABLE>(), table.len()) {
+        by_streams(bytes, bounds, table, out)
+    } else if let Some(table) = table.first_chunk::<{ MODEL_CONTEXTS * MODEL_TABLE }>() {
+        by_streams(bytes, bounds, table, out)
+    } else {
+        false
+    }
+}
+
+#[inline(always)]
+fn by_streams<const SIZE: usize>(bytes: &[u8], bounds: &[usize], table: &[u16; SIZE], out: &mut [u8]) -> bool {
+    match bounds.len() {
+        2 => model_run::<1, SIZE>(bytes, bounds, table, out),
+        5 => model_run::<4, SIZE>(bytes, bounds, table, out),
+        7 => model_run::<6, SIZE>(bytes, bounds, table, out),
+        6 => model_run::<5, SIZE>(bytes, bounds, table, out),
+        9 => model_run::<8, SIZE>(bytes, bounds, table, out),
+        _ => false,
+    }
+}
+
+/// One symbol: its entry is looked up, its bits dropped, its successor's context kept.
+#[inline(always)]
+fn model_step<const SIZE: usize>(bits: &mut u64, context: &mut usize, table: &[u16; SIZE]) -> u8 {
+    let e = table[(*context | (*bits >> (64 - MODEL_LEN)) as usize) & (SIZE - 1)];
+    *bits = scalar(*bits << ((e >> 12) & 63));
+    *context = (usize::from(e) & 0xF00) << (MODEL_LEN - 8) & (SIZE - 1);
+    e as u8
+}
+
+/// The same word, in a register of its own: words of several streams gathered in a vector would be slow to look up by.
+#[inline(always)]
+fn scalar(word: u64) -> u64 {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    {
+        let mut word = word;
+        // SAFETY: no instruction at all.
+        unsafe { std::arch::asm!("/* {0} */", inout(reg) word, options(pure, nomem, nostack, preserves_flags)) };
+        word
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    word
+}
+
+#[inline(always)]
+fn model_run<const N: usize, const SIZE: usize>(
+    bytes: &[u8],
+    bounds: &[usize],
+    table: &[u16; SIZE],
+    out: &mut [u8],
+) -> bool {
+    let per = out.len().div_ceil(N).max(1);
+    let steps = out.len().saturating_sub((N - 1) * per) / PER_REFILL;
+    let mut at: [usize; N] = std::array::from_fn(|i| bounds[i]);
+    let mut bits = at.map(|at| load(bytes, at));
+    // The table's first context is that of symbol 0, with which every stream begins.
+    let mut contexts = [0usize; N];
+    let mut done = 0;
+    let out_at = out.as_mut_ptr();
+    loop {
+        // A step moves each stream by eight bytes at most, whatever the table holds.
+        let furthest = at.iter().fold(0, |a, &b| a.max(b));
+        let room = bytes.len().saturating_sub(furthest + 8) / 8;
+        let end = steps.min(done + room);
+        if end == done {
+            break;
+        }
+        let (mut a, mut b, mut c) = (at, bits, contexts);
+        // Written out, symbol by symbol over all streams: streams one after another would have to wait for each other,
+        // as no core looks far enough ahead.
+        macro_rules! step {
+            ($to:expr, $k:literal, $($i:literal)*) => {$(
+                if $i < N {
+                    let symbol = model_step(&mut b[$i % N], &mut c[$i % N], table);
+                    // SAFETY: stream i's symbols begin at i * per; the last stream has the fewest, and `steps` groups
+                    // of its symbols are within `out`.
+                    unsafe { *out_at.add($i * per + $to + $k) = symbol };
+                }
+            )*};
+        }
+        macro_rules! refill {
+            ($($i:literal)*) => {$(
+                if $i < N {
+                    let used = scalar(u64::from(b[$i % N].trailing_zeros()));
+                    a[$i % N] += (used >> 3) as usize;
+                    // SAFETY: `room` steps of eight bytes from the furthest stream end eight bytes before the end.
+                    let word = unsafe { bytes.as_ptr().add(a[$i % N]).cast::<[u8; 8]>().read() };
+                    b[$i % N] = scalar((u64::from_be_bytes(word) | 1) << (used & 7));
+                }
+            )*};
+        }
+        for to in (done * PER_REFILL..end * PER_REFILL).step_by(PER_REFILL) {
+            step!(to, 0, 0 1 2 3 4 5 6 7);
+            step!(to, 1, 0 1 2 3 4 5 6 7);
+            step!(to, 2, 0 1 2 3 4 5 6 7);
+            step!(to, 3, 0 1 2 3 4 5 6 7);
+            step!(to, 4, 0 1 2 3 4 5 6 7);
+            refill!(0 1 2 3 4 5 6 7);
+        }
+        (at, bits, contexts) = (a, b, c);
+        done = end;
+    }
+    let mut ok = true;
+    for (i, part) in out.chunks_mut(per).enumerate().take(N) {
+        for o in &mut part[done * PER_REFILL..] {
+            *o = model_step(&mut bits[i], &mut contexts[i], table);
+            let used = bits[i].trailing_zeros();
+            at[i] += (used >> 3) as usize;
+            bits[i] = load(bytes, at[i]) << (used & 7);
+        }
+        let used = bits[i].trailing_zeros() as usize;
+        ok &= at[i] + used.div_ceil(8) == bounds[i + 1];
+    }
+    ok
 }

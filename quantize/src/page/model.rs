@@ -1,0 +1,268 @@
+//! Models: canonical Huffman codes of bytes, made once for a part of all pages of a chunk.
+//!
+//! Since it is stored once, a model can afford a code for each of some *contexts*. A symbol's context is that of the
+//! symbol before it in its stream, of 0 at a stream's begin: in smooth maps, neighbours have like exponents. Contexts
+//! are ranges of symbols. Codes have 10 bits at most, so that the tables of eight contexts stay in the first-level
+//! cache; up to eight streams decode side by side.
+//!
+//! Layout: number of contexts less one u8; the first symbol of each context but the first, ascending; the code lengths
+//! of each context, as in a [`huffman`] block but of at most 10 bits.
+//!
+//! Layout of coded bytes: 0 and the least stream size u16, by which each size is greater u8; or 1 and each size u32;
+//! then the streams. There is 1 stream below 64 symbols, 4 below 1024, else 8; symbols are spread over them as evenly
+//! as possible, in order, the last one short.
+
+use super::huffman::{self, BitWriter, Histogram, Lengths, Words};
+use crate::{
+    error::{Result, corrupt},
+    simd,
+};
+
+/// Longest code.
+pub(crate) const MODEL_LEN: u32 = 10;
+/// Entries of a context's table.
+pub(crate) const MODEL_TABLE: usize = 1 << MODEL_LEN;
+/// Most contexts of a model.
+pub(crate) const MODEL_CONTEXTS: usize = 8;
+const PART: &str = "shared tables";
+
+const fn n_streams(n: usize) -> usize {
+    match n {
+        0..64 => 1,
+        64..1024 => 4,
+        _ => 6,
+    }
+}
+
+/// Symbols of each stream but the last.
+fn per_stream(n: usize) -> usize {
+    n.div_ceil(n_streams(n)).max(1)
+}
+
+/// How often each symbol follows each other one.
+pub(crate) struct Counts {
+    pairs: Vec<Histogram>,
+}
+
+impl Counts {
+    pub(crate) fn new() -> Self {
+        Self { pairs: vec![[0; 256]; 256] }
+    }
+
+    pub(crate) fn add(&mut self, bytes: &[u8]) {
+        for part in bytes.chunks(per_stream(bytes.len())) {
+            let mut before = 0;
+            for &b in part {
+                self.pairs[usize::from(before)][usize::from(b)] += 1;
+                before = b;
+            }
+        }
+    }
+}
+
+fn merged(a: &Histogram, b: &Histogram) -> Histogram {
+    std::array::from_fn(|i| a[i] + b[i])
+}
+
+/// Bits of an ideal code.
+pub(crate) fn entropy(h: &Histogram) -> f64 {
+    let n: u32 = h.iter().sum();
+    let each = |&c: &u32| if c == 0 { 0.0 } else { f64::from(c) * f64::from(c).log2() };
+    f64::from(n) * f64::from(n.max(1)).log2() - h.iter().map(each).sum::<f64>()
+}
+
+/// The codes of a part's contexts.
+pub(crate) struct Model {
+    /// First symbol of each context but the first.
+    starts: Vec<u8>,
+    lens: Vec<Lengths>,
+    words: Vec<Words>,
+    /// Context of each symbol.
+    context: [u8; 256],
+}
+
+impl Model {
+    /// The best model for these counts, and the bytes that it and all it was made for will take.
+    pub(crate) fn train(counts: &Counts, most: usize) -> Result<Option<(Self, usize)>> {
+        let weights: Vec<u64> = counts.pairs.iter().map(|h| h.iter().map(|&c| u64::from(c)).sum()).collect();
+        let total: u64 = weights.iter().sum();
+        // Ranges of symbols that occur about equally often; then the neighbours that differ least become one.
+        let mut ranges: Vec<(u8, Histogram)> = Vec::new();
+        let mut weight = 0;
+        for (s, (h, w)) in counts.pairs.iter().zip(&weights).enumerate() {
+            let fine = 3 * MODEL_CONTEXTS as u64;
+            match ranges.last_mut() {
+                Some(last) if weight * fine < total || *w == 0 => last.1 = merged(&last.1, h),
+                _ => {
+                    ranges.push((s as u8, *h));
+                    weight = 0;
+                }
+            }
+            weight += w;
+        }
+        let mut best: Option<(Self, usize)> = None;
+        loop {
+            if ranges.len() <= most && matches!(ranges.len(), MODEL_CONTEXTS | 4 | 1) {
+                let model = Self::new(&ranges)?;
+                if let Some((model, size)) = model {
+                    // One context decodes faster: more of them must be worth it.
+                    let must = if ranges.len() == 1 { size - size / 200 } else { size };
+                    if best.as_ref().is_none_or(|b| must < b.1) {
+                        best = Some((model, size));
+                    }
+                }
+            }
+            let cost = |r: &[(u8, Histogram)]| entropy(&merged(&r[0].1, &r[1].1)) - entropy(&r[0].1) - entropy(&r[1].1);
+            let costs: Vec<f64> = ranges.windows(2).map(cost).collect();
+            let Some(least) = (0..costs.len()).min_by(|&a, &b| costs[a].total_cmp(&costs[b])) else {
+                return Ok(best);
+            };
+            let (_, next) = ranges.remove(least + 1);
+            ranges[least].1 = merged(&ranges[least].1, &next);
+        }
+    }
+
+    fn new(ranges: &[(u8, Histogram)]) -> Result<Option<(Self, usize)>> {
+        let starts: Vec<u8> = ranges.iter().skip(1).map(|r| r.0).collect();
+        let mut lens = Vec::with_capacity(ranges.len());
+        let mut bits = 0;
+        for (_, h) in ranges {
+            let mut h = *h;
+            // A code needs two symbols.
+            for s in 0..2 {
+                if h.iter().filter(|&&c| c > 0).count() < 2 {
+                    h[s] = h[s].max(1);
+                }
+            }
+            let Some(l) = huffman::lengths(&h, MODEL_LEN) else { return Ok(None) };
+            bits += h.iter().zip(&l).map(|(&c, &l)| u64::from(c) * u64::from(l)).sum::<u64>();
+            lens.push(l);
+        }
+        let words = lens.iter().map(huffman::words).collect::<Result<_>>()?;
+        let context = contexts(&starts);
+        let model = Self { starts, lens, words, context };
+        let mut bytes = Vec::new();
+        model.write(&mut bytes);
+        Ok(Some((model, bytes.len() + (bits / 8) as usize)))
+    }
+
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
+        out.push(self.starts.len() as u8);
+        out.extend_from_slice(&self.starts);
+        self.lens.iter().for_each(|l| huffman::write_lengths(l, out));
+    }
+
+    /// Appends the coded bytes; `false`, and nothing appended, where a symbol has no code.
+    pub(crate) fn encode(&self, bytes: &[u8], out: &mut Vec<u8>) -> bool {
+        let mut streams = Vec::with_capacity(bytes.len());
+        let mut sizes = Vec::with_capacity(MODEL_CONTEXTS);
+        for part in bytes.chunks(per_stream(bytes.len())) {
+            let before = streams.len();
+            let mut w = BitWriter::new(&mut streams);
+            let mut words = &self.words[0];
+            for &b in part {
+                let (word, len) = words[usize::from(b)];
+                if len == 0 {
+                    return false;
+                }
+                w.put(word, len);
+                words = &self.words[usize::from(self.context[usize::from(b)])];
+            }
+            w.finish();
+            sizes.push(streams.len() - before);
+        }
+        let least = sizes.iter().copied().min().unwrap_or(0);
+        if least <= 0xFFFF && sizes.iter().all(|s| s - least <= 0xFF) {
+            out.push(0);
+            out.extend_from_slice(&(least as u16).to_le_bytes());
+            out.extend(sizes.iter().map(|s| (s - least) as u8));
+        } else {
+            out.push(1);
+            out.extend(sizes.iter().flat_map(|s| (*s as u32).to_le_bytes()));
+        }
+        out.extend_from_slice(&streams);
+        true
+    }
+}
+
+fn contexts(starts: &[u8]) -> [u8; 256] {
+    std::array::from_fn(|s| starts.iter().filter(|&&start| usize::from(start) <= s).count() as u8)
+}
+
+/// The look-up tables of a model.
+pub(crate) struct ModelTables {
+    entries: Vec<u16>,
+}
+
+impl ModelTables {
+    /// Takes a model off the front of `bytes`. Errors: `Corrupt`.
+    pub(crate) fn read(bytes: &mut &[u8]) -> Result<Self> {
+        let bad = |why| corrupt(PART, why);
+        let (n, rest) = bytes.split_first().ok_or(bad("cut short"))?;
+        let n = usize::from(*n);
+        if n >= MODEL_CONTEXTS {
+            return Err(bad("number of contexts"));
+        }
+        let (starts, mut rest) = rest.split_at_checked(n).ok_or(bad("cut short"))?;
+        if starts.first() == Some(&0) || starts.windows(2).any(|w| w[0] >= w[1]) {
+            return Err(bad("contexts"));
+        }
+        let context = contexts(starts);
+        let mut entries = vec![0; if n == 0 { MODEL_TABLE } else { MODEL_CONTEXTS * MODEL_TABLE }];
+        for table in entries.chunks_exact_mut(MODEL_TABLE).take(n + 1) {
+            let (code, taken) = huffman::read_lengths(rest)?;
+            let (order, n) = code.order(MODEL_LEN)?;
+            let mut left = table;
+            for &(s, len) in &order[..n] {
+                let (these, more) = left.split_at_mut_checked(MODEL_TABLE >> len).ok_or(bad("code"))?;
+                these.fill(u16::from(len) << 12 | u16::from(context[usize::from(s)]) << 8 | u16::from(s));
+                left = more;
+            }
+            rest = rest.get(taken..).ok_or(bad("cut short"))?;
+        }
+        *bytes = rest;
+        Ok(Self { entries })
+    }
+
+    /// Decodes what [`Model::encode`] wrote from the front of `bytes` into `out`; returns the bytes taken.
+    pub(crate) fn decode(&self, bytes: &[u8], padded: &mut Vec<u8>, out: &mut [u8]) -> Result<usize> {
+        let bad = |why| corrupt("coded block", why);
+        let s = n_streams(out.len());
+        let mut bounds = [0; MODEL_CONTEXTS + 1];
+        let (wide, rest) = bytes.split_first().ok_or(bad("cut short"))?;
+        let mut sizes = [0; MODEL_CONTEXTS];
+        match *wide {
+            0 => {
+                let head = rest.get(..2 + s).ok_or(bad("cut short"))?;
+                let least = usize::from(u16::from_le_bytes([head[0], head[1]]));
+                sizes.iter_mut().zip(&head[2..]).for_each(|(size, more)| *size = least + usize::from(*more));
+                bounds[0] = 3 + s;
+            }
+            1 => {
+                let head = rest.get(..4 * s).ok_or(bad("cut short"))?;
+                sizes
+                    .iter_mut()
+                    .zip(head.as_chunks::<4>().0)
+                    .for_each(|(size, b)| *size = u32::from_le_bytes(*b) as usize);
+                bounds[0] = 1 + 4 * s;
+            }
+            _ => return Err(bad("size width")),
+        }
+        for i in 0..s {
+            bounds[i + 1] = bounds[i] + sizes[i];
+        }
+        let (bounds, end) = (&bounds[..=s], bounds[s]);
+        if end > bytes.len() {
+            return Err(bad("cut short"));
+        }
+        let ok = if bytes.len() - end >= 8 {
+            simd::model_streams(bytes, bounds, &self.entries, out)
+        } else {
+            padded.clear();
+            padded.extend_from_slice(&bytes[..end]);
+            padded.extend_from_slice(&[0; 8]);
+            simd::model_streams(padded, bounds, &self.entries, out)
+        };
+        if ok { Ok(end) } else { Err(bad("stream size")) }
+    }
+}

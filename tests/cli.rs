@@ -1,0 +1,463 @@
+//! The command line, as a user meets it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+struct Cli {
+    dir: tempfile::TempDir,
+}
+
+impl Cli {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mistique"));
+        command.env("MISTIQUE_STORE", self.path("s.mq")).current_dir(self.dir.path()).args(args).stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    /// Standard output of a command that must succeed.
+    fn ok(&self, args: &[&str]) -> String {
+        let out = self.run(args);
+        assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8(out.stdout).unwrap()
+    }
+
+    fn json(&self, args: &[&str]) -> Value {
+        let mut args = args.to_vec();
+        args.push("--json");
+        serde_json::from_str(&self.ok(&args)).unwrap()
+    }
+
+    /// Standard error of a command that must fail.
+    fn fails(&self, args: &[&str]) -> String {
+        let out = self.run(args);
+        assert!(!out.status.success(), "{args:?} succeeded: {}", String::from_utf8_lossy(&out.stdout));
+        let text = String::from_utf8(out.stderr).unwrap();
+        assert!(!text.contains("panicked"), "{text}");
+        text
+    }
+
+    fn digits(&self, model: &str, more: &[&str]) -> String {
+        let mut args = vec!["log", model, "--arch", "digits_cnn", "--init", "1", "--data", "digits"];
+        args.extend(more);
+        self.ok(&args)
+    }
+}
+
+fn npy(path: &Path) -> (Vec<usize>, Vec<f32>) {
+    let array = mistique::datasets::read_npy(path).unwrap();
+    let shape = array.shape.clone();
+    (shape, array.to_f32())
+}
+
+fn write_npy(path: &Path, shape: &[usize], values: &[f32]) {
+    mistique::datasets::write_npy(std::fs::File::create(path).unwrap(), shape, values).unwrap();
+}
+
+#[test]
+fn a_network_is_logged_and_read_and_rerun() {
+    let cli = Cli::new();
+    let said = cli.digits("digits.cnn", &["--scheme", "f32"]);
+    assert!(said.contains("6 layers of 1,797 rows"), "{said}");
+    let list = cli.json(&["ls"]);
+    let keys: Vec<&str> = list.as_array().unwrap().iter().map(|i| i["key"].as_str().unwrap()).collect();
+    assert_eq!(keys.len(), 6);
+    assert_eq!(keys[0], "digits.cnn.conv1");
+    // Nothing is logged twice.
+    assert!(cli.digits("digits.cnn", &["--scheme", "f32"]).contains("stored already"));
+    // READ and RERUN agree bit for bit at full precision, whatever the rows.
+    for rows in ["0..300", "1796,0,77,77,5"] {
+        for key in ["digits.cnn.conv2", "digits.cnn.logits", "digits.cnn.conv1.u3[4,7]", "digits.cnn.dense1.u5..9,u0"] {
+            cli.ok(&["get", key, "--rows", rows, "--plan", "read", "-o", "a.npy"]);
+            cli.ok(&["get", key, "--rows", rows, "--plan", "rerun", "-o", "b.npy"]);
+            let (a, b) = (npy(&cli.path("a.npy")), npy(&cli.path("b.npy")));
+            assert_eq!(a.0, b.0, "{key}");
+            assert!(a.1.iter().zip(&b.1).all(|(x, y)| x.to_bits() == y.to_bits()), "{key} of {rows}");
+        }
+    }
+    let (shape, _) = {
+        cli.ok(&["get", "digits.cnn.conv2", "--rows", "0..3", "-o", "c.npy"]);
+        npy(&cli.path("c.npy"))
+    };
+    assert_eq!(shape, [3, 32, 8, 8]);
+    // A predicate on another intermediate.
+    let all = cli.json(&["get", "digits.cnn.logits"]);
+    let values: Vec<f64> = all[0]["values"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect();
+    let argmax = |row: &[f64]| (0..10).rev().max_by(|a, b| row[*a].total_cmp(&row[*b])).unwrap();
+    let want: Vec<usize> = values.chunks(10).enumerate().filter(|(_, r)| argmax(r) == 3).map(|(i, _)| i).collect();
+    let found = cli.json(&["get", "digits.cnn.conv1.u0", "--where", "logits.argmax = 3"]);
+    let found: Vec<usize> =
+        found[0]["row_ids"].as_array().unwrap().iter().map(|v| v.as_u64().unwrap() as usize).collect();
+    assert_eq!(found, want);
+    // What a plan would cost, and that a lossy copy is not exact.
+    let plans = cli.json(&["explain", "digits.cnn.conv1", "--dry"]);
+    assert_eq!(plans[0]["considered"].as_array().unwrap().len(), 2);
+    assert!(cli.ok(&["verify"]).contains("no damage"));
+}
+
+#[test]
+fn lossy_copies_say_so() {
+    let cli = Cli::new();
+    cli.digits("digits.cnn", &["--layers", "conv*,logits"]);
+    let text = cli.ok(&["get", "digits.cnn.conv1.u2", "--rows", "0..3", "--plan", "read"]);
+    assert!(text.contains("source: read pool(2)+f16"), "{text}");
+    let exact = cli.fails(&["get", "digits.cnn.logits", "--plan", "read", "--exact"]);
+    assert!(exact.contains("exact values were asked for"), "{exact}");
+    assert!(cli.ok(&["get", "digits.cnn.logits", "--rows", "0..3", "--exact"]).contains("source: rerun exact"));
+    let shown = cli.json(&["show", "digits.cnn.conv1"]);
+    assert!(shown["error_relative"].as_f64().unwrap() > 0.0);
+    assert_eq!(shown["units_error"].as_array().unwrap().len(), 16);
+    assert!(cli.ok(&["show", "digits.cnn"]).contains("conv2d(input)"));
+    assert!(cli.ok(&["stats"]).contains("pool(2)+f16"));
+}
+
+#[test]
+fn content_under_a_used_name_is_refused() {
+    let cli = Cli::new();
+    cli.digits("d.m", &["--layers", "logits"]);
+    let other = ["log", "d.m", "--arch", "digits_cnn", "--init", "2", "--data", "digits", "--layers", "logits"];
+    let refused = cli.fails(&other);
+    assert!(refused.contains("set of weights") && refused.contains("--replace"), "{refused}");
+    let versioned = ["log", "d.m@two", "--arch", "digits_cnn", "--init", "2", "--data", "digits", "--layers", "logits"];
+    cli.ok(&versioned);
+    let before = cli.json(&["get", "d.m.logits", "--plan", "read", "--rows", "0"])[0]["values"].clone();
+    let mut replace = other.to_vec();
+    replace.push("--replace");
+    cli.ok(&replace);
+    let after = cli.json(&["get", "d.m.logits", "--plan", "read", "--rows", "0"])[0]["values"].clone();
+    assert_ne!(before, after);
+    assert_eq!(after, cli.json(&["get", "d.m@two.logits", "--plan", "read", "--rows", "0"])[0]["values"]);
+    let gone = cli.fails(&["rm", "d.mm"]);
+    assert!(gone.contains("did you mean") || gone.contains("nearest"), "{gone}");
+    cli.ok(&["rm", "d.m@two"]);
+    assert!(cli.ok(&["gc"]).starts_with("freed"));
+    assert_eq!(after, cli.json(&["get", "d.m.logits", "--plan", "read", "--rows", "0"])[0]["values"]);
+}
+
+#[test]
+fn files_of_any_framework_are_appended() {
+    let cli = Cli::new();
+    let values: Vec<f32> = (0..5 * 3 * 2).map(|i| i as f32 - 7.5).collect();
+    write_npy(&cli.path("a.npy"), &[5, 3, 2], &values);
+    cli.ok(&["append", "p.m.t", "a.npy", "--scheme", "f32"]);
+    // More rows go on after the last; given ids are taken as they are.
+    cli.ok(&["append", "p.m.t", "a.npy"]);
+    std::fs::write(cli.path("ids.txt"), "100\n90\n80\n70\n60\n").unwrap();
+    cli.ok(&["append", "p.m.t", "a.npy", "--row-ids", "ids.txt"]);
+    let twice = cli.fails(&["append", "p.m.t", "a.npy", "--row-ids", "ids.txt"]);
+    assert!(twice.contains("row_id 100 is already logged"), "{twice}");
+    cli.ok(&["get", "p.m.t", "-o", "all.npy"]);
+    let (shape, all) = npy(&cli.path("all.npy"));
+    assert_eq!(shape, [15, 3, 2]);
+    assert_eq!(all[..30], values[..]);
+    assert_eq!(all[30..60], values[..]);
+    assert_eq!(all[60..66], values[24..30], "row 60 is the last of the file");
+    // RERUN of raw values says why not.
+    assert!(cli.fails(&["get", "p.m.t", "--plan", "rerun"]).contains("nothing can run it"));
+
+    // What `get` writes, `append` reads.
+    for file in ["o.parquet", "o.arrow", "o.csv", "o.safetensors"] {
+        cli.ok(&["get", "p.m.t", "--rows", "0..5", "-o", file]);
+    }
+    let csv = std::fs::read_to_string(cli.path("o.csv")).unwrap();
+    assert!(csv.starts_with("row_id,\"u0[0,0]\",\"u0[0,1]\","), "{csv}");
+    assert_eq!(csv.lines().nth(1).unwrap(), "0,-7.5,-6.5,-5.5,-4.5,-3.5,-2.5");
+    std::fs::write(cli.path("five.txt"), "0\n1\n2\n3\n4\n").unwrap();
+
+    // Tables: a Parquet file with text, nulls and its own row_ids.
+    let table = cli.path("t.parquet");
+    write_table(&table);
+    cli.ok(&["append", "p.m.table", "t.parquet"]);
+    let text = cli.ok(&["get", "p.m.table", "--where", "table.name = 'b'"]);
+    assert!(text.contains("8") && text.contains("2 rows") && text.contains("lossless"), "{text}");
+    cli.ok(&["get", "p.m.table", "-o", "t2.parquet"]);
+    let (a, b) = (
+        mistique::datasets::read_parquet(table).unwrap(),
+        mistique::datasets::read_parquet(cli.path("t2.parquet")).unwrap(),
+    );
+    assert_eq!(a.column_by_name("score"), b.column_by_name("score"));
+    assert_eq!(a.column_by_name("name"), b.column_by_name("name"));
+
+    // bf16 in stays bf16; several tensors of one file become intermediates of one model.
+    let halves: Vec<u8> =
+        [1.5f32, -2.0, 0.25, 3.0].iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect();
+    let view = safetensors::tensor::TensorView::new(safetensors::Dtype::BF16, vec![2, 2], &halves).unwrap();
+    let bytes = safetensors::serialize([("layer1.0.x", view.clone()), ("y", view)], None).unwrap();
+    std::fs::write(cli.path("s.safetensors"), bytes).unwrap();
+    cli.ok(&["append", "p.torch", "s.safetensors"]);
+    let shown = cli.json(&["show", "p.torch.\"layer1.0.x\""]);
+    assert_eq!(shown["scheme"], "bf16");
+    assert_eq!(cli.json(&["get", "p.torch.y"])[0]["values"], serde_json::json!([1.5, -2.0, 0.25, 3.0]));
+    let several = cli.fails(&["append", "p.torch.z", "s.safetensors"]);
+    assert!(several.contains("several tensors"), "{several}");
+
+    cli.ok(&["export", "out"]);
+    let manifest: Value =
+        serde_json::from_str(&std::fs::read_to_string(cli.path("out/manifest.json")).unwrap()).unwrap();
+    assert_eq!(manifest["intermediates"].as_array().unwrap().len(), 4);
+    assert!(cli.fails(&["export", "out"]).contains("not empty"));
+}
+
+fn write_table(path: &Path) {
+    use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray, UInt64Array};
+    use std::sync::Arc;
+    let columns: [(&str, ArrayRef); 3] = [
+        ("row_id", Arc::new(UInt64Array::from(vec![7, 8, 9, 1]))),
+        ("name", Arc::new(StringArray::from(vec![Some("a"), Some("b"), None, Some("b")]))),
+        ("score", Arc::new(Float64Array::from(vec![Some(0.1), None, Some(f64::INFINITY), Some(-3.0)]))),
+    ];
+    let batch = RecordBatch::try_from_iter(columns).unwrap();
+    // `get` gives rows by row_id: 1, 7, 8, 9. The file is written in that order so that both can be compared.
+    let order = UInt64Array::from(vec![3, 0, 1, 2]);
+    let batch = arrow::compute::take_record_batch(&batch, &order).unwrap();
+    let file = std::fs::File::create(path).unwrap();
+    let mut writer = parquet::arrow::ArrowWriter::try_new(file, batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+}
+
+#[test]
+fn an_interrupted_log_goes_on() {
+    let cli = Cli::new();
+    let log = |model: &'static str| {
+        vec![
+            "log",
+            model,
+            "--arch",
+            "cifar10_cnn",
+            "--init",
+            "3",
+            "--data",
+            "generated:images?rows=6000&size=32&channels=3",
+            "--layers",
+            "conv4,logits",
+            "--scheme",
+            "f16",
+            "--checkpoint",
+            "0.2",
+        ]
+    };
+    let mut child = cli.command(&log("p.cut")).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    // Kill it once something is committed, but not all.
+    let rows = || -> u64 {
+        let out = cli.run(&["ls", "p.cut*", "--json"]);
+        let list: Value = serde_json::from_slice(&out.stdout).unwrap_or_default();
+        list[0]["rows"].as_u64().unwrap_or_default()
+    };
+    let begun = std::time::Instant::now();
+    let committed = loop {
+        let n = rows();
+        if n > 0 {
+            break n;
+        }
+        assert!(begun.elapsed().as_secs() < 120, "nothing was committed");
+        assert!(child.try_wait().unwrap().is_none(), "the log ended before it could be cut");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    };
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(committed < 6000);
+    assert!(cli.ok(&["ls"]).contains("incomplete"));
+    assert!(cli.ok(&["verify"]).contains("no damage"));
+    let report = cli.json(&log("p.cut"));
+    let ran = report["rows_run"].as_u64().unwrap();
+    assert!(ran < 6000 && ran >= 6000 - rows().max(committed) || ran < 6000, "only the missing rows run: {ran}");
+    assert!(!cli.ok(&["ls"]).contains("incomplete"));
+    cli.ok(&log("p.whole"));
+    for layer in ["conv4", "logits"] {
+        cli.ok(&["get", &format!("p.cut.{layer}"), "-o", "a.npy", "--plan", "read"]);
+        cli.ok(&["get", &format!("p.whole.{layer}"), "-o", "b.npy", "--plan", "read"]);
+        assert_eq!(std::fs::read(cli.path("a.npy")).unwrap(), std::fs::read(cli.path("b.npy")).unwrap(), "{layer}");
+    }
+}
+
+#[test]
+fn two_datasets_and_a_network_with_skips_share_a_store() {
+    let cli = Cli::new();
+    cli.digits("digits.cnn", &["--layers", "logits"]);
+    let data = "generated:images?rows=70&size=32&channels=3";
+    cli.ok(&[
+        "log",
+        "other.resnet",
+        "--arch",
+        "resnet20",
+        "--init",
+        "1",
+        "--data",
+        data,
+        "--batch",
+        "33",
+        "--scheme",
+        "f32",
+    ]);
+    let shown = cli.ok(&["show", "other.resnet"]);
+    assert!(shown.contains("add("), "{shown}");
+    let layers = cli.json(&["ls", "other.resnet"]).as_array().unwrap().len();
+    assert!(layers > 20);
+    // Rows are added by a second run over more rows.
+    let more = "generated:images?rows=70&size=32&channels=3";
+    cli.ok(&[
+        "log", "add.m", "--arch", "resnet20", "--init", "1", "--data", more, "--layers", "*add*", "--rows", "0..40",
+    ]);
+    cli.ok(&[
+        "log", "add.m", "--arch", "resnet20", "--init", "1", "--data", more, "--layers", "*add*", "--rows", "40..70",
+    ]);
+    let list = cli.json(&["ls", "add.m"]);
+    assert!(list.as_array().unwrap().iter().all(|i| i["rows"] == 70), "{list}");
+    // The same name for other rows is refused.
+    let changed = "generated:images?rows=71&size=32&channels=3";
+    let refused = cli.fails(&["log", "add.m", "--arch", "resnet20", "--init", "1", "--data", changed]);
+    assert!(refused.contains("content"), "{refused}");
+}
+
+#[test]
+fn bytes_are_announced_and_bounded() {
+    let cli = Cli::new();
+    let args = ["log", "d.m", "--arch", "digits_cnn", "--init", "1", "--data", "digits", "--max-bytes", "100kB"];
+    let refused = cli.fails(&args);
+    assert!(refused.contains("takes up to") && refused.contains("--max-bytes"), "{refused}");
+    assert_eq!(cli.json(&["ls"]), serde_json::json!([]));
+    let out = cli.run(&["log", "d.m", "--arch", "digits_cnn", "--init", "1", "--data", "digits"]);
+    let said = String::from_utf8(out.stderr).unwrap();
+    assert!(said.contains("1,797 rows, at most"), "{said}");
+}
+
+#[test]
+fn bad_input_is_answered_in_plain_words() {
+    let cli = Cli::new();
+    assert!(cli.fails(&["ls"]).contains("no store here"));
+    cli.digits("d.m", &["--layers", "logits,conv1"]);
+    for (args, expected) in [
+        (vec!["get", "d.m.logit"], "did you mean logits"),
+        (vec!["get", "d.n.logits"], "d.m"),
+        (vec!["get", "d.m"], "project.model.intermediate"),
+        (vec!["get", "d.m.logits.u10"], "u0 to u9"),
+        (vec!["get", "d.m.logits.x"], "expected u35"),
+        (vec!["get", "d.m.conv1.u0[8,0]"], "cells of one unit"),
+        (vec!["get", "d.m.logits", "--rows", "5..2"], "ends before it starts"),
+        (vec!["get", "d.m.logits", "--rows", "99999"], "row_id 99999 is not stored"),
+        (vec!["get", "d.m.logits", "--where", "logits.argmax ~ 3"], "at character"),
+        (vec!["get", "d.m.logits", "--where", "logits = 3"], "10 columns"),
+        (vec!["get", "d.m.logits", "-o", "x.xls"], "cannot write .xls"),
+        (vec!["log", "d.x", "--arch", "vgg16", "--init", "1", "--data", "digits"], "takes rows of shape"),
+        (vec!["log", "d.x", "--arch", "vgg61", "--init", "1", "--data", "digits"], "vgg16"),
+        (vec!["log", "d.x", "--arch", "digits_cnn", "--init", "1", "--data", "digitz"], "digits"),
+        (vec!["log", "d.x", "--arch", "digits_cnn", "--init", "1", "--data", "digits", "--layers", "nope*"], "conv1"),
+        (vec!["log", "d.x", "--arch", "digits_cnn", "--init", "1", "--data", "digits", "--scheme", "kbit(9)"], "kbit"),
+        (vec!["log", "dx", "--arch", "digits_cnn", "--init", "1", "--data", "digits"], "project.model"),
+        (
+            vec!["log", "d.x", "--arch", "digits_cnn", "--weights", "missing.safetensors", "--data", "digits"],
+            "missing.safetensors",
+        ),
+        (vec!["log", "d.x", "--arch", "digits_cnn", "--init", "1", "--data", "digits", "--device", "cuda:0"], "cuda"),
+        (vec!["append", "p.m.t", "missing.npy"], "missing.npy"),
+        (vec!["dataset", "fetch", "cifar11"], "cifar10"),
+        (vec!["show", "d.m.\"x"], "quote is not closed"),
+    ] {
+        let text = cli.fails(&args);
+        assert!(text.contains(expected), "{args:?} said {text}");
+    }
+    // A checkpoint that does not fit its architecture, and one that is none.
+    std::fs::write(cli.path("bad.safetensors"), b"not a checkpoint").unwrap();
+    let text = cli.fails(&["log", "d.x", "--arch", "digits_cnn", "--weights", "bad.safetensors", "--data", "digits"]);
+    assert!(text.contains("bad.safetensors"), "{text}");
+    // Nothing of all that was stored.
+    assert_eq!(cli.json(&["ls"]).as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn names_are_data() {
+    let cli = Cli::new();
+    write_npy(&cli.path("a.npy"), &[2, 2], &[1.0, 2.0, 3.0, 4.0]);
+    for (model, layer) in [("../../x", "../y"), ("a\"b", "c.d"), ("sp ace\n", "🦀"), ("x", "u1")] {
+        let quoted = |n: &str| format!("\"{}\"", n.replace('"', "\"\""));
+        let key = format!("\"../..\".{}.{}", quoted(model), quoted(layer));
+        cli.ok(&["append", &key, "a.npy"]);
+        assert_eq!(cli.json(&["get", &format!("{key}.u1")])[0]["values"], serde_json::json!([2.0, 4.0]), "{key}");
+    }
+    let made: Vec<String> =
+        std::fs::read_dir(cli.dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    assert!(made.iter().all(|n| n == "a.npy" || n == "s.mq"), "{made:?}");
+}
+
+#[test]
+fn damage_is_named_and_fails() {
+    let cli = Cli::new();
+    cli.digits("d.m", &["--layers", "conv1,logits"]);
+    let partition = std::fs::read_dir(cli.path("s.mq/partitions")).unwrap().next().unwrap().unwrap().path();
+    let mut bytes = std::fs::read(&partition).unwrap();
+    bytes[300] ^= 1;
+    std::fs::write(&partition, bytes).unwrap();
+    let out = cli.run(&["verify"]);
+    let text = String::from_utf8(out.stdout).unwrap();
+    assert!(!out.status.success() && text.contains("damaged:") && text.contains("d.m.conv1"), "{text}");
+    // Other data stays readable.
+    cli.ok(&["get", "d.m.logits", "--plan", "read", "--rows", "0..5"]);
+}
+
+#[test]
+fn rerun_is_refused_with_its_reason() {
+    let cli = Cli::new();
+    let values: Vec<f32> = (0..3 * 64).map(|i| i as f32 / 200.0).collect();
+    write_npy(&cli.path("in.npy"), &[3, 1, 8, 8], &values);
+    cli.ok(&["log", "d.m", "--arch", "digits_cnn", "--init", "1", "--data", "npy:in.npy", "--layers", "logits"]);
+    cli.ok(&["get", "d.m.logits", "--plan", "rerun"]);
+    write_npy(&cli.path("in.npy"), &[3, 1, 8, 8], &vec![0.5; 192]);
+    assert!(cli.fails(&["get", "d.m.logits", "--plan", "rerun"]).contains("has changed"));
+    std::fs::remove_file(cli.path("in.npy")).unwrap();
+    let text = cli.fails(&["get", "d.m.logits", "--plan", "rerun"]);
+    assert!(text.contains("not there any more"), "{text}");
+    assert!(cli.ok(&["explain", "d.m.logits"]).contains("not possible"));
+    cli.ok(&["get", "d.m.logits"]);
+}
+
+#[test]
+fn completions_and_help() {
+    let cli = Cli::new();
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(cli.ok(&["completions", shell]).contains("mistique"));
+    }
+    assert!(cli.ok(&["--help"]).contains("MISTIQUE_STORE"));
+    assert!(cli.ok(&["dataset", "ls"]).contains("cifar10"));
+    assert_eq!(cli.json(&["dataset", "show", "digits"])["rows"], 1797);
+}
+
+#[test]
+fn the_demo_ends_with_what_to_try_next() {
+    let cli = Cli::new();
+    let begun = std::time::Instant::now();
+    let text = cli.ok(&["demo", "--epochs", "2"]);
+    assert!(begun.elapsed().as_secs() < 90, "the demo took {:?}", begun.elapsed());
+    for expected in ["READ", "RERUN", "POINTQ", "TOPK", "COL_DIST", "KNN", "COL_DIFF", "pool(2)+f16", "Try next"] {
+        assert!(text.contains(expected), "no {expected} in {text}");
+    }
+    // The commands that it names work as they stand.
+    for line in text.lines().filter(|l| l.trim_start().starts_with("mistique --store")) {
+        let line = line.trim().trim_start_matches("mistique ");
+        let mut args: Vec<String> = Vec::new();
+        let mut quoted = false;
+        let mut word = String::new();
+        for c in line.chars() {
+            match c {
+                '\'' => quoted = !quoted,
+                ' ' if !quoted => args.push(std::mem::take(&mut word)),
+                c => word.push(c),
+            }
+        }
+        args.push(word);
+        cli.ok(&args.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+}
