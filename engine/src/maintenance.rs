@@ -367,9 +367,9 @@ impl Store {
         for batch in kept.chunks(64) {
             let mut readers: BTreeMap<u64, PartitionReader> = BTreeMap::new();
             for id in batch.iter().map(|c| c.place.partition) {
-                if !readers.contains_key(&id) {
+                if let std::collections::btree_map::Entry::Vacant(e) = readers.entry(id) {
                     let len = lens.get(&id).copied().unwrap_or_default();
-                    readers.insert(id, PartitionReader::open(&**self.storage(), id, len)?);
+                    e.insert(PartitionReader::open(&**self.storage(), id, len)?);
                 }
             }
             let encode = |c: &ChunkRow| -> Result<(i64, ChunkHash, Vec<u8>)> {
@@ -405,10 +405,10 @@ impl Store {
                     }
                 };
                 moved.push((id, open.append(&hash, &bytes)?));
-                if open.len_bytes() >= PARTITION_TARGET_BYTES {
-                    if let Some(full) = writer.take() {
-                        new.push(full.finish()?);
-                    }
+                if open.len_bytes() >= PARTITION_TARGET_BYTES
+                    && let Some(full) = writer.take()
+                {
+                    new.push(full.finish()?);
                 }
             }
             done += batch.iter().map(|c| c.place.len).sum::<u64>();

@@ -320,12 +320,12 @@ impl Reader<'_> {
 
         let pool = self.chunks.pool();
         let key = (chunk, page as u32);
-        if self.cached {
-            if let Some(codes) = pool.get(key) {
-                return self
-                    .from_codes(piece, strips, &to, n_cols, units.start, &codes, scratch)
-                    .map_err(|why| EngineError::corrupt("memory", 0, format!("a held page does not decode: {why}")));
-            }
+        if self.cached
+            && let Some(codes) = pool.get(key)
+        {
+            return self
+                .fill(piece, strips, &to, n_cols, units.start, &codes, scratch)
+                .map_err(|why| EngineError::corrupt("memory", 0, format!("a held page does not decode: {why}")));
         }
         let (partition, place) = self.chunks.place(chunk)?;
         let bytes = partition.chunk(place)?;
@@ -342,7 +342,7 @@ impl Reader<'_> {
             let mut codes = vec![0u8; page_view.n_codes * layout.code.width()];
             page_view.codes(&mut codes).map_err(bad)?;
             let codes: Arc<[u8]> = codes.into();
-            self.from_codes(piece, strips, &to, n_cols, units.start, &codes, scratch).map_err(bad)?;
+            self.fill(piece, strips, &to, n_cols, units.start, &codes, scratch).map_err(bad)?;
             pool.put(key, codes);
             return Ok(());
         }
@@ -350,18 +350,17 @@ impl Reader<'_> {
             scratch.codes.resize(page_view.n_codes * layout.code.width(), 0);
             page_view.codes(&mut scratch.codes).map_err(bad)?;
             let codes = std::mem::take(&mut scratch.codes);
-            let done = self.from_codes(piece, strips, &to, n_cols, units.start, &codes, scratch).map_err(bad);
+            let done = self.fill(piece, strips, &to, n_cols, units.start, &codes, scratch).map_err(bad);
             scratch.codes = codes;
             return done;
         }
-        if let [strip] = strips {
-            if self.row_len == n_cols
-                && piece.cols == (0..n_cols)
-                && strip.row == 0
-                && strip.out.len() == page_view.n_codes
-            {
-                return page_view.f32(strip.out).map_err(bad);
-            }
+        if let [strip] = strips
+            && self.row_len == n_cols
+            && piece.cols == (0..n_cols)
+            && strip.row == 0
+            && strip.out.len() == page_view.n_codes
+        {
+            return page_view.f32(strip.out).map_err(bad);
         }
         scratch.floats.resize(page_view.n_codes, 0.0);
         page_view.f32(&mut scratch.floats).map_err(bad)?;
@@ -375,7 +374,7 @@ impl Reader<'_> {
     }
 
     #[expect(clippy::too_many_arguments, reason = "the places of one piece, known only to its caller")]
-    fn from_codes(
+    fn fill(
         &self,
         piece: &Piece,
         strips: &mut [Strip<'_>],

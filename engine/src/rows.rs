@@ -129,11 +129,11 @@ impl RowMask {
 
     /// Removes a row.
     pub fn remove(&mut self, row: u64) {
-        if self.contains(row) {
-            if let Some(leaf) = self.leaves.get_mut(&(row / LEAF_ROWS)) {
-                leaf[(row % LEAF_ROWS / 64) as usize] &= !(1u64 << (row % 64));
-                self.n -= 1;
-            }
+        if self.contains(row)
+            && let Some(leaf) = self.leaves.get_mut(&(row / LEAF_ROWS))
+        {
+            leaf[(row % LEAF_ROWS / 64) as usize] &= !(1u64 << (row % 64));
+            self.n -= 1;
         }
     }
 

@@ -549,10 +549,10 @@ impl Chunks for Store {
     fn place(&self, chunk: i64) -> Result<(PartitionReader, ChunkPlace)> {
         let known = lock(&self.known);
         let place = known.places.get(&chunk).copied();
-        if let Some(place) = place {
-            if let Some(partition) = known.partitions.get(&place.partition) {
-                return Ok((partition.clone(), place));
-            }
+        if let Some(place) = place
+            && let Some(partition) = known.partitions.get(&place.partition)
+        {
+            return Ok((partition.clone(), place));
         }
         drop(known);
         // What is remembered may have moved since, and so may what was just looked up: `compact` and `gc` of another

@@ -134,8 +134,12 @@ impl Case {
                     self.oracle.retain(|(m, _), _| m != model);
                 }
             }
-            Op::Gc => drop(self.store.gc().unwrap()),
-            Op::Compact => drop(self.store.compact(&mut |_, _| {}).unwrap()),
+            Op::Gc => {
+                self.store.gc().unwrap();
+            }
+            Op::Compact => {
+                self.store.compact(&mut |_, _| {}).unwrap();
+            }
             Op::Reopen => self.store = Self::open(&self.storage),
             Op::Crash => {
                 self.storage.crash();

@@ -119,32 +119,35 @@ fn bytes(codes: &[u8], key: impl Fn(u8) -> u8, value: impl Fn(u8) -> f64) -> Pag
 }
 
 #[inline(always)]
-fn integers<const N: usize, T: Copy + Ord + Default + AsF64>(codes: &[u8], value: impl Fn([u8; N]) -> T) -> PageStats {
+fn integers<const N: usize, T: Copy + Ord + Default + IntoF64>(
+    codes: &[u8],
+    value: impl Fn([u8; N]) -> T,
+) -> PageStats {
     let values = || codes.as_chunks::<N>().0.iter().map(|b| value(*b));
     let n_zero = values().filter(|v| *v == T::default()).count() as u64;
-    let min = values().min().map_or(f64::INFINITY, AsF64::as_f64);
-    let max = values().max().map_or(f64::NEG_INFINITY, AsF64::as_f64);
+    let min = values().min().map_or(f64::INFINITY, IntoF64::into_f64);
+    let max = values().max().map_or(f64::NEG_INFINITY, IntoF64::into_f64);
     PageStats { min, max, n_nan: 0, n_zero }
 }
 
-trait AsF64 {
-    fn as_f64(self) -> f64;
+trait IntoF64 {
+    fn into_f64(self) -> f64;
 }
 
-impl AsF64 for i16 {
-    fn as_f64(self) -> f64 {
+impl IntoF64 for i16 {
+    fn into_f64(self) -> f64 {
         f64::from(self)
     }
 }
 
-impl AsF64 for i32 {
-    fn as_f64(self) -> f64 {
+impl IntoF64 for i32 {
+    fn into_f64(self) -> f64 {
         f64::from(self)
     }
 }
 
-impl AsF64 for i64 {
-    fn as_f64(self) -> f64 {
+impl IntoF64 for i64 {
+    fn into_f64(self) -> f64 {
         self as f64
     }
 }

@@ -18,6 +18,6 @@ pub use answer::{Answer, Data, Source};
 pub use columns::{Columns, TensorColumns};
 pub use error::{QueryError, Result};
 pub use plan::{Considered, Explanation, PlanChoice};
-pub use predicate::{Comparison, Literal, Predicate};
+pub use predicate::{Compare, Comparison, Literal, Predicate};
 pub use reader::{ChunkReader, Request};
 pub use rows::RowSelection;

@@ -86,6 +86,9 @@ impl fmt::Display for Predicate {
     }
 }
 
+/// Answers one comparison for every row.
+pub type Compare<'a> = &'a mut dyn FnMut(&str, Comparison, &Literal) -> Result<Vec<bool>>;
+
 impl Predicate {
     /// Reads a predicate.
     ///
@@ -103,10 +106,7 @@ impl Predicate {
     /// Whether rows pass, given each comparison's own answer.
     ///
     /// Errors: those of `compare`.
-    pub fn evaluate(
-        &self,
-        compare: &mut dyn FnMut(&str, Comparison, &Literal) -> Result<Vec<bool>>,
-    ) -> Result<Vec<bool>> {
+    pub fn evaluate(&self, compare: Compare<'_>) -> Result<Vec<bool>> {
         match self {
             Self::Compare(operand, op, literal) => compare(operand, *op, literal),
             Self::Not(a) => Ok(a.evaluate(compare)?.into_iter().map(|x| !x).collect()),

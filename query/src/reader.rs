@@ -136,7 +136,6 @@ impl<'a> ChunkReader<'a> {
     }
 
     /// Row_ids of a selection, and where they are stored.
-    #[expect(clippy::type_complexity, reason = "the second is one field of Resolved")]
     fn rows(
         &self,
         record: &IntermediateRecord,

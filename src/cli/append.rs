@@ -304,10 +304,10 @@ fn table(path: &Path, batch: RecordBatch) -> Result<Vec<Item>> {
         keep.remove(i);
     }
     let batch = batch.project(&keep).map_err(arrow)?;
-    if let [column] = batch.columns() {
-        if let Some(list) = column.as_any().downcast_ref::<FixedSizeListArray>() {
-            return tensor_column(path, &batch.schema(), list, rows);
-        }
+    if let [column] = batch.columns()
+        && let Some(list) = column.as_any().downcast_ref::<FixedSizeListArray>()
+    {
+        return tensor_column(path, &batch.schema(), list, rows);
     }
     Ok(vec![Item::Table { batch, rows }])
 }

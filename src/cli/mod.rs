@@ -100,10 +100,10 @@ pub enum CliError {
     Query(#[from] QueryError),
     /// A run.
     #[error(transparent)]
-    Workflow(#[from] WorkflowError),
+    Workflow(Box<WorkflowError>),
     /// A network.
     #[error(transparent)]
-    Network(#[from] crate::NetworkError),
+    Network(Box<crate::NetworkError>),
     /// A dataset.
     #[error(transparent)]
     Dataset(#[from] DatasetError),
@@ -132,6 +132,18 @@ pub enum CliError {
     /// Standard output.
     #[error("standard output: {0}")]
     Output(#[from] std::io::Error),
+}
+
+impl From<WorkflowError> for CliError {
+    fn from(e: WorkflowError) -> Self {
+        Self::Workflow(Box::new(e))
+    }
+}
+
+impl From<crate::NetworkError> for CliError {
+    fn from(e: crate::NetworkError) -> Self {
+        Self::Network(Box::new(e))
+    }
 }
 
 type Result<T, E = CliError> = std::result::Result<T, E>;

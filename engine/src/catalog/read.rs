@@ -148,10 +148,13 @@ const INTERMEDIATE: &str = "SELECT i.id, i.model_id, m.project, m.name, m.versio
     i.dtype, i.unit_axis, i.scheme, i.params, i.block_rows, i.group_units, i.page_rows, i.schema, i.n_rows, i.max_span,
     i.n_query FROM intermediates i JOIN models m ON m.id = i.model_id";
 
+/// Shape, type, unit axis, scheme, parameters and units a chunk, as the catalogue has them.
+type RawTensor = (String, u8, i64, String, Option<Vec<u8>>, usize);
+
 struct RawIntermediate {
     record: (i64, i64, IntermediateKey, i64, u64, u64, u64),
     kind: String,
-    tensor: Option<(String, u8, i64, String, Option<Vec<u8>>, usize)>,
+    tensor: Option<RawTensor>,
     block_rows: usize,
     page_rows: usize,
     schema: Option<Vec<u8>>,
@@ -248,10 +251,10 @@ impl Catalog {
         }
         let all = self.models()?;
         let same = |m: &&ModelRecord| m.spec.key.project == key.project && m.spec.key.model == key.model;
-        if key.version.is_empty() {
-            if let Some(last) = all.iter().filter(same).max_by_key(|m| m.id) {
-                return Ok(last.clone());
-            }
+        if key.version.is_empty()
+            && let Some(last) = all.iter().filter(same).max_by_key(|m| m.id)
+        {
+            return Ok(last.clone());
         }
         let names: Vec<String> = all.iter().map(|m| m.spec.key.to_string()).collect();
         let nearest = nearest(&key.to_string(), names.iter().map(String::as_str), 3);

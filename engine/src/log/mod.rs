@@ -21,7 +21,7 @@ pub use source::{TensorSource, Values};
 pub use writer::LogReport;
 
 use budget::Budget;
-use worker::{Job, Worker};
+use worker::{Begin, Job, Worker};
 use writer::ChunkWriter;
 
 use crate::catalog::{Catalog, IntermediateProgress, NewIntermediate, NewModel, stored_code};
@@ -416,7 +416,7 @@ impl Logger {
         };
         let record =
             NewIntermediate { id, model_id: model.0, name: name.to_string(), position, content: content.clone() };
-        self.send(Job::Intermediate { key: key.clone(), record, is_new, progress })?;
+        self.send(Job::Intermediate(Box::new(Begin { key: key.clone(), record, is_new, progress })))?;
         self.open.insert(id, Open { key, content, logged });
         Ok(Handle(id))
     }
@@ -589,10 +589,10 @@ fn check_same(logged: &ModelSpec, given: &ModelSpec) -> Result<()> {
 impl Drop for Logger {
     fn drop(&mut self) {
         self.jobs = None;
-        if let Some(thread) = self.thread.take() {
-            if thread.join().is_err() {
-                tracing::error!("the log's thread panicked");
-            }
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the log's thread panicked");
         }
     }
 }

@@ -275,7 +275,7 @@ impl TensorBuilder {
 
 /// The first rows are measured all, then a sample.
 fn is_measured(row: usize, page_rows: usize) -> bool {
-    row < page_rows.min(64) || row % MEASURE_EVERY == 0
+    row < page_rows.min(64) || row.is_multiple_of(MEASURE_EVERY)
 }
 
 fn unreadable(key: &IntermediateKey, why: String) -> EngineError {

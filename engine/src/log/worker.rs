@@ -27,16 +27,7 @@ pub enum Job {
     /// A model whose content goes with the next commit.
     Replace(i64),
     /// An intermediate to write rows of.
-    Intermediate {
-        /// Key, for messages.
-        key: IntermediateKey,
-        /// Its record; added with the next commit when `is_new`.
-        record: NewIntermediate,
-        /// Whether the catalogue does not have it.
-        is_new: bool,
-        /// What earlier logs measured.
-        progress: IntermediateProgress,
-    },
+    Intermediate(Box<Begin>),
     /// Tensor rows.
     Tensor {
         /// The intermediate.
@@ -63,6 +54,18 @@ pub enum Job {
     Complete(i64, bool),
     /// Makes everything before it durable and visible.
     Commit(SyncSender<Result<LogReport>>),
+}
+
+/// An intermediate that a log begins to write.
+pub struct Begin {
+    /// Key, for messages.
+    pub key: IntermediateKey,
+    /// Its record; added with the next commit when `is_new`.
+    pub record: NewIntermediate,
+    /// Whether the catalogue does not have it.
+    pub is_new: bool,
+    /// What earlier logs measured.
+    pub progress: IntermediateProgress,
 }
 
 enum Builder {
@@ -177,7 +180,8 @@ impl Worker {
             Job::Model(model) => self.commit.models.push(model),
             Job::Replace(id) => self.commit.replaced_models.push(id),
             Job::Complete(id, complete) => self.commit.complete.push((id, complete)),
-            Job::Intermediate { key, record, is_new, progress } => {
+            Job::Intermediate(begin) => {
+                let Begin { key, record, is_new, progress } = *begin;
                 let builder = match &record.content {
                     Content::Tensor(t) => {
                         let new = TensorBuilder::new(key, t.clone(), progress, self.on_bad)?;

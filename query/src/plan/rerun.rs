@@ -68,7 +68,7 @@ impl PlanKind for RerunPlan {
         let stored = pooled(request, content, &output.values)?;
         let ranges: Vec<_> = columns.iter().map(|c| c.stored(layout)).collect();
         let n = layout.stored_values();
-        if ranges == [0..n] {
+        if ranges.len() == 1 && ranges.first() == Some(&(0..n)) {
             return Ok(Data::F32(stored));
         }
         let pick = |row: &[f32]| {
