@@ -15,7 +15,7 @@ fn store() -> (Arc<MemoryStorage>, Store) {
 
 fn value(row: u64, i: usize) -> f32 {
     let x = ((row as f32 * 0.37 + i as f32 * 1.3).sin() * 3.0).max(0.0);
-    if (row as usize + i) % 17 == 0 { -0.0 } else { x }
+    if (row as usize + i).is_multiple_of(17) { -0.0 } else { x }
 }
 
 fn batch(rows: &[u64], n: usize) -> Vec<f32> {
@@ -158,10 +158,7 @@ fn rows_are_added_later_and_never_twice() {
     assert!(matches!(log.tensor(model, &spec("t", &[5], "kbit(8)")), Err(EngineError::Conflict { what: "shape", .. })));
     assert!(matches!(log.tensor(model, &spec("t", &[4], "f16")), Err(EngineError::Conflict { what: "scheme", .. })));
     let other = ModelSpec { description: "x".into(), ..raw.clone() };
-    assert!(matches!(
-        log.model(&ModelSpec { key: ModelKey::new("p", "n"), ..other.clone() }, IfExists::Continue),
-        Ok(_)
-    ));
+    assert!(log.model(&ModelSpec { key: ModelKey::new("p", "n"), ..other.clone() }, IfExists::Continue).is_ok());
     drop(log);
     let mut log = store.logger(LogOptions::default()).unwrap();
     assert!(matches!(log.model(&other, IfExists::Continue), Err(EngineError::Conflict { what: "description", .. })));
