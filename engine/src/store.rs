@@ -1,6 +1,7 @@
 //! The DataStore: opens a store, reads intermediates, begins logs.
 
-use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -178,16 +179,7 @@ impl Store {
         let _guard = self.writer_lock()?;
         // An earlier try may have left its file.
         self.remove_orphans()?;
-        if self.catalog().operator(&hash)?.is_some() {
-            return Ok(hash);
-        }
-        let path = format!("{OPERATORS}/{}", hex(&hash));
-        let mut file = self.storage.create(&path)?;
-        file.append(bytes)?;
-        file.finish()?;
-        self.storage.sync_dir(OPERATORS)?;
-        self.catalog().add_operator(&*self.storage, &hash, bytes.len() as u64, kind)?;
-        Ok(hash)
+        write_operator(&*self.storage, &mut self.catalog(), bytes, kind)
     }
 
     /// An operator's bytes, checked against their hash.
@@ -301,7 +293,10 @@ impl Store {
             return Ok(());
         }
         let codec = self.codec(record)?;
-        self.load_places(&plan.blocks)?;
+        let group_cols = codec.content().layout.group_units * codec.content().layout.stored.cells();
+        let groups: BTreeSet<usize> =
+            columns.iter().flat_map(|c| c.start / group_cols..c.end.div_ceil(group_cols)).collect();
+        self.load_places(&plan.blocks, &groups)?;
         read::read_f32(self, &codec, record, plan, columns, out)
     }
 
@@ -314,20 +309,24 @@ impl Store {
         let width = layout.code.width();
         let row_len = layout.stored_values() * width;
         let mut out = vec![0u8; plan.n_rows() * row_len];
-        for (block, position, at, len) in plan.runs() {
-            for group in 0..layout.n_groups() {
-                let Some(&chunk) = plan.blocks.get(block).and_then(|b| b.chunks.get(group)) else {
-                    return Err(EngineError::corrupt("catalog.db", 0, "a RowBlock lacks a chunk"));
+        let damaged = |why: &str| EngineError::corrupt("catalog.db", 0, why);
+        for group in 0..layout.n_groups() {
+            let start = group * layout.group_units * layout.stored.cells() * width;
+            let n_cols = layout.units_of_group(group).len() * layout.stored.cells() * width;
+            // Scattered rows come back to the same chunks: each is decoded once.
+            let mut decoded: HashMap<usize, Vec<u8>> = HashMap::new();
+            for (block, position, at, len) in plan.runs() {
+                let codes = match decoded.entry(block) {
+                    Entry::Occupied(held) => held.into_mut(),
+                    Entry::Vacant(empty) => {
+                        let chunk = plan.blocks.get(block).and_then(|b| b.chunks.get(group)).copied();
+                        empty.insert(self.chunk_codes(chunk.ok_or_else(|| damaged("a RowBlock lacks a chunk"))?)?)
+                    }
                 };
-                let start = group * layout.group_units * layout.stored.cells() * width;
-                let n_cols = layout.units_of_group(group).len() * layout.stored.cells() * width;
-                let codes = self.chunk_codes(chunk)?;
                 for i in 0..len {
-                    let from = (position + i) * n_cols;
-                    let to = (at + i) * row_len + start;
-                    let row = codes.get(from..from + n_cols).ok_or_else(|| {
-                        EngineError::corrupt("catalog.db", 0, "a chunk has fewer rows than its RowBlock")
-                    })?;
+                    let (from, to) = ((position + i) * n_cols, (at + i) * row_len + start);
+                    let row = codes.get(from..from + n_cols);
+                    let row = row.ok_or_else(|| damaged("a chunk has fewer rows than its RowBlock"))?;
                     out[to..to + n_cols].copy_from_slice(row);
                 }
             }
@@ -360,7 +359,7 @@ impl Store {
                 why: "it is a tensor, not a table".into(),
             });
         };
-        self.load_places(&plan.blocks)?;
+        self.load_places(&plan.blocks, &columns.iter().copied().collect())?;
         let fields = table.schema.fields();
         let mut chosen = Vec::with_capacity(columns.len());
         let mut arrays = Vec::with_capacity(columns.len());
@@ -434,20 +433,16 @@ impl Store {
         column::from_codes(data_type, codes, validity.as_deref(), words.as_deref()).map_err(|why| view.corrupt(0, why))
     }
 
-    /// Remembers where the chunks of `blocks` lie, so that reading them asks the catalogue once.
-    fn load_places(&self, blocks: &[Block]) -> Result<()> {
+    /// Remembers where the chunks of `groups` of `blocks` lie, so that reading them asks the catalogue once.
+    fn load_places(&self, blocks: &[Block], groups: &BTreeSet<usize>) -> Result<()> {
         let missing: Vec<i64> = {
             let mut known = lock(&self.known);
             if known.places.len() > PLACES {
                 known.places.clear();
             }
-            let ids = blocks.iter().flat_map(|b| b.chunks.iter().copied());
-            // A request for one unit of a wide layer must not look all of its chunks up: those come one by one.
+            let ids = blocks.iter().flat_map(|b| groups.iter().filter_map(|g| b.chunks.get(*g).copied()));
             ids.filter(|id| !known.places.contains_key(id)).take(PLACES).collect()
         };
-        if missing.len() > 4096 {
-            return Ok(());
-        }
         let catalog = self.catalog();
         let places = missing.iter().map(|&id| Ok((id, catalog.chunk_place(id)?))).collect::<Result<Vec<_>>>()?;
         drop(catalog);
@@ -528,6 +523,26 @@ impl Store {
     pub fn clear_pool(&self) {
         self.pool.clear();
     }
+}
+
+/// Writes an operator's file, unless there is one of its content. The caller holds the writer's lock and has removed
+/// orphans.
+pub(crate) fn write_operator(
+    storage: &dyn Storage,
+    catalog: &mut Catalog,
+    bytes: &[u8],
+    kind: &str,
+) -> Result<Fingerprint> {
+    let hash = fingerprint(bytes);
+    if catalog.operator(&hash)?.is_some() {
+        return Ok(hash);
+    }
+    let mut file = storage.create(&format!("{OPERATORS}/{}", hex(&hash)))?;
+    file.append(bytes)?;
+    file.finish()?;
+    storage.sync_dir(OPERATORS)?;
+    catalog.add_operator(storage, &hash, bytes.len() as u64, kind)?;
+    Ok(hash)
 }
 
 impl Drop for Store {

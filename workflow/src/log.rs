@@ -179,8 +179,8 @@ pub fn log_intermediates(
     let loading = Instant::now();
     let executor = Executor::new(network, weights, options.device)?;
     let load_seconds = loading.elapsed().as_secs_f64();
-    let hash = store.put_operator(&weights.to_safetensors()?, "safetensors")?;
     let mut log = store.logger(options.log)?;
+    let hash = log.put_operator(&weights.to_safetensors()?, "safetensors")?;
     let spec = ModelSpec {
         key: key.clone(),
         kind: ModelKind::Network,

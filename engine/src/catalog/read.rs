@@ -465,6 +465,17 @@ impl Catalog {
         .collect()
     }
 
+    /// Numbers of the models over the dataset of a name.
+    ///
+    /// Errors: `Catalog`.
+    pub fn dataset_users(&self, name: &str) -> Result<Vec<i64>> {
+        const DOING: &str = "find a dataset's models";
+        let sql = "SELECT m.id FROM models m JOIN datasets d ON d.id = m.dataset_id WHERE d.name = ?1";
+        let mut statement = self.conn.prepare_cached(sql).doing(DOING)?;
+        let rows = statement.query_map([name], |r| r.get(0)).doing(DOING)?;
+        rows.map(|r| r.doing(DOING)).collect()
+    }
+
     /// The dataset of a name.
     ///
     /// Errors: `Catalog`, `Corrupt`.

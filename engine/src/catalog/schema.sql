@@ -98,3 +98,7 @@ CREATE TABLE costs (
   updated INTEGER NOT NULL,
   PRIMARY KEY (machine, what, subject)
 ) STRICT, WITHOUT ROWID;
+
+-- Foreign keys are followed backwards when chunks, partitions and row sets are removed.
+CREATE INDEX chunks_of_partition ON chunks (partition_id);
+CREATE INDEX blocks_of_row_set ON row_blocks (row_set_id);

@@ -236,7 +236,8 @@ fn insert_model(tx: &Transaction<'_>, model: &NewModel) -> Result<()> {
             let shape = serde_json::to_string(&d.row_shape).unwrap_or_default();
             tx.execute(
                 "INSERT INTO datasets (name, source, fingerprint, n_rows, row_shape, created)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING",
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (name) DO UPDATE SET source = ?2, fingerprint = ?3,
+                 n_rows = ?4, row_shape = ?5",
                 params![d.name, d.source, &d.fingerprint[..], d.n_rows, shape, now()],
             )
             .doing(DOING)?;

@@ -30,8 +30,8 @@ use crate::error::{EngineError, Result};
 use crate::format::{MAX_BLOCK_ROWS, MAX_ROW_VALUES, PARTITION_TARGET_BYTES};
 use crate::key::{IntermediateKey, ModelKey};
 use crate::model::{
-    Content, DatasetSpec, IntermediateRecord, ModelSpec, TableContent, TensorContent, TensorLayout, UnitAxis, hex,
-    units_of,
+    Content, DatasetSpec, Fingerprint, IntermediateRecord, ModelSpec, TableContent, TensorContent, TensorLayout,
+    UnitAxis, hex, units_of,
 };
 use crate::rows::RowMask;
 use crate::storage::Storage;
@@ -203,7 +203,7 @@ pub struct Logger {
     thread: Option<JoinHandle<()>>,
     next_model: i64,
     next_intermediate: i64,
-    models: HashMap<i64, (ModelKey, bool)>,
+    models: HashMap<i64, (ModelSpec, bool)>,
     open: HashMap<i64, Open>,
     datasets: HashMap<String, DatasetSpec>,
     options: LogOptions,
@@ -280,31 +280,39 @@ impl Logger {
     /// `Invalid` for an empty name.
     pub fn model(&mut self, spec: &ModelSpec, if_exists: IfExists) -> Result<ModelHandle> {
         spec.key.check()?;
-        if let Some(dataset) = &spec.dataset {
-            self.check_dataset(&spec.key, dataset)?;
-        }
-        if let Some((&id, _)) = self.models.iter().find(|(_, (key, _))| *key == spec.key) {
+        if let Some((&id, (open, _))) = self.models.iter().find(|(_, (open, _))| open.key == spec.key) {
+            check_same(open, spec)?;
             return Ok(ModelHandle(id));
         }
-        if let Some(existing) = self.catalog.model_exact(&spec.key)? {
-            if if_exists == IfExists::Continue {
+        let existing = self.catalog.model_exact(&spec.key)?;
+        let replaced = existing.as_ref().filter(|_| if_exists == IfExists::Replace).map(|m| m.id);
+        if let Some(dataset) = &spec.dataset {
+            self.check_dataset(&spec.key, dataset, replaced)?;
+        }
+        match (existing, replaced) {
+            (Some(existing), None) => {
                 check_same(&existing.spec, spec)?;
-                self.models.insert(existing.id, (spec.key.clone(), false));
+                self.models.insert(existing.id, (spec.clone(), false));
                 return Ok(ModelHandle(existing.id));
             }
-            self.send(Job::Replace(existing.id))?;
+            (_, Some(id)) => self.send(Job::Replace(id))?,
+            (None, None) => {}
         }
         let id = self.next_model;
         self.next_model += 1;
         self.send(Job::Model(NewModel { id, spec: spec.clone() }))?;
-        self.models.insert(id, (spec.key.clone(), true));
+        self.models.insert(id, (spec.clone(), true));
         Ok(ModelHandle(id))
     }
 
-    fn check_dataset(&mut self, key: &ModelKey, dataset: &DatasetSpec) -> Result<()> {
+    /// A dataset's name means one content, unless only the model being replaced, or none, still uses it.
+    fn check_dataset(&mut self, key: &ModelKey, dataset: &DatasetSpec, replaced: Option<i64>) -> Result<()> {
         let known = match self.datasets.get(&dataset.name) {
             Some(d) => Some(d.clone()),
-            None => self.catalog.dataset(&dataset.name)?.map(|(_, d)| d),
+            None => {
+                let others = self.catalog.dataset_users(&dataset.name)?.into_iter().any(|id| Some(id) != replaced);
+                self.catalog.dataset(&dataset.name)?.map(|(_, d)| d).filter(|_| others)
+            }
         };
         if let Some(known) = known.filter(|k| k.fingerprint != dataset.fingerprint) {
             return Err(EngineError::Conflict {
@@ -318,8 +326,16 @@ impl Logger {
         Ok(())
     }
 
+    /// Stores an operator's bytes once per content and returns their hash. No `gc` can run between it and the commit of
+    /// the model that names it.
+    ///
+    /// Errors: `Io`, `Catalog`.
+    pub fn put_operator(&mut self, bytes: &[u8], kind: &str) -> Result<Fingerprint> {
+        crate::store::write_operator(&*self.storage, &mut self.catalog, bytes, kind)
+    }
+
     fn key_of(&self, model: ModelHandle, name: &str) -> Result<(IntermediateKey, bool)> {
-        let Some((key, is_new)) = self.models.get(&model.0) else {
+        let Some((ModelSpec { key, .. }, is_new)) = self.models.get(&model.0) else {
             return Err(EngineError::NotFound { what: "model of this log", name: name.into(), nearest: vec![] });
         };
         if name.is_empty() {

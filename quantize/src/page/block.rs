@@ -76,11 +76,6 @@ pub(crate) fn write(plan: &Plan, bytes: &[u8], out: &mut Vec<u8>) -> Result<()> 
 /// [`write`]s by the model where that is smaller.
 pub(crate) fn write_shared(plan: &Plan, model: Option<&Model>, bytes: &[u8], out: &mut Vec<u8>) -> Result<()> {
     let from = out.len();
-    if std::env::var_os("DBG").is_some() {
-        let mut t = vec![];
-        let m = model.map(|m| m.encode(bytes, &mut t));
-        eprintln!("W n={} way={} size={} model={m:?} {}", bytes.len(), plan.way, plan.size, t.len());
-    }
     if let Some(model) = model {
         out.push(MODEL);
         if model.encode(bytes, out) {

@@ -3,13 +3,13 @@
 //! Since it is stored once, a model can afford a code for each of some *contexts*. A symbol's context is that of the
 //! symbol before it in its stream, of 0 at a stream's begin: in smooth maps, neighbours have like exponents. Contexts
 //! are ranges of symbols. Codes have 10 bits at most, so that the tables of eight contexts stay in the first-level
-//! cache; up to eight streams decode side by side.
+//! cache; up to six streams decode side by side, one symbol of each after another.
 //!
 //! Layout: number of contexts less one u8; the first symbol of each context but the first, ascending; the code lengths
 //! of each context, as in a [`huffman`] block but of at most 10 bits.
 //!
 //! Layout of coded bytes: 0 and the least stream size u16, by which each size is greater u8; or 1 and each size u32;
-//! then the streams. There is 1 stream below 64 symbols, 4 below 1024, else 8; symbols are spread over them as evenly
+//! then the streams. There is 1 stream below 64 symbols, 4 below 1024, else 6; symbols are spread over them as evenly
 //! as possible, in order, the last one short.
 
 use super::huffman::{self, BitWriter, Histogram, Lengths, Words};
@@ -26,11 +26,14 @@ pub(crate) const MODEL_TABLE: usize = 1 << MODEL_LEN;
 pub(crate) const MODEL_CONTEXTS: usize = 8;
 const PART: &str = "shared tables";
 
+/// Streams at most.
+const MAX_STREAMS: usize = 6;
+
 const fn n_streams(n: usize) -> usize {
     match n {
         0..64 => 1,
         64..1024 => 4,
-        _ => 6,
+        _ => MAX_STREAMS,
     }
 }
 
@@ -64,11 +67,15 @@ fn merged(a: &Histogram, b: &Histogram) -> Histogram {
     std::array::from_fn(|i| a[i] + b[i])
 }
 
-/// Bits of an ideal code.
-pub(crate) fn entropy(h: &Histogram) -> f64 {
-    let n: u32 = h.iter().sum();
-    let each = |&c: &u32| if c == 0 { 0.0 } else { f64::from(c) * f64::from(c).log2() };
-    f64::from(n) * f64::from(n.max(1)).log2() - h.iter().map(each).sum::<f64>()
+/// Bits of an ideal code, about: logarithms are taken as linear between powers of two.
+fn entropy(h: &Histogram) -> i64 {
+    // c log2 c in 1/16 bits.
+    let each = |c: u32| {
+        let c = u64::from(c.max(1));
+        let log = c.ilog2();
+        (c * (u64::from(log) * 16 + ((c << 4) >> log) - 16)) as i64
+    };
+    each(h.iter().sum()) - h.iter().map(|&c| each(c)).sum::<i64>()
 }
 
 /// The codes of a part's contexts.
@@ -82,7 +89,7 @@ pub(crate) struct Model {
 }
 
 impl Model {
-    /// The best model for these counts, and the bytes that it and all it was made for will take.
+    /// The best model of at most `most` contexts for these counts, and the bytes that it and all it was made for will take.
     pub(crate) fn train(counts: &Counts, most: usize) -> Result<Option<(Self, usize)>> {
         let weights: Vec<u64> = counts.pairs.iter().map(|h| h.iter().map(|&c| u64::from(c)).sum()).collect();
         let total: u64 = weights.iter().sum();
@@ -100,25 +107,35 @@ impl Model {
             }
             weight += w;
         }
+        let mut bits: Vec<i64> = ranges.iter().map(|r| entropy(&r.1)).collect();
+        // What a range would lose by becoming one with the next.
+        let loss = |r: &[(u8, Histogram)], bits: &[i64], i: usize| match (r.get(i..i + 2), bits.get(i..i + 2)) {
+            (Some([a, b]), Some([a_bits, b_bits])) => entropy(&merged(&a.1, &b.1)) - a_bits - b_bits,
+            _ => i64::MAX,
+        };
+        let mut losses: Vec<i64> = (0..ranges.len()).map(|i| loss(&ranges, &bits, i)).collect();
         let mut best: Option<(Self, usize)> = None;
         loop {
-            if ranges.len() <= most && matches!(ranges.len(), MODEL_CONTEXTS | 4 | 1) {
-                let model = Self::new(&ranges)?;
-                if let Some((model, size)) = model {
-                    // One context decodes faster: more of them must be worth it.
-                    let must = if ranges.len() == 1 { size - size / 200 } else { size };
-                    if best.as_ref().is_none_or(|b| must < b.1) {
-                        best = Some((model, size));
-                    }
+            if ranges.len() <= most
+                && matches!(ranges.len(), MODEL_CONTEXTS | 4 | 1)
+                && let Some((model, size)) = Self::new(&ranges)?
+            {
+                // One context decodes faster: more of them must be worth it.
+                let must = if ranges.len() == 1 { size - size / 200 } else { size };
+                if best.as_ref().is_none_or(|b| must < b.1) {
+                    best = Some((model, size));
                 }
             }
-            let cost = |r: &[(u8, Histogram)]| entropy(&merged(&r[0].1, &r[1].1)) - entropy(&r[0].1) - entropy(&r[1].1);
-            let costs: Vec<f64> = ranges.windows(2).map(cost).collect();
-            let Some(least) = (0..costs.len()).min_by(|&a, &b| costs[a].total_cmp(&costs[b])) else {
-                return Ok(best);
-            };
-            let (_, next) = ranges.remove(least + 1);
-            ranges[least].1 = merged(&ranges[least].1, &next);
+            let least = (0..ranges.len().saturating_sub(1)).min_by_key(|&i| losses[i]);
+            let Some(i) = least else { return Ok(best) };
+            let (_, next) = ranges.remove(i + 1);
+            bits.remove(i + 1);
+            losses.remove(i + 1);
+            ranges[i].1 = merged(&ranges[i].1, &next);
+            bits[i] = entropy(&ranges[i].1);
+            for i in [i.saturating_sub(1), i] {
+                losses[i] = loss(&ranges, &bits, i);
+            }
         }
     }
 
@@ -155,7 +172,7 @@ impl Model {
     /// Appends the coded bytes; `false`, and nothing appended, where a symbol has no code.
     pub(crate) fn encode(&self, bytes: &[u8], out: &mut Vec<u8>) -> bool {
         let mut streams = Vec::with_capacity(bytes.len());
-        let mut sizes = Vec::with_capacity(MODEL_CONTEXTS);
+        let mut sizes = Vec::with_capacity(MAX_STREAMS);
         for part in bytes.chunks(per_stream(bytes.len())) {
             let before = streams.len();
             let mut w = BitWriter::new(&mut streams);
@@ -228,9 +245,9 @@ impl ModelTables {
     pub(crate) fn decode(&self, bytes: &[u8], padded: &mut Vec<u8>, out: &mut [u8]) -> Result<usize> {
         let bad = |why| corrupt("coded block", why);
         let s = n_streams(out.len());
-        let mut bounds = [0; MODEL_CONTEXTS + 1];
+        let mut bounds = [0; MAX_STREAMS + 1];
         let (wide, rest) = bytes.split_first().ok_or(bad("cut short"))?;
-        let mut sizes = [0; MODEL_CONTEXTS];
+        let mut sizes = [0; MAX_STREAMS];
         match *wide {
             0 => {
                 let head = rest.get(..2 + s).ok_or(bad("cut short"))?;

@@ -6,7 +6,7 @@
 
 use super::{
     bitmap, block,
-    model::{Counts, Model, ModelTables},
+    model::{Counts, MODEL_CONTEXTS, Model, ModelTables},
     sparse,
 };
 use crate::{
@@ -44,7 +44,7 @@ impl Part {
         self.own += block::plan(bytes).size as f64;
     }
 
-    /// The model and the bytes saved by it.
+    /// The model of at most that many contexts, and the bytes saved by it.
     fn finish(self, contexts: usize) -> Result<Option<(Model, f64)>> {
         let Some((model, size)) = Model::train(&self.counts, contexts)? else { return Ok(None) };
         let size = size as f64;
@@ -52,10 +52,6 @@ impl Part {
     }
 }
 
-#[allow(non_snake_case)]
-fn BC() -> usize {
-    std::env::var("BC").map_or(1, |b| b.parse().unwrap())
-}
 impl SharedEncoder {
     /// Tables for pages of `page_values` codes each; none where sharing does not pay.
     ///
@@ -77,6 +73,7 @@ impl SharedEncoder {
         let mut gain = 0.0;
         let mut xor_above = false;
         if has_bitmap {
+            // A bitmap gets one context: more save a percent of it, and take longer to read than that is worth.
             let (mut plain, mut mixed) = (Part::new(), Part::new());
             for (s, p) in splits.iter().zip(pages()) {
                 let n = p.len() / w;
@@ -88,8 +85,8 @@ impl SharedEncoder {
             // What own tables would take is the same choice for both.
             let own = if mixed.bytes == plain.bytes { plain.own.min(mixed.own) } else { plain.own };
             (plain.own, mixed.own) = (own, own);
-            let plain = plain.finish(BC()).ok()?;
-            let mixed = if map_w > 0 { mixed.finish(BC()).ok()? } else { None };
+            let plain = plain.finish(1).ok()?;
+            let mixed = if map_w > 0 { mixed.finish(1).ok()? } else { None };
             xor_above = mixed.as_ref().map_or(0.0, |m| m.1) > plain.as_ref().map_or(0.0, |p| p.1);
             let best = if xor_above { mixed } else { plain };
             gain += best.as_ref().map_or(0.0, |b| b.1);
@@ -109,7 +106,7 @@ impl SharedEncoder {
             }
         }
         for part in planes {
-            let best = part.finish(8).ok()?;
+            let best = part.finish(MODEL_CONTEXTS).ok()?;
             gain += best.as_ref().map_or(0.0, |b| b.1);
             parts.push(best.map(|b| b.0));
         }

@@ -10,7 +10,7 @@ use crate::page::TABLE;
 
 macro_rules! recompiled {
     ($($plain:ident: fn $name:ident($($arg:ident: $ty:ty),*) $(-> $ret:ty)?;)*) => {$(
-        #[target_feature(enable = "avx2,f16c,bmi1,bmi2,popcnt,lzcnt")]
+        #[target_feature(enable = "avx2,f16c,bmi1,bmi2,popcnt,lzcnt,movbe")]
         pub(crate) fn $name($($arg: $ty),*) $(-> $ret)? {
             $plain::$name($($arg),*)
         }

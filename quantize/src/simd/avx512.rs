@@ -7,7 +7,7 @@ use crate::page::TABLE;
 
 macro_rules! recompiled {
     ($($plain:ident: fn $name:ident($($arg:ident: $ty:ty),*) $(-> $ret:ty)?;)*) => {$(
-        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vbmi2,avx2,f16c,bmi1,bmi2,popcnt,lzcnt")]
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vbmi2,avx2,f16c,bmi1,bmi2,popcnt,lzcnt,movbe")]
         pub(crate) fn $name($($arg: $ty),*) $(-> $ret)? {
             $plain::$name($($arg),*)
         }
@@ -28,7 +28,6 @@ recompiled! {
     scalar: fn greater(v: &[f32], t: f32, out: &mut [u8]);
     scalar: fn bits_to_f32(codes: &[u8], out: &mut [f32]);
     scalar: fn table_16(table: &[u8; 1 << 16], v: &[f32], out: &mut [u8]);
-    scalar: fn look_up(table: &[f32; 256], codes: &[u8], out: &mut [f32]);
     scalar: fn error_sums(v: &[f32], approx: &[f32]) -> Sums;
     scalar_page: fn to_planes(width: usize, rotation: u32, codes: &[u8], planes: &mut [u8]);
     scalar_page: fn from_planes(width: usize, rotation: u32, planes: &[u8], codes: &mut [u8]);
@@ -139,6 +138,46 @@ pub(crate) fn expand(width: usize, bits: &[u8], dense: &[u8], fill: u8, out: &mu
         done += 1;
     }
     scalar_page::expand(width, &bits[done * per / 8..], &dense[at..], fill, &mut out[done * REG..]);
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+pub(crate) fn look_up(table: &[f32; 256], codes: &[u8], out: &mut [f32]) {
+    // Byte planes of the table fill half the registers, which pays for many codes only.
+    let (regs, _) = if codes.len() < 1024 { Default::default() } else { codes.as_chunks::<REG>() };
+    let mut planes = [[[0u8; REG]; 4]; 4];
+    if !regs.is_empty() {
+        for (k, v) in table.iter().enumerate() {
+            for (plane, b) in planes.iter_mut().zip(v.to_le_bytes()) {
+                plane[k / REG][k % REG] = b;
+            }
+        }
+    }
+    let planes: [[__m512i; 4]; 4] = std::array::from_fn(|p| std::array::from_fn(|q| load(&planes[p][q])));
+    // Which of 64 codes goes where so that interleaving, which is by lanes of 128 bits, brings them into order.
+    let order: [u8; REG] = std::array::from_fn(|i| (i % 16 / 4 * 16 + i / 16 * 4 + i % 4) as u8);
+    let order = load(&order);
+    for (c, o) in regs.iter().zip(out.as_chunks_mut::<REG>().0) {
+        let v = _mm512_permutexvar_epi8(order, load(c));
+        let high = _mm512_movepi8_mask(v);
+        let [b0, b1, b2, b3] = planes.map(|[p0, p1, p2, p3]| {
+            let (low, up) = (_mm512_permutex2var_epi8(p0, v, p1), _mm512_permutex2var_epi8(p2, v, p3));
+            _mm512_mask_blend_epi8(high, low, up)
+        });
+        let (low01, up01) = (_mm512_unpacklo_epi8(b0, b1), _mm512_unpackhi_epi8(b0, b1));
+        let (low23, up23) = (_mm512_unpacklo_epi8(b2, b3), _mm512_unpackhi_epi8(b2, b3));
+        let values = [
+            _mm512_unpacklo_epi16(low01, low23),
+            _mm512_unpackhi_epi16(low01, low23),
+            _mm512_unpacklo_epi16(up01, up23),
+            _mm512_unpackhi_epi16(up01, up23),
+        ];
+        for (o, v) in o.as_chunks_mut::<16>().0.iter_mut().zip(values) {
+            // SAFETY: an array of 16 floats is writable.
+            unsafe { _mm512_storeu_ps(o.as_mut_ptr(), _mm512_castsi512_ps(v)) };
+        }
+    }
+    let done = REG * regs.len();
+    scalar::look_up(table, &codes[done..], out.get_mut(done..).unwrap_or_default());
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]

@@ -112,7 +112,7 @@ fn together(
     }
 }
 
-/// Decodes 1, 4 or 8 streams by a model of one context or of [`MODEL_CONTEXTS`]; stream i lies between bounds i and
+/// Decodes 1, 4 or 6 streams by a model of one context or of [`MODEL_CONTEXTS`]; stream i lies between bounds i and
 /// i + 1. Returns whether each ended where it should; false also for a table of another size.
 ///
 /// Shape: eight bytes follow the last stream; `table` holds, by context and the next [`MODEL_LEN`] bits, a symbol in
@@ -134,8 +134,6 @@ fn by_streams<const SIZE: usize>(bytes: &[u8], bounds: &[usize], table: &[u16; S
         2 => model_run::<1, SIZE>(bytes, bounds, table, out),
         5 => model_run::<4, SIZE>(bytes, bounds, table, out),
         7 => model_run::<6, SIZE>(bytes, bounds, table, out),
-        6 => model_run::<5, SIZE>(bytes, bounds, table, out),
-        9 => model_run::<8, SIZE>(bytes, bounds, table, out),
         _ => false,
     }
 }
@@ -211,12 +209,12 @@ fn model_run<const N: usize, const SIZE: usize>(
             )*};
         }
         for to in (done * PER_REFILL..end * PER_REFILL).step_by(PER_REFILL) {
-            step!(to, 0, 0 1 2 3 4 5 6 7);
-            step!(to, 1, 0 1 2 3 4 5 6 7);
-            step!(to, 2, 0 1 2 3 4 5 6 7);
-            step!(to, 3, 0 1 2 3 4 5 6 7);
-            step!(to, 4, 0 1 2 3 4 5 6 7);
-            refill!(0 1 2 3 4 5 6 7);
+            step!(to, 0, 0 1 2 3 4 5);
+            step!(to, 1, 0 1 2 3 4 5);
+            step!(to, 2, 0 1 2 3 4 5);
+            step!(to, 3, 0 1 2 3 4 5);
+            step!(to, 4, 0 1 2 3 4 5);
+            refill!(0 1 2 3 4 5);
         }
         (at, bits, contexts) = (a, b, c);
         done = end;
