@@ -102,7 +102,7 @@ fn report(text: &str, reducer: &Reducer, values: &[f32], by_unit: &[f32], memcpy
     let mut whole = Vec::new();
     zstd::stream::copy_encode(&codes[..], &mut whole, 3).expect("zstd");
     for effort in [Effort::Fast, Effort::Small] {
-        let share = effort == Effort::Small && std::env::var_os("OWN_TABLES").is_none();
+        let share = effort == Effort::Small;
         let mut encoded = Vec::new();
         let mut tables = Vec::new();
         let pack = rate(n_codes, &mut encoded, |encoded: &mut Vec<_>| {
@@ -121,49 +121,6 @@ fn report(text: &str, reducer: &Reducer, values: &[f32], by_unit: &[f32], memcpy
         let size: usize =
             encoded.iter().map(|e| e.4.len()).sum::<usize>() + tables.iter().flatten().map(Vec::len).sum::<usize>();
         let mut buffers = (vec![0u8; page_bytes], vec![0f32; page_bytes / code.width()]);
-        if std::env::var_os("FAST_ONLY").is_some() && effort == Effort::Fast {
-            continue;
-        }
-        if let Ok(reps) = std::env::var("REP") {
-            let (mut total, mut tables_ns, mut copy) = (0u128, 0u128, 0u128);
-            let mut outs = vec![vec![0u8; page_bytes]; CHUNK_PAGES];
-            let mut floats = vec![vec![0f32; page_values]; CHUNK_PAGES];
-            let src = vec![1f32; page_values * CHUNK_PAGES];
-            let mut dst = vec![1f32; page_values * CHUNK_PAGES];
-            for (i, of) in encoded.chunks(CHUNK_PAGES).enumerate() {
-                let (mut best, mut best_t, mut best_c) = (u128::MAX, u128::MAX, u128::MAX);
-                for _ in 0..reps.parse().unwrap() {
-                    let t = Instant::now();
-                    let shared = tables[i].as_deref().map(|t| SharedDecoder::from_bytes(t).expect("tables"));
-                    best_t = best_t.min(t.elapsed().as_nanos());
-                    let t = Instant::now();
-                    for ((_, enc, n, _, bytes), (o, f)) in of.iter().zip(outs.iter_mut().zip(&mut floats)) {
-                        if code.is_float() {
-                            decode_page_f32(code, *enc, bytes, *n, stored.w, shared.as_ref(), f).unwrap();
-                        } else {
-                            decode_page(code, *enc, bytes, *n, stored.w, shared.as_ref(), o).unwrap();
-                            reducer.decode_rows(0, 1, o, f).unwrap();
-                        }
-                    }
-                    best = best.min(t.elapsed().as_nanos());
-                    let t = Instant::now();
-                    dst.copy_from_slice(black_box(&src));
-                    best_c = best_c.min(t.elapsed().as_nanos());
-                }
-                total += best;
-                tables_ns += best_t;
-                copy += best_c;
-            }
-            let n = encoded.len() as f64;
-            println!(
-                "MIN page {:.2} us, tables {:.2} us, sum {:.2}; copy {:.2}; at 12 GB/s: {:.2} M",
-                total as f64 / n / 1e3,
-                tables_ns as f64 / n / 1e3,
-                (total + tables_ns) as f64 / n / 1e3,
-                copy as f64 / n / 1e3,
-                page_values as f64 * 4.0 / 12.0 / ((total + tables_ns) as f64 / n)
-            );
-        }
         let unpack = rate(n_codes, &mut buffers, |(codes, out)| {
             let (mut of, mut shared) = (usize::MAX, None);
             for (u, enc, n, chunk, bytes) in &encoded {
@@ -184,10 +141,7 @@ fn report(text: &str, reducer: &Reducer, values: &[f32], by_unit: &[f32], memcpy
         let mut kinds = [0; 8];
         encoded.iter().for_each(|e| kinds[e.1 as usize] += 1);
         println!(
-            "  {effort:?}: page {:.2} us {:.1}% tables, {} none encode {:.2} decode {:.2}, {:.3} bits/value, {:.2}x of the codes, {:.3} of zstd-3, encodings {kinds:?}",
-            page_values as f64 / unpack / 1e3,
-            100.0 * tables.iter().flatten().map(Vec::len).sum::<usize>() as f64 / size as f64,
-            tables.iter().filter(|t| t.is_none()).count(),
+            "  {effort:?}: page encode {:.2} decode {:.2}, {:.3} bits/value, {:.2}x of the codes, {:.3} of zstd-3, encodings {kinds:?}",
             pack / memcpy,
             unpack / memcpy,
             8.0 * size as f64 / n_codes as f64,

@@ -25,6 +25,7 @@ pub(crate) const MODEL_TABLE: usize = 1 << MODEL_LEN;
 /// Most contexts of a model.
 pub(crate) const MODEL_CONTEXTS: usize = 8;
 const PART: &str = "shared tables";
+const BLOCK: &str = "coded block";
 
 /// Streams at most.
 const MAX_STREAMS: usize = 6;
@@ -206,6 +207,34 @@ fn contexts(starts: &[u8]) -> [u8; 256] {
     std::array::from_fn(|s| starts.iter().filter(|&&start| usize::from(start) <= s).count() as u8)
 }
 
+/// Where the streams of `n` symbols lie in coded bytes, and where the last one ends.
+fn bounds(bytes: &[u8], n: usize) -> Result<(usize, [usize; MAX_STREAMS + 1])> {
+    let bad = |why| corrupt(BLOCK, why);
+    let s = n_streams(n);
+    let (wide, rest) = bytes.split_first().ok_or(bad("cut short"))?;
+    let mut sizes = [0; MAX_STREAMS];
+    let mut bounds = [0; MAX_STREAMS + 1];
+    match *wide {
+        0 => {
+            let head = rest.get(..2 + s).ok_or(bad("cut short"))?;
+            let least = usize::from(u16::from_le_bytes([head[0], head[1]]));
+            sizes.iter_mut().zip(&head[2..]).for_each(|(size, more)| *size = least + usize::from(*more));
+            bounds[0] = 3 + s;
+        }
+        1 => {
+            let head = rest.get(..4 * s).ok_or(bad("cut short"))?;
+            let each = head.as_chunks::<4>().0;
+            sizes.iter_mut().zip(each).for_each(|(size, b)| *size = u32::from_le_bytes(*b) as usize);
+            bounds[0] = 1 + 4 * s;
+        }
+        _ => return Err(bad("size width")),
+    }
+    for i in 0..s {
+        bounds[i + 1] = bounds[i].saturating_add(sizes[i]);
+    }
+    if bounds[s] > bytes.len() { Err(bad("cut short")) } else { Ok((bounds[s], bounds)) }
+}
+
 /// The look-up tables of a model.
 pub(crate) struct ModelTables {
     entries: Vec<u16>,
@@ -243,35 +272,8 @@ impl ModelTables {
 
     /// Decodes what [`Model::encode`] wrote from the front of `bytes` into `out`; returns the bytes taken.
     pub(crate) fn decode(&self, bytes: &[u8], padded: &mut Vec<u8>, out: &mut [u8]) -> Result<usize> {
-        let bad = |why| corrupt("coded block", why);
-        let s = n_streams(out.len());
-        let mut bounds = [0; MAX_STREAMS + 1];
-        let (wide, rest) = bytes.split_first().ok_or(bad("cut short"))?;
-        let mut sizes = [0; MAX_STREAMS];
-        match *wide {
-            0 => {
-                let head = rest.get(..2 + s).ok_or(bad("cut short"))?;
-                let least = usize::from(u16::from_le_bytes([head[0], head[1]]));
-                sizes.iter_mut().zip(&head[2..]).for_each(|(size, more)| *size = least + usize::from(*more));
-                bounds[0] = 3 + s;
-            }
-            1 => {
-                let head = rest.get(..4 * s).ok_or(bad("cut short"))?;
-                sizes
-                    .iter_mut()
-                    .zip(head.as_chunks::<4>().0)
-                    .for_each(|(size, b)| *size = u32::from_le_bytes(*b) as usize);
-                bounds[0] = 1 + 4 * s;
-            }
-            _ => return Err(bad("size width")),
-        }
-        for i in 0..s {
-            bounds[i + 1] = bounds[i] + sizes[i];
-        }
-        let (bounds, end) = (&bounds[..=s], bounds[s]);
-        if end > bytes.len() {
-            return Err(bad("cut short"));
-        }
+        let (end, bounds) = bounds(bytes, out.len())?;
+        let bounds = &bounds[..=n_streams(out.len())];
         let ok = if bytes.len() - end >= 8 {
             simd::model_streams(bytes, bounds, &self.entries, out)
         } else {
@@ -280,6 +282,85 @@ impl ModelTables {
             padded.extend_from_slice(&[0; 8]);
             simd::model_streams(padded, bounds, &self.entries, out)
         };
-        if ok { Ok(end) } else { Err(bad("stream size")) }
+        if ok { Ok(end) } else { Err(corrupt(BLOCK, "stream size")) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simd::scalar_huffman;
+
+    fn trained(pages: &[Vec<u8>], most: usize) -> Model {
+        let mut counts = Counts::new();
+        pages.iter().for_each(|p| counts.add(p));
+        Model::train(&counts, most).unwrap().unwrap().0
+    }
+
+    /// Steps of a few values, so that neighbours are alike; lengths around the numbers of streams.
+    fn pages() -> Vec<Vec<u8>> {
+        let mut x = 7u32;
+        let lengths = [1, 2, 5, 63, 64, 65, 255, 1023, 1024, 1025, 1029, 4097, 70_001];
+        lengths
+            .map(|n| {
+                let mut level = 100u8;
+                let mut next = || {
+                    x = x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    level = level.wrapping_add((x >> 29) as u8).wrapping_sub(3) & 127;
+                    level
+                };
+                (0..n).map(|_| next()).collect()
+            })
+            .into()
+    }
+
+    #[test]
+    fn models_round_trip_in_every_form() {
+        let pages = pages();
+        for most in [1, 4, MODEL_CONTEXTS] {
+            let model = trained(&pages, most);
+            assert_eq!(model.starts.len() + 1, most);
+            let mut bytes = Vec::new();
+            model.write(&mut bytes);
+            let mut rest = &bytes[..];
+            let tables = ModelTables::read(&mut rest).unwrap();
+            assert!(rest.is_empty());
+            for page in &pages {
+                let mut coded = Vec::new();
+                assert!(model.encode(page, &mut coded));
+                let end = coded.len();
+                for behind in [0, 100] {
+                    coded.resize(end + behind, 0xA5);
+                    let mut out = vec![0; page.len()];
+                    assert_eq!(tables.decode(&coded, &mut Vec::new(), &mut out), Ok(end));
+                    assert!(&out == page, "{most} contexts, {} symbols", page.len());
+                }
+                let (_, bounds) = bounds(&coded[..end], page.len()).unwrap();
+                let mut out = vec![0; page.len()];
+                let bounds = &bounds[..=n_streams(page.len())];
+                assert!(scalar_huffman::model_streams(&coded, bounds, &tables.entries, &mut out));
+                assert!(&out == page, "plain: {most} contexts, {} symbols", page.len());
+            }
+        }
+    }
+
+    #[test]
+    fn symbols_without_a_code_are_refused() {
+        let model = trained(&[vec![1, 2, 3, 2, 1, 1, 1]], MODEL_CONTEXTS);
+        let mut out = vec![9];
+        assert!(!model.encode(&[1, 2, 77], &mut out));
+        assert_eq!(out, [9]);
+    }
+
+    #[test]
+    fn a_single_symbol_has_a_code() {
+        let model = trained(&[vec![5; 300]], MODEL_CONTEXTS);
+        let (mut bytes, mut coded) = (Vec::new(), Vec::new());
+        model.write(&mut bytes);
+        assert!(model.encode(&[5; 300], &mut coded));
+        let mut out = [0; 300];
+        let tables = ModelTables::read(&mut &bytes[..]).unwrap();
+        assert_eq!(tables.decode(&coded, &mut Vec::new(), &mut out), Ok(coded.len()));
+        assert_eq!(out, [5; 300]);
     }
 }

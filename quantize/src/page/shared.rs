@@ -1,6 +1,7 @@
 //! Tables that the pages of a chunk share: per part of a page a [`Model`], where one pays.
 //!
-//! The parts of a page are its bitmap and the byte planes of its other codes, top byte first.
+//! Part 0 of a page is its bitmap; parts 1 and on are the byte planes of its other codes, top byte first. A block of a
+//! `Shared` page that is stored by a model takes that of its part.
 //!
 //! Layout: u16, bit i of which tells that part i has a model; those models in order.
 
@@ -105,8 +106,10 @@ impl SharedEncoder {
                 part.add(plane);
             }
         }
+        // Codes of one byte make long tables, which take longer to read.
+        let contexts = if w == 1 { MODEL_CONTEXTS / 2 } else { MODEL_CONTEXTS };
         for part in planes {
-            let best = part.finish(MODEL_CONTEXTS).ok()?;
+            let best = part.finish(contexts).ok()?;
             gain += best.as_ref().map_or(0.0, |b| b.1);
             parts.push(best.map(|b| b.0));
         }
