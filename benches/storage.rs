@@ -155,10 +155,31 @@ fn sizes() {
             store.compact(&mut |_, _| {}).unwrap();
             let small = store.stats().unwrap().chunk_bytes as f64;
             let zstd = zstd::bulk::compress(plain_bytes, 3).unwrap().len() as f64;
+            let pco = pco_bytes(&shape, &values, scheme == "f16") as f64;
             plain(&format!("  {scheme}: zstd -3 makes it smaller by"), plain_bytes.len() as f64 / zstd, "×");
+            plain(&format!("  {scheme}: pco level 8, unit by unit"), plain_bytes.len() as f64 / pco, "×");
             plain(&format!("  {scheme}: as logged"), plain_bytes.len() as f64 / fast, "×");
             plain(&format!("  {scheme}: compacted"), plain_bytes.len() as f64 / small, "×");
             at_most(&format!("  {scheme}: compacted against zstd -3"), small / zstd, "", target);
         }
     }
+}
+
+/// Bytes that pco level 8 makes of the values, unit by unit.
+fn pco_bytes(shape: &[usize], values: &[f32], halves: bool) -> usize {
+    let config = pco::ChunkConfig::default().with_compression_level(8);
+    let cells: usize = shape[1..].iter().product();
+    let row = shape[0] * cells;
+    let mut bytes = 0;
+    for unit in 0..shape[0] {
+        let column: Vec<f32> =
+            values.chunks_exact(row).flat_map(|r| &r[unit * cells..(unit + 1) * cells]).copied().collect();
+        bytes += if halves {
+            let column: Vec<half::f16> = column.iter().map(|v| half::f16::from_f32(*v)).collect();
+            pco::standalone::simple_compress(&column, &config).unwrap().len()
+        } else {
+            pco::standalone::simple_compress(&column, &config).unwrap().len()
+        };
+    }
+    bytes
 }

@@ -1,6 +1,9 @@
 //! A ColumnChunk's bytes: header, page directory, pages. Each page is checked and decoded without its neighbours.
 
-use mistique_quantize::{Code, Effort, Encoding, decode_page, decode_page_f32, encode_page, page_stats};
+use mistique_quantize::{
+    Code, Effort, Encoding, QuantizeError, SharedDecoder, SharedEncoder, decode_page, decode_page_f32, encode_page,
+    page_stats,
+};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64, xxh3_128};
 
 use crate::error::{EngineError, Result};
@@ -111,6 +114,14 @@ pub fn write_chunk(
     out.clear();
     out.resize(dir_end, 0);
     out.extend_from_slice(extra.dictionary.unwrap_or_default());
+    let tables = match effort {
+        Effort::Small => SharedEncoder::train(shape.code, codes, shape.page_rows * shape.n_cols, shape.map_w),
+        _ => None,
+    };
+    let dictionary_end = out.len();
+    if let Some(tables) = &tables {
+        out.extend_from_slice(&tables.to_bytes());
+    }
     let head_end = out.len();
     let row_len = shape.row_bytes();
     for page in 0..n_pages {
@@ -127,7 +138,8 @@ pub fn write_chunk(
                 valid.chunks(8).map(|byte| byte.iter().enumerate().fold(0u8, |acc, (i, &b)| acc | ((b & 1) << i))),
             );
         }
-        let encoding = encode_page(shape.code, page_codes, shape.map_w, effort, None, out).map_err(quantize)?;
+        let encoding =
+            encode_page(shape.code, page_codes, shape.map_w, effort, tables.as_ref(), out).map_err(quantize)?;
         let mut entry = [0u8; PAGE_ENTRY_LEN];
         entry[0..4].copy_from_slice(&(start as u32).to_le_bytes());
         entry[4..8].copy_from_slice(&((out.len() - start) as u32).to_le_bytes());
@@ -143,21 +155,22 @@ pub fn write_chunk(
     let len = out.len() as u64;
     out[0..4].copy_from_slice(&CHUNK_MAGIC);
     out[4] = shape.code.to_id();
-    out[5] = extra.flags();
+    out[5] = extra.flags() | (u8::from(tables.is_some()) << 2);
     out[8..12].copy_from_slice(&(shape.n_rows as u32).to_le_bytes());
     out[12..16].copy_from_slice(&(shape.n_cols as u32).to_le_bytes());
     out[16..20].copy_from_slice(&(shape.page_rows as u32).to_le_bytes());
     out[20..24].copy_from_slice(&(n_pages as u32).to_le_bytes());
     out[24..28].copy_from_slice(&(shape.map_w as u32).to_le_bytes());
-    out[28..32].copy_from_slice(&((head_end - dir_end) as u32).to_le_bytes());
-    // Bytes 32..48 keep the place of a base chunk for delta coding; zero until then.
+    out[28..32].copy_from_slice(&((dictionary_end - dir_end) as u32).to_le_bytes());
+    out[32..36].copy_from_slice(&((head_end - dictionary_end) as u32).to_le_bytes());
+    // Bytes 36..48 keep the place of a base chunk for delta coding; zero until then.
     out[48..56].copy_from_slice(&len.to_le_bytes());
     let checksum = header_checksum(&out[..head_end]);
     out[56..64].copy_from_slice(&checksum.to_le_bytes());
     Ok(())
 }
 
-/// xxh3 of header, directory and dictionary, without the checksum's own eight bytes.
+/// xxh3 of header, directory, dictionary and shared tables, without the checksum's own eight bytes.
 fn header_checksum(header: &[u8]) -> u64 {
     let mut hasher = Xxh3::new();
     hasher.update(header.get(..56).unwrap_or_default());
@@ -172,6 +185,7 @@ pub struct ChunkView<'a> {
     shape: ChunkShape,
     flags: u8,
     dictionary: &'a [u8],
+    tables: &'a [u8],
     at: u64,
     path: &'a str,
 }
@@ -192,19 +206,22 @@ pub struct PageView<'a> {
     map_w: usize,
 }
 
+/// Tables that the pages of a chunk share, where it has them.
+pub type Tables<'a> = Option<&'a SharedDecoder>;
+
 impl PageView<'_> {
-    /// Decodes to codes.
+    /// Decodes to codes, with the chunk's tables.
     ///
     /// Errors: a quantizer's, when the bytes are not what was written.
-    pub fn codes(&self, out: &mut [u8]) -> std::result::Result<(), mistique_quantize::QuantizeError> {
-        decode_page(self.code, self.encoding, self.bytes, self.n_codes, self.map_w, None, out)
+    pub fn codes(&self, tables: Tables<'_>, out: &mut [u8]) -> std::result::Result<(), QuantizeError> {
+        decode_page(self.code, self.encoding, self.bytes, self.n_codes, self.map_w, tables, out)
     }
 
     /// Decodes float codes to f32.
     ///
     /// Errors: as [`PageView::codes`].
-    pub fn f32(&self, out: &mut [f32]) -> std::result::Result<(), mistique_quantize::QuantizeError> {
-        decode_page_f32(self.code, self.encoding, self.bytes, self.n_codes, self.map_w, None, out)
+    pub fn f32(&self, tables: Tables<'_>, out: &mut [f32]) -> std::result::Result<(), QuantizeError> {
+        decode_page_f32(self.code, self.encoding, self.bytes, self.n_codes, self.map_w, tables, out)
     }
 }
 
@@ -222,13 +239,13 @@ impl<'a> ChunkView<'a> {
         let n_pages = field(20);
         let header = n_pages
             .checked_mul(PAGE_ENTRY_LEN)
-            .and_then(|n| n.checked_add(CHUNK_HEADER_LEN + field(28)))
+            .and_then(|n| n.checked_add(CHUNK_HEADER_LEN + field(28) + field(32)))
             .and_then(|n| bytes.get(..n))
             .ok_or_else(|| bad("page directory cut off"))?;
         if fixed.u64_at(56) != Some(header_checksum(header)) {
             return Err(bad("header checksum differs"));
         }
-        if fixed[5] > 3 || fixed[6..8] != [0; 2] || fixed[32..48] != [0; 16] {
+        if fixed[5] > 7 || fixed[6..8] != [0; 2] || fixed[36..48] != [0; 12] {
             return Err(bad("it uses what this format version keeps free"));
         }
         let code = Code::from_id(fixed[4]).map_err(|e| bad(&e.to_string()))?;
@@ -236,8 +253,9 @@ impl<'a> ChunkView<'a> {
         if shape.page_rows == 0 || shape.n_pages() != n_pages || fixed.u64_at(48) != Some(bytes.len() as u64) {
             return Err(bad("sizes do not agree"));
         }
-        let dictionary = header.get(CHUNK_HEADER_LEN + n_pages * PAGE_ENTRY_LEN..).unwrap_or_default();
-        Ok(Self { bytes, shape, flags: fixed[5], dictionary, at, path })
+        let behind = header.get(CHUNK_HEADER_LEN + n_pages * PAGE_ENTRY_LEN..).unwrap_or_default();
+        let (dictionary, tables) = behind.split_at_checked(field(28)).ok_or_else(|| bad("sizes do not agree"))?;
+        Ok(Self { bytes, shape, flags: fixed[5], dictionary, tables, at, path })
     }
 
     /// The chunk's shape.
@@ -253,6 +271,14 @@ impl<'a> ChunkView<'a> {
     /// The dictionary of a text column.
     pub fn dictionary(&self) -> Option<&'a [u8]> {
         (self.flags & 2 != 0).then_some(self.dictionary)
+    }
+
+    /// The tables that the pages share, ready to decode with.
+    ///
+    /// Errors: `Corrupt`.
+    pub fn tables(&self) -> Result<Option<SharedDecoder>> {
+        let read = |bytes| SharedDecoder::from_bytes(bytes).map_err(|e| self.corrupt(0, e));
+        (self.flags & 4 != 0).then(|| read(self.tables)).transpose()
     }
 
     fn entry(&self, page: usize) -> Result<&'a [u8]> {
@@ -301,7 +327,8 @@ impl<'a> ChunkView<'a> {
     ///
     /// Errors: `Corrupt`.
     pub fn check_padding(&self) -> Result<()> {
-        let mut at = CHUNK_HEADER_LEN + self.shape.n_pages() * PAGE_ENTRY_LEN + self.dictionary.len();
+        let mut at = CHUNK_HEADER_LEN + self.shape.n_pages() * PAGE_ENTRY_LEN;
+        at += self.dictionary.len() + self.tables.len();
         for page in 0..self.shape.n_pages() {
             let entry = self.entry(page)?;
             let start = entry.u32_at(0).unwrap_or_default() as usize;

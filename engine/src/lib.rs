@@ -19,10 +19,12 @@ mod key;
 mod log;
 mod maintenance;
 mod model;
+mod out;
 mod partition;
 mod pool;
 mod read;
 mod rerun;
+mod row_plan;
 mod rows;
 mod storage;
 mod store;
@@ -41,8 +43,8 @@ pub use model::{
     TensorContent, TensorLayout, UnitAxis, fingerprint, hex,
 };
 pub use pool::PoolStats;
-pub use read::{RowPlan, Rows};
 pub use rerun::{Rerun, RerunOutput};
+pub use row_plan::{RowPlan, Rows};
 pub use rows::{RowMask, RowSet};
 pub use storage::{FaultMode, FaultyStorage, FileInfo, LocalStorage, MemoryStorage, ReadFile, Storage, WriteFile};
 pub use store::{Store, StoreOptions};

@@ -447,12 +447,13 @@ impl Decoded<'_> {
 
 fn decode<'a>(view: &ChunkView<'a>) -> Result<Decoded<'a>> {
     let shape = view.shape();
+    let tables = view.tables()?;
     let (mut codes, mut validity) = (Vec::new(), Vec::new());
     for page in 0..shape.n_pages() {
         let page_view = view.page(page)?;
         let start = codes.len();
         codes.resize(start + page_view.n_codes * page_view.code.width(), 0);
-        page_view.codes(&mut codes[start..]).map_err(|e| view.corrupt(page, e))?;
+        page_view.codes(tables.as_ref(), &mut codes[start..]).map_err(|e| view.corrupt(page, e))?;
         let bit =
             |i: usize| page_view.validity.is_none_or(|b| b.get(i / 8).is_some_and(|byte| byte >> (i % 8) & 1 == 1));
         validity.extend((0..shape.rows_of(page)).map(|i| u8::from(bit(i))));

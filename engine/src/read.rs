@@ -1,164 +1,21 @@
 //! Reading: from rows and columns to the pages that hold them, each decoded once, in parallel, straight into the
 //! caller's buffer.
 
-use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use mistique_quantize::QuantizeError;
 use rayon::prelude::*;
 
-use crate::catalog::Block;
 use crate::chunk::ChunkView;
 use crate::codec::TensorCodec;
 use crate::error::{EngineError, Result};
 use crate::model::{IntermediateRecord, TensorLayout};
+use crate::out::Out;
 use crate::partition::{ChunkPlace, PartitionReader};
 use crate::pool::InMemoryStore;
-use crate::rows::RowSet;
+use crate::row_plan::RowPlan;
 use crate::stream;
-
-/// Which rows of an intermediate.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Rows {
-    /// All that are stored, by row_id.
-    All,
-    /// Those stored with an id in the range, by row_id.
-    Range(Range<u64>),
-    /// Exactly these, in this order; one that is not stored is an error.
-    List(Vec<u64>),
-}
-
-/// Consecutive rows of a RowBlock that go to consecutive rows of the answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Run {
-    block: usize,
-    position: usize,
-    out: usize,
-    len: usize,
-}
-
-/// The rows of an answer: their ids, and where they lie.
-#[derive(Debug)]
-pub struct RowPlan {
-    /// Row_ids in the order of the answer.
-    pub rows: RowSet,
-    pub(crate) blocks: Vec<Block>,
-    runs: Vec<Run>,
-}
-
-impl RowPlan {
-    /// Finds the rows among the blocks that can hold them.
-    ///
-    /// Errors: `NoSuchRow`.
-    pub(crate) fn new(record: &IntermediateRecord, blocks: Vec<Block>, rows: &Rows) -> Result<Self> {
-        match rows {
-            Rows::All => Ok(Self::in_range(blocks, 0..u64::MAX)),
-            Rows::Range(range) => Ok(Self::in_range(blocks, range.clone())),
-            Rows::List(ids) => Self::listed(record, blocks, ids),
-        }
-    }
-
-    fn in_range(blocks: Vec<Block>, range: Range<u64>) -> Self {
-        let mut runs = Vec::new();
-        let mut n = 0;
-        let mut last = None;
-        let ordered = blocks.iter().all(|b| {
-            let RowSet::Range(r) = &*b.rows else { return false };
-            let after = last.is_none_or(|end| r.start >= end);
-            last = Some(r.end);
-            after
-        });
-        if ordered {
-            let (mut first, mut contiguous, mut ids) = (None, true, Vec::new());
-            for (block, b) in blocks.iter().enumerate() {
-                let RowSet::Range(r) = &*b.rows else { continue };
-                let (start, end) = (r.start.max(range.start), r.end.min(range.end));
-                if start >= end {
-                    continue;
-                }
-                let len = (end - start) as usize;
-                runs.push(Run { block, position: (start - r.start) as usize, out: n, len });
-                contiguous &= *first.get_or_insert(start) + n as u64 == start;
-                ids.push(start..end);
-                n += len;
-            }
-            let first = first.unwrap_or_default();
-            let rows = if contiguous {
-                RowSet::Range(first..first + n as u64)
-            } else {
-                RowSet::List(ids.into_iter().flatten().collect())
-            };
-            return Self { rows, blocks, runs };
-        }
-        let mut all: Vec<(u64, usize, usize)> = Vec::new();
-        for (block, b) in blocks.iter().enumerate() {
-            all.extend(b.rows.iter().enumerate().filter(|(_, id)| range.contains(id)).map(|(p, id)| (id, block, p)));
-        }
-        all.sort_unstable();
-        for (out, &(_, block, position)) in all.iter().enumerate() {
-            push_run(&mut runs, block, position, out);
-        }
-        let ids: Vec<u64> = all.iter().map(|(id, ..)| *id).collect();
-        Self { rows: RowSet::from_ids(&ids), blocks, runs }
-    }
-
-    fn listed(record: &IntermediateRecord, blocks: Vec<Block>, ids: &[u64]) -> Result<Self> {
-        // Blocks of consecutive rows are searched; rows of others go into a table.
-        let mut ranges: Vec<(Range<u64>, usize)> = Vec::new();
-        let mut scattered: HashMap<u64, (usize, usize)> = HashMap::new();
-        for (block, b) in blocks.iter().enumerate() {
-            match &*b.rows {
-                RowSet::Range(r) => ranges.push((r.clone(), block)),
-                RowSet::List(list) => scattered.extend(list.iter().enumerate().map(|(p, &id)| (id, (block, p)))),
-            }
-        }
-        ranges.sort_unstable_by_key(|(r, _)| r.start);
-        let mut runs = Vec::new();
-        for (out, &id) in ids.iter().enumerate() {
-            let after = ranges.partition_point(|(r, _)| r.start <= id);
-            let in_range = after.checked_sub(1).and_then(|i| ranges.get(i)).filter(|(r, _)| r.contains(&id));
-            let place = match in_range {
-                Some((r, block)) => Some((*block, (id - r.start) as usize)),
-                None => scattered.get(&id).copied(),
-            };
-            let Some((block, position)) = place else {
-                return Err(EngineError::NoSuchRow { key: record.key.to_string(), row: id, n_rows: record.n_rows });
-            };
-            push_run(&mut runs, block, position, out);
-        }
-        Ok(Self { rows: RowSet::from_ids(ids), blocks, runs })
-    }
-
-    /// Number of rows.
-    pub fn n_rows(&self) -> usize {
-        self.rows.len()
-    }
-
-    /// Pages of `page_rows` rows that hold the rows.
-    pub fn n_pages(&self, page_rows: usize) -> usize {
-        let pages = |r: &Run| r.position / page_rows..(r.position + r.len).div_ceil(page_rows);
-        if self.runs.len() <= self.blocks.len() {
-            return self.runs.iter().map(|r| pages(r).len()).sum();
-        }
-        let mut touched: Vec<(usize, usize)> =
-            self.runs.iter().flat_map(|r| pages(r).map(move |p| (r.block, p))).collect();
-        touched.sort_unstable();
-        touched.dedup();
-        touched.len()
-    }
-
-    /// The runs of each block, in the order of the answer: `(block, position, out, len)`.
-    pub(crate) fn runs(&self) -> impl Iterator<Item = (usize, usize, usize, usize)> + '_ {
-        self.runs.iter().map(|r| (r.block, r.position, r.out, r.len))
-    }
-}
-
-fn push_run(runs: &mut Vec<Run>, block: usize, position: usize, out: usize) {
-    match runs.last_mut() {
-        Some(last) if last.block == block && last.position + last.len == position => last.len += 1,
-        _ => runs.push(Run { block, position, out, len: 1 }),
-    }
-}
 
 /// Part of a request that lies in one group: columns `cols` of its chunks go to columns from `out_col` on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -185,12 +42,13 @@ fn pieces(layout: &TensorLayout, columns: &[Range<usize>]) -> Vec<Piece> {
     out
 }
 
-/// Rows of one page that go to `out`, whose rows have the request's length.
-struct Strip<'a> {
-    block: usize,
+/// Consecutive rows of one page that go to consecutive rows of the answer.
+#[derive(Debug, Clone, Copy)]
+struct Strip {
     page: usize,
     row: usize,
-    out: &'a mut [f32],
+    out: usize,
+    len: usize,
 }
 
 /// Access to the chunks of a store, as reading needs it.
@@ -226,65 +84,57 @@ pub(crate) fn read_f32(
         return Ok(());
     }
     let pieces = pieces(layout, columns);
-    let streamed = std::mem::size_of_val(out) >= stream::STREAM_BYTES;
-    let mut strips = strips(plan, layout, row_len, out);
-    strips.sort_by_key(|s| (s.block, s.page));
-    let mut pages: Vec<Vec<Strip<'_>>> = Vec::new();
-    for strip in strips {
-        match pages.last_mut().filter(|p| p.first().is_some_and(|f| (f.block, f.page) == (strip.block, strip.page))) {
-            Some(page) => page.push(strip),
-            None => pages.push(vec![strip]),
-        }
-    }
+    let blocks = strips(plan, layout.page_rows);
+    let n_pages: usize = blocks.iter().map(|strips| strips.chunk_by(|a, b| a.page == b.page).count()).sum();
     let page_bytes = layout.page_rows * layout.group_units * layout.stored.cells() * layout.code.width();
-    let cached = chunks.pool().admits(pages.len() * pieces.len() * page_bytes);
-    let reader = Reader { chunks, codec, plan, row_len, cached, streamed };
-    if pages.len() >= 2 * rayon::current_num_threads() || pieces.len() == 1 {
-        return pages.into_par_iter().try_for_each_init(Scratch::default, |scratch, mut strips| {
-            let read = pieces.iter().try_for_each(|piece| reader.piece(piece, &mut strips, 0, scratch));
-            stream::fence();
-            read
-        });
-    }
-    // Few pages: the groups of each are shared out instead, every row cut at their borders.
-    let mut tasks = Vec::new();
-    for page in pages {
-        let mut split: Vec<Vec<Strip<'_>>> = pieces.iter().map(|_| Vec::new()).collect();
-        for strip in page {
-            for (i, mut rest) in strip.out.chunks_mut(row_len).enumerate() {
-                for (piece, strips) in pieces.iter().zip(&mut split) {
-                    let (out, after) = rest.split_at_mut(piece.cols.len());
-                    strips.push(Strip { block: strip.block, page: strip.page, row: strip.row + i, out });
-                    rest = after;
-                }
-            }
+    let cached = chunks.pool().admits(n_pages * pieces.len() * page_bytes);
+    let reader = Reader { chunks, codec, plan, out: Out::new(out, row_len), cached };
+
+    // A task is one chunk, so that its tables are built once and stay in the cache; where there are few chunks, a part
+    // of its pages.
+    let n_chunks = pieces.len() * blocks.iter().filter(|b| !b.is_empty()).count();
+    let parts = (4 * rayon::current_num_threads()).div_ceil(n_chunks.max(1));
+    let mut tasks: Vec<(usize, &Piece, &[Strip])> = Vec::with_capacity(n_chunks * parts);
+    for (block, strips) in blocks.iter().enumerate() {
+        for part in cut_at_pages(strips, parts) {
+            tasks.extend(pieces.iter().map(|piece| (block, piece, part)));
         }
-        tasks.extend(pieces.iter().zip(split));
     }
-    tasks.into_par_iter().try_for_each_init(Scratch::default, |scratch, (piece, mut strips)| {
-        let reader = Reader { row_len: piece.cols.len(), ..reader };
-        let read = reader.piece(piece, &mut strips, piece.out_col, scratch);
+    tasks.into_par_iter().with_max_len(1).try_for_each_init(Scratch::default, |scratch, (block, piece, strips)| {
+        let read = reader.chunk(block, piece, strips, scratch);
         stream::fence();
         read
     })
 }
 
-fn strips<'a>(plan: &RowPlan, layout: &TensorLayout, row_len: usize, out: &'a mut [f32]) -> Vec<Strip<'a>> {
-    let mut strips = Vec::new();
-    let mut rest = out;
-    for run in &plan.runs {
-        let mut position = run.position;
-        let end = run.position + run.len;
-        while position < end {
-            let page = position / layout.page_rows;
-            let take = end.min((page + 1) * layout.page_rows) - position;
-            let (out, after) = std::mem::take(&mut rest).split_at_mut(take * row_len);
-            strips.push(Strip { block: run.block, page, row: position - page * layout.page_rows, out });
-            rest = after;
+/// The strips of each block, by page.
+fn strips(plan: &RowPlan, page_rows: usize) -> Vec<Vec<Strip>> {
+    let mut blocks: Vec<Vec<Strip>> = plan.blocks.iter().map(|_| Vec::new()).collect();
+    for (block, start, out, len) in plan.runs() {
+        let Some(strips) = blocks.get_mut(block) else { continue };
+        let mut position = start;
+        while position < start + len {
+            let page = position / page_rows;
+            let take = (start + len).min((page + 1) * page_rows) - position;
+            strips.push(Strip { page, row: position - page * page_rows, out: out + position - start, len: take });
             position += take;
         }
     }
-    strips
+    blocks.iter_mut().for_each(|strips| strips.sort_by_key(|s| s.page));
+    blocks
+}
+
+/// `strips` in about `parts` parts, no page in two of them.
+fn cut_at_pages(strips: &[Strip], parts: usize) -> Vec<&[Strip]> {
+    let pages: Vec<&[Strip]> = strips.chunk_by(|a, b| a.page == b.page).collect();
+    let mut rest = strips;
+    let mut cut = Vec::new();
+    for some in pages.chunks(pages.len().div_ceil(parts).max(1)) {
+        let (part, after) = rest.split_at(some.iter().map(|p| p.len()).sum());
+        cut.push(part);
+        rest = after;
+    }
+    cut
 }
 
 #[derive(Default)]
@@ -293,126 +143,152 @@ struct Scratch {
     codes: Vec<u8>,
 }
 
-#[derive(Clone, Copy)]
 struct Reader<'a> {
     chunks: &'a dyn Chunks,
     codec: &'a TensorCodec,
     plan: &'a RowPlan,
-    row_len: usize,
+    out: Out<'a>,
     cached: bool,
-    streamed: bool,
+}
+
+/// What is the same for all pages of a task.
+struct Task<'a> {
+    piece: &'a Piece,
+    /// First unit of the chunk.
+    first_unit: usize,
+    /// Codes in a row of the chunk.
+    n_cols: usize,
 }
 
 impl Reader<'_> {
-    fn copy(&self, out: &mut [f32], values: &[f32]) {
-        if self.streamed { stream::copy(out, values) } else { out.copy_from_slice(values) }
-    }
-
-    /// Fills the columns of `piece` in the strips of one page; `shift` is the column at which the strips begin.
-    fn piece(&self, piece: &Piece, strips: &mut [Strip<'_>], shift: usize, scratch: &mut Scratch) -> Result<()> {
-        let Some((block, page)) = strips.first().map(|s| (s.block, s.page)) else { return Ok(()) };
-        let chunk = self.plan.blocks.get(block).and_then(|b| b.chunks.get(piece.group)).copied();
-        let chunk = chunk.ok_or_else(|| EngineError::corrupt("catalog.db", 0, "a RowBlock lacks a chunk"))?;
+    /// Fills the columns of `piece` in rows of one block.
+    fn chunk(&self, block: usize, piece: &Piece, strips: &[Strip], scratch: &mut Scratch) -> Result<()> {
+        let lacks = || EngineError::corrupt("catalog.db", 0, "a RowBlock lacks a chunk");
+        let rows_of = self.plan.blocks.get(block).ok_or_else(lacks)?;
+        let chunk = rows_of.chunks.get(piece.group).copied().ok_or_else(lacks)?;
         let layout = &self.codec.content().layout;
         let units = layout.units_of_group(piece.group);
         let n_cols = units.len() * layout.stored.cells();
-        let to = piece.out_col - shift..piece.out_col - shift + piece.cols.len();
+        let task = Task { piece, first_unit: units.start, n_cols };
+        let pages = || strips.chunk_by(|a, b| a.page == b.page);
+        let key = |page: &[Strip]| (chunk, page.first().map_or(0, |s| s.page) as u32);
 
+        // Pages held in memory first: where that is all of them, no file is touched.
         let pool = self.chunks.pool();
-        let key = (chunk, page as u32);
-        if self.cached
-            && let Some(codes) = pool.get(key)
-        {
-            return self
-                .fill(piece, strips, &to, n_cols, units.start, &codes, scratch)
-                .map_err(|why| EngineError::corrupt("memory", 0, format!("a held page does not decode: {why}")));
+        let mut missing = Vec::new();
+        for page in pages() {
+            match self.cached.then(|| pool.get(key(page))).flatten() {
+                Some(codes) => self
+                    .fill(&task, page, &codes, scratch)
+                    .map_err(|why| EngineError::corrupt("memory", 0, format!("a held page does not decode: {why}")))?,
+                None => missing.push(page),
+            }
+        }
+        if missing.is_empty() {
+            return Ok(());
         }
         let (partition, place) = self.chunks.place(chunk)?;
         let bytes = partition.chunk(place)?;
         let view = ChunkView::parse(&bytes, partition.path(), place.offset)?;
         let shape = view.shape();
-        let stored = self.plan.blocks.get(block).map_or(0, |b| b.rows.len());
-        if (shape.n_cols, shape.code, shape.page_rows, shape.n_rows) != (n_cols, layout.code, layout.page_rows, stored)
-        {
-            return Err(view.corrupt(page, "the chunk has another shape than the catalogue says"));
+        let expected = (n_cols, layout.code, layout.page_rows, rows_of.rows.len());
+        if (shape.n_cols, shape.code, shape.page_rows, shape.n_rows) != expected {
+            return Err(view.corrupt(0, "the chunk has another shape than the catalogue says"));
         }
-        let page_view = view.page(page)?;
-        let bad = |e: mistique_quantize::QuantizeError| view.corrupt(page, e);
-        if self.cached {
-            let mut codes = vec![0u8; page_view.n_codes * layout.code.width()];
-            page_view.codes(&mut codes).map_err(bad)?;
-            let codes: Arc<[u8]> = codes.into();
-            self.fill(piece, strips, &to, n_cols, units.start, &codes, scratch).map_err(bad)?;
-            pool.put(key, codes);
-            return Ok(());
-        }
-        if !self.codec.decodes_pages() {
-            scratch.codes.resize(page_view.n_codes * layout.code.width(), 0);
-            page_view.codes(&mut scratch.codes).map_err(bad)?;
-            let codes = std::mem::take(&mut scratch.codes);
-            let done = self.fill(piece, strips, &to, n_cols, units.start, &codes, scratch).map_err(bad);
-            scratch.codes = codes;
-            return done;
-        }
-        if let [strip] = strips
-            && self.row_len == n_cols
-            && piece.cols == (0..n_cols)
-            && strip.row == 0
-            && strip.out.len() == page_view.n_codes
-        {
-            return page_view.f32(strip.out).map_err(bad);
-        }
-        scratch.floats.resize(page_view.n_codes, 0.0);
-        page_view.f32(&mut scratch.floats).map_err(bad)?;
-        for strip in strips {
-            let rows = scratch.floats.chunks_exact(n_cols).skip(strip.row);
-            for (out, row) in strip.out.chunks_exact_mut(self.row_len).zip(rows) {
-                self.copy(&mut out[to.clone()], &row[piece.cols.clone()]);
+        let tables = view.tables()?;
+        for page in missing {
+            let number = page.first().map_or(0, |s| s.page);
+            let page_view = view.page(number)?;
+            let bad = |e: QuantizeError| view.corrupt(number, e);
+            if self.cached {
+                let mut codes = vec![0u8; page_view.n_codes * layout.code.width()];
+                page_view.codes(tables.as_ref(), &mut codes).map_err(bad)?;
+                let codes: Arc<[u8]> = codes.into();
+                self.fill(&task, page, &codes, scratch).map_err(bad)?;
+                pool.put(key(page), codes);
+            } else if self.codec.decodes_pages() {
+                if let [strip] = page
+                    && let Some(rows) = self.whole_rows(&task, strip, page_view.n_codes / n_cols)
+                {
+                    page_view.f32(tables.as_ref(), rows).map_err(bad)?;
+                    continue;
+                }
+                scratch.floats.resize(page_view.n_codes, 0.0);
+                page_view.f32(tables.as_ref(), &mut scratch.floats).map_err(bad)?;
+                self.spread(&task, page, &scratch.floats, 0);
+            } else {
+                let mut codes = std::mem::take(&mut scratch.codes);
+                codes.resize(page_view.n_codes * layout.code.width(), 0);
+                let done =
+                    page_view.codes(tables.as_ref(), &mut codes).and_then(|()| self.fill(&task, page, &codes, scratch));
+                scratch.codes = codes;
+                done.map_err(bad)?;
             }
         }
         Ok(())
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the places of one piece, known only to its caller")]
+    /// The rows of the answer that are `n_rows` whole rows of the chunk from the strip's first on, to be decoded in
+    /// place.
+    #[expect(unsafe_code, reason = "tasks fill disjoint parts of one buffer")]
+    #[expect(clippy::mut_from_ref, reason = "as above")]
+    fn whole_rows(&self, task: &Task<'_>, strip: &Strip, n_rows: usize) -> Option<&mut [f32]> {
+        let whole = self.out.row_len() == task.n_cols && task.piece.cols == (0..task.n_cols);
+        // SAFETY: a row of the answer belongs to one strip, a strip to one task for each piece, and pieces have
+        // columns of their own.
+        (whole && strip.len == n_rows).then(|| unsafe { self.out.part(strip.out, 0, n_rows * task.n_cols) })
+    }
+
+    /// Copies the piece's columns of decoded rows, from row `first` of the page on, to where they go.
+    #[expect(unsafe_code, reason = "tasks fill disjoint parts of one buffer")]
+    fn spread(&self, task: &Task<'_>, page: &[Strip], values: &[f32], first: usize) {
+        let cols = &task.piece.cols;
+        for strip in page {
+            let rows = values.chunks_exact(task.n_cols).skip(strip.row - first).take(strip.len);
+            for (i, row) in rows.enumerate() {
+                // SAFETY: as in `whole_rows`.
+                let part = unsafe { self.out.part(strip.out + i, task.piece.out_col, cols.len()) };
+                self.out.copy(part, &row[cols.clone()]);
+            }
+        }
+    }
+
+    /// Decodes the rows of a page's codes that are asked for.
+    #[expect(unsafe_code, reason = "tasks fill disjoint parts of one buffer")]
     fn fill(
         &self,
-        piece: &Piece,
-        strips: &mut [Strip<'_>],
-        to: &Range<usize>,
-        n_cols: usize,
-        first_unit: usize,
+        task: &Task<'_>,
+        page: &[Strip],
         codes: &[u8],
         scratch: &mut Scratch,
-    ) -> std::result::Result<(), mistique_quantize::QuantizeError> {
+    ) -> std::result::Result<(), QuantizeError> {
         let layout = &self.codec.content().layout;
-        let (width, cells) = (layout.code.width(), layout.stored.cells());
+        let (width, cells, cols) = (layout.code.width(), layout.stored.cells(), &task.piece.cols);
         // Codes are decoded by whole units: those that the piece touches.
-        let touched = piece.cols.start / cells..piece.cols.end.div_ceil(cells);
+        let touched = cols.start / cells..cols.end.div_ceil(cells);
         let code_cols = touched.start * cells..touched.end * cells;
-        let (first_unit, n_units) = (first_unit + touched.start, touched.len());
-        let whole_rows = code_cols == (0..n_cols);
-        let row_bytes = n_cols * width;
-        for strip in strips {
-            let n_rows = strip.out.len() / self.row_len;
-            let rows = &codes[strip.row * row_bytes..(strip.row + n_rows) * row_bytes];
-            if whole_rows && self.row_len == n_cols && piece.cols == code_cols {
-                self.codec.decode_rows(first_unit, n_units, rows, strip.out)?;
+        let (first_unit, n_units) = (task.first_unit + touched.start, touched.len());
+        let row_bytes = task.n_cols * width;
+        for strip in page {
+            let rows = &codes[strip.row * row_bytes..(strip.row + strip.len) * row_bytes];
+            if let Some(rows_out) = self.whole_rows(task, strip, strip.len) {
+                self.codec.decode_rows(first_unit, n_units, rows, rows_out)?;
                 continue;
             }
-            let skip = piece.cols.start - code_cols.start;
-            if whole_rows {
-                scratch.floats.resize(n_rows * n_cols, 0.0);
+            if code_cols == (0..task.n_cols) {
+                scratch.floats.resize(strip.len * task.n_cols, 0.0);
                 self.codec.decode_rows(first_unit, n_units, rows, &mut scratch.floats)?;
-                for (out, row) in strip.out.chunks_exact_mut(self.row_len).zip(scratch.floats.chunks_exact(n_cols)) {
-                    self.copy(&mut out[to.clone()], &row[piece.cols.clone()]);
-                }
+                self.spread(task, std::slice::from_ref(strip), &scratch.floats, strip.row);
                 continue;
             }
             scratch.floats.resize(code_cols.len(), 0.0);
-            for (out, row) in strip.out.chunks_exact_mut(self.row_len).zip(rows.chunks_exact(row_bytes)) {
+            let skip = cols.start - code_cols.start;
+            for (i, row) in rows.chunks_exact(row_bytes).enumerate() {
                 let row_codes = &row[code_cols.start * width..code_cols.end * width];
                 self.codec.decode_rows(first_unit, n_units, row_codes, &mut scratch.floats)?;
-                self.copy(&mut out[to.clone()], &scratch.floats[skip..skip + piece.cols.len()]);
+                // SAFETY: as in `whole_rows`.
+                let part = unsafe { self.out.part(strip.out + i, task.piece.out_col, cols.len()) };
+                self.out.copy(part, &scratch.floats[skip..skip + cols.len()]);
             }
         }
         Ok(())
@@ -442,14 +318,14 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_found_in_any_order() {
-        let block = |rows| Block { block_no: 0, rows: Arc::new(rows), chunks: vec![] };
-        let blocks = vec![block(RowSet::List(vec![5, 3, 4])), block(RowSet::Range(10..12))];
-        let plan = RowPlan::in_range(blocks.clone(), 4..11);
-        assert_eq!(plan.rows.iter().collect::<Vec<_>>(), [4, 5, 10]);
-        assert_eq!(plan.runs().collect::<Vec<_>>(), [(0, 2, 0, 1), (0, 0, 1, 1), (1, 0, 2, 1)]);
-        let plan = RowPlan::in_range(vec![block(RowSet::Range(0..4)), block(RowSet::Range(4..6))], 1..9);
-        assert_eq!(plan.rows, RowSet::Range(1..6));
-        assert_eq!(plan.runs().collect::<Vec<_>>(), [(0, 1, 0, 3), (1, 0, 3, 2)]);
+    fn parts_never_share_a_page() {
+        let strip = |page, out| Strip { page, row: 0, out, len: 1 };
+        let strips = [strip(0, 5), strip(0, 1), strip(2, 0), strip(3, 2), strip(3, 3), strip(7, 4)];
+        for parts in 1..9 {
+            let cut = cut_at_pages(&strips, parts);
+            assert_eq!(cut.iter().map(|p| p.len()).sum::<usize>(), strips.len());
+            assert!(cut.windows(2).all(|w| w[0].last().unwrap().page < w[1][0].page), "{parts}");
+        }
+        assert!(cut_at_pages(&[], 4).is_empty());
     }
 }

@@ -22,7 +22,8 @@ use crate::log::{LogOptions, Logger};
 use crate::model::{Content, Fingerprint, IntermediateRecord, ModelRecord, TableContent, fingerprint, hex};
 use crate::partition::{self, ChunkPlace, PartitionReader};
 use crate::pool::{InMemoryStore, PoolStats};
-use crate::read::{self, Chunks, RowPlan, Rows};
+use crate::read::{self, Chunks};
+use crate::row_plan::{RowPlan, Rows};
 use crate::rows::RowSet;
 use crate::storage::{LocalStorage, Storage};
 
@@ -338,12 +339,13 @@ impl Store {
         let (partition, place) = self.place(chunk)?;
         let bytes = partition.chunk(place)?;
         let view = ChunkView::parse(&bytes, partition.path(), place.offset)?;
+        let tables = view.tables()?;
         let mut codes = Vec::new();
         for page in 0..view.shape().n_pages() {
             let page_view = view.page(page)?;
             let start = codes.len();
             codes.resize(start + page_view.n_codes * page_view.code.width(), 0);
-            page_view.codes(&mut codes[start..]).map_err(|e| view.corrupt(page, e))?;
+            page_view.codes(tables.as_ref(), &mut codes[start..]).map_err(|e| view.corrupt(page, e))?;
         }
         Ok(codes)
     }
@@ -418,12 +420,13 @@ impl Store {
             None => None,
             Some(d) => Some(column::read_dictionary(d).ok_or_else(|| view.corrupt(0, "its dictionary is damaged"))?),
         };
+        let tables = view.tables()?;
         let (mut codes, mut validity) = (Vec::new(), None);
         for page in 0..view.shape().n_pages() {
             let page_view = view.page(page)?;
             let start = codes.len();
             codes.resize(start + page_view.n_codes * page_view.code.width(), 0);
-            page_view.codes(&mut codes[start..]).map_err(|e| view.corrupt(page, e))?;
+            page_view.codes(tables.as_ref(), &mut codes[start..]).map_err(|e| view.corrupt(page, e))?;
             if view.has_validity() {
                 let bits = page_view.validity;
                 let valid = |i: usize| bits.is_none_or(|b| b.get(i / 8).is_some_and(|byte| byte >> (i % 8) & 1 == 1));
