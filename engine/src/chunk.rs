@@ -108,18 +108,34 @@ pub fn write_chunk(
     key: &dyn std::fmt::Display,
     out: &mut Vec<u8>,
 ) -> Result<()> {
-    let quantize = |e| EngineError::Quantize { key: key.to_string(), source: e };
-    let n_pages = shape.n_pages();
-    let dir_end = CHUNK_HEADER_LEN + n_pages * PAGE_ENTRY_LEN;
-    out.clear();
-    out.resize(dir_end, 0);
-    out.extend_from_slice(extra.dictionary.unwrap_or_default());
     let tables = match effort {
         Effort::Small => SharedEncoder::train(shape.code, codes, shape.page_rows * shape.n_cols, shape.map_w),
         _ => None,
     };
+    let used = write_with(shape, codes, extra, effort, tables.as_ref(), key, out)?;
+    // Every page may be smaller without.
+    if tables.is_some() && !used { write_with(shape, codes, extra, effort, None, key, out).map(drop) } else { Ok(()) }
+}
+
+/// Writes a chunk with these tables; tells whether a page needs them.
+fn write_with(
+    shape: &ChunkShape,
+    codes: &[u8],
+    extra: Extra<'_>,
+    effort: Effort,
+    tables: Option<&SharedEncoder>,
+    key: &dyn std::fmt::Display,
+    out: &mut Vec<u8>,
+) -> Result<bool> {
+    let quantize = |e| EngineError::Quantize { key: key.to_string(), source: e };
+    let n_pages = shape.n_pages();
+    let mut used = false;
+    let dir_end = CHUNK_HEADER_LEN + n_pages * PAGE_ENTRY_LEN;
+    out.clear();
+    out.resize(dir_end, 0);
+    out.extend_from_slice(extra.dictionary.unwrap_or_default());
     let dictionary_end = out.len();
-    if let Some(tables) = &tables {
+    if let Some(tables) = tables {
         out.extend_from_slice(&tables.to_bytes());
     }
     let head_end = out.len();
@@ -138,8 +154,8 @@ pub fn write_chunk(
                 valid.chunks(8).map(|byte| byte.iter().enumerate().fold(0u8, |acc, (i, &b)| acc | ((b & 1) << i))),
             );
         }
-        let encoding =
-            encode_page(shape.code, page_codes, shape.map_w, effort, tables.as_ref(), out).map_err(quantize)?;
+        let encoding = encode_page(shape.code, page_codes, shape.map_w, effort, tables, out).map_err(quantize)?;
+        used |= encoding == Encoding::Shared;
         let mut entry = [0u8; PAGE_ENTRY_LEN];
         entry[0..4].copy_from_slice(&(start as u32).to_le_bytes());
         entry[4..8].copy_from_slice(&((out.len() - start) as u32).to_le_bytes());
@@ -167,7 +183,7 @@ pub fn write_chunk(
     out[48..56].copy_from_slice(&len.to_le_bytes());
     let checksum = header_checksum(&out[..head_end]);
     out[56..64].copy_from_slice(&checksum.to_le_bytes());
-    Ok(())
+    Ok(used)
 }
 
 /// xxh3 of header, directory, dictionary and shared tables, without the checksum's own eight bytes.
@@ -250,7 +266,13 @@ impl<'a> ChunkView<'a> {
         }
         let code = Code::from_id(fixed[4]).map_err(|e| bad(&e.to_string()))?;
         let shape = ChunkShape { code, n_rows: field(8), n_cols: field(12), page_rows: field(16), map_w: field(24) };
-        if shape.page_rows == 0 || shape.n_pages() != n_pages || fixed.u64_at(48) != Some(bytes.len() as u64) {
+        let unflagged = |bit: u8, at: usize| fixed[5] & bit == 0 && field(at) != 0;
+        if shape.page_rows == 0
+            || shape.n_pages() != n_pages
+            || fixed.u64_at(48) != Some(bytes.len() as u64)
+            || unflagged(2, 28)
+            || unflagged(4, 32)
+        {
             return Err(bad("sizes do not agree"));
         }
         let behind = header.get(CHUNK_HEADER_LEN + n_pages * PAGE_ENTRY_LEN..).unwrap_or_default();
@@ -304,6 +326,9 @@ impl<'a> ChunkView<'a> {
         let entry = self.entry(page)?;
         let (start, len) = (entry.u32_at(0).unwrap_or_default() as usize, entry.u32_at(4).unwrap_or_default() as usize);
         let bad = |why: String| EngineError::corrupt(self.path, self.at + start as u64, format!("page {page}: {why}"));
+        if entry[9..12] != [0; 3] {
+            return Err(bad("it uses what this format version keeps free".into()));
+        }
         let bytes = self.bytes.get(start..start + len).ok_or_else(|| bad("cut off".into()))?;
         let (expected, got) = (entry.u64_at(40).unwrap_or_default(), xxh3_64(bytes));
         if expected != got {
@@ -333,7 +358,7 @@ impl<'a> ChunkView<'a> {
             let entry = self.entry(page)?;
             let start = entry.u32_at(0).unwrap_or_default() as usize;
             let padding = self.bytes.get(at..start).ok_or_else(|| self.corrupt(page, "it lies in another"))?;
-            if padding.len() >= PAGE_ALIGN || padding.iter().any(|&b| b != 0) || entry.get(9..12) != Some(&[0; 3]) {
+            if padding.len() >= PAGE_ALIGN || padding.iter().any(|&b| b != 0) {
                 return Err(self.corrupt(page, "bytes between pages"));
             }
             at = start + entry.u32_at(4).unwrap_or_default() as usize;

@@ -38,6 +38,25 @@ fn repeated() -> Vec<f32> {
     (0..1500).map(|i| ((i % 20 + 1) as f32).sqrt()).collect()
 }
 
+/// Maps whose chunks have several pages, and so tables that these share; their scheme, and the type of their codes.
+const SHARED: [(&str, &str, u8); 5] = [
+    ("relu-f32", "f32", 3),
+    ("relu-f16", "f16", 1),
+    ("relu-bf16", "bf16", 2),
+    ("relu-codes", "kbit(8)", 24),
+    ("relu-bits", "threshold(=0.5)", 0),
+];
+
+/// Their values: of 16 levels, so that every scheme of them is exact and few bytes say which.
+fn relu(scheme: &str) -> Vec<f32> {
+    let n_rows = 40;
+    let levels = relu_maps(n_rows, 2, 15, 17, 3).into_iter().map(|x| (x * 8.0).ceil().min(15.0) / 8.0);
+    match scheme {
+        "threshold(=0.5)" => levels.map(|x| f32::from(u8::from(x > 0.5))).collect(),
+        _ => levels.collect(),
+    }
+}
+
 fn fixture(version: u16) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/v{version}"))
 }
@@ -59,6 +78,7 @@ fn m() -> ModelSpec {
 fn build(path: &Path) {
     let store = Store::open_or_create(path).unwrap();
     store.put_operator(OPERATOR, "bytes").unwrap();
+    // As logged; as small as it gets; and the same once more, so that the writer of both is in it.
     for effort in [Effort::Fast, Effort::Small] {
         let mut log = store.logger(LogOptions::default().with_effort(effort)).unwrap();
         let mut spec_of = m();

@@ -5,21 +5,23 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use common::{batch, damage, fingerprint_of, key, names_damage, parse, spec, table, visible};
+use common::{Numbers, batch, damage, fingerprint_of, key, names_damage, parse, spec, table, visible};
 use mistique_engine::{
-    Damage, Effort, EngineError, IfExists, LogOptions, MemoryStorage, ModelKey, ModelSpec, Storage, Store,
-    StoreOptions, hex,
+    Damage, Effort, EngineError, IfExists, IntermediateKey, LogOptions, MemoryStorage, ModelKey, ModelSpec, Storage,
+    Store, StoreOptions, hex,
 };
 use xxhash_rust::xxh3::xxh3_64;
 
-const PARTITIONS: [&str; 2] = ["partitions/0000000001.mqp", "partitions/0000000002.mqp"];
+const PARTITIONS: [&str; 3] = ["partitions/0000000001.mqp", "partitions/0000000002.mqp", "partitions/0000000003.mqp"];
+/// The partition of whose chunks the pages share tables.
+const SHARED: usize = 2;
 
 fn open(storage: &MemoryStorage) -> Store {
     // Without a pool, so that every read meets the files.
     Store::on(Arc::new(storage.clone()), false, StoreOptions::default().with_pool_bytes(0)).unwrap()
 }
 
-/// A store with a page of every encoding that small data gets, in two partitions of a few kilobytes.
+/// A store with a page of every encoding that small data gets, in three partitions of a few kilobytes.
 fn build() -> MemoryStorage {
     let storage = MemoryStorage::new(None).unwrap();
     let store = Store::on(Arc::new(storage.clone()), true, StoreOptions::default()).unwrap();
@@ -54,7 +56,26 @@ fn build() -> MemoryStorage {
     let repeated: Vec<f32> = (0..1200).map(|i| ((i % 20 + 1) as f32).sqrt()).collect();
     log.append(handle, &[5], repeated).unwrap();
     log.commit().unwrap();
+    drop(log);
+    let mut log = store.logger(LogOptions::default().with_effort(Effort::Small)).unwrap();
+    let model = log.model(&ModelSpec::raw(ModelKey::new("p", "shared")), IfExists::Continue).unwrap();
+    let rows: Vec<u64> = (0..18).collect();
+    for (name, scheme) in [("half", "f16"), ("few", "kbit(3)"), ("bits", "threshold(=0.5)")] {
+        let handle = log.tensor(model, &spec(name, &[1, 32, 32], scheme)).unwrap();
+        log.append(handle, &rows, rare(18, 1024)).unwrap();
+    }
+    log.commit().unwrap();
     storage
+}
+
+/// Rows of which few values are not zero, so that two pages and more are small.
+fn rare(n_rows: usize, n: usize) -> Vec<f32> {
+    let mut numbers = Numbers::new(5);
+    let mut value = |_| match numbers.below(64) {
+        0 => 0.25 + numbers.below(1 << 11) as f32 / 1024.0,
+        _ => 0.0,
+    };
+    (0..n_rows * n).map(&mut value).collect()
 }
 
 fn bytes(storage: &MemoryStorage, path: &str) -> Vec<u8> {
@@ -98,7 +119,9 @@ fn the_store_has_what_damage_can_hit() {
         let chunks = parse::partition(&bytes).chunks;
         encodings.extend(chunks.iter().flat_map(|c| c.pages.iter().map(|p| p.encoding)));
     }
-    assert!(encodings.is_superset(&BTreeSet::from([0, 1, 2, 3, 4, 5])), "{encodings:?}");
+    assert!(encodings.is_superset(&BTreeSet::from([0, 1, 2, 3, 4, 5, 7])), "{encodings:?}");
+    let chunks = parse::partition(&bytes(&storage, PARTITIONS[SHARED])).chunks;
+    assert!(chunks.len() == 3 && chunks.iter().all(|c| c.tables.len() > 4 && c.pages.iter().any(|p| p.encoding == 7)));
     assert_eq!(damage(&open(&storage)), []);
 }
 
@@ -123,7 +146,7 @@ fn every_byte_of_a_partition_is_watched() {
 fn a_partition_of_another_length_is_refused() {
     let storage = build();
     let good = visible(&open(&storage)).unwrap();
-    for (path, key) in PARTITIONS.into_iter().zip([key("m", "dense"), key("small", "maps")]) {
+    for (path, key) in PARTITIONS.into_iter().zip([key("m", "dense"), key("small", "maps"), key("shared", "few")]) {
         let whole = bytes(&storage, path);
         for len in (0..whole.len()).chain([whole.len() + 1, whole.len() + 64]) {
             storage.damage(path, |b| b.resize(len, 0));
@@ -142,7 +165,7 @@ fn a_partition_of_another_length_is_refused() {
 fn foreign_files_are_no_partitions() {
     let storage = build();
     let good = visible(&open(&storage)).unwrap();
-    let [path, other] = PARTITIONS;
+    let [path, other, _] = PARTITIONS;
     let whole = bytes(&storage, path);
     let read = |at: &str| {
         check(&storage, &good, path, at);
@@ -175,21 +198,77 @@ fn foreign_files_are_no_partitions() {
     assert!(matches!(read("no file"), EngineError::Io { .. }));
 }
 
+/// Changes a chunk and makes its header's checksum right again; what reading `key` then says.
+fn changed(path: &str, chunk: &parse::Chunk, key: &IntermediateKey, change: impl FnOnce(&mut [u8])) -> String {
+    let storage = build();
+    let mut bytes = bytes(&storage, path);
+    change(&mut bytes[chunk.at..chunk.at + chunk.len]);
+    let field = |at: usize| u32::from_le_bytes(bytes[chunk.at + at..][..4].try_into().unwrap()) as usize;
+    let end = (64 + 48 * chunk.pages.len() + field(28) + field(32)).min(chunk.len);
+    let sums = [&bytes[chunk.at..chunk.at + 56], &bytes[chunk.at + 64..chunk.at + end]].concat();
+    bytes[chunk.at + 56..chunk.at + 64].copy_from_slice(&xxh3_64(&sums).to_le_bytes());
+    storage.damage(path, |b| b.clone_from(&bytes));
+    fingerprint_of(&open(&storage), key).unwrap_err().to_string()
+}
+
 #[test]
 fn free_fields_of_a_chunk_are_refused() {
     let storage = build();
-    let whole = bytes(&storage, PARTITIONS[0]);
-    let chunk = &parse::partition(&whole).chunks[0];
-    let end = chunk.at + 64 + 48 * chunk.pages.len();
-    // A later version may use these; this one must not read over them, although the checksum is right.
-    for at in [5, 6, 7, 32, 47] {
-        let mut bytes = whole.clone();
-        bytes[chunk.at + at] |= 0x40;
-        let sums = [&bytes[chunk.at..chunk.at + 56], &bytes[chunk.at + 64..end]].concat();
-        bytes[chunk.at + 56..chunk.at + 64].copy_from_slice(&xxh3_64(&sums).to_le_bytes());
-        storage.damage(PARTITIONS[0], |b| b.clone_from(&bytes));
-        let e = fingerprint_of(&open(&storage), &key("m", "sparse")).unwrap_err();
-        assert!(e.to_string().contains("keeps free"), "byte {at}: {e}");
+    for (i, key) in [(0, key("m", "sparse")), (SHARED, key("shared", "half"))] {
+        let chunk = &parse::partition(&bytes(&storage, PARTITIONS[i])).chunks[0];
+        // A later version may use these; this one must not read over them, although the checksum is right.
+        for at in [5, 6, 7, 36, 40, 47, 64 + 9, 64 + 11] {
+            let e = changed(PARTITIONS[i], chunk, &key, |b| b[at] |= 0x40);
+            assert!(e.contains("keeps free"), "byte {at}: {e}");
+        }
+    }
+}
+
+#[test]
+fn tables_that_are_none_are_refused() {
+    let storage = build();
+    let path = PARTITIONS[SHARED];
+    let chunk = &parse::partition(&bytes(&storage, path)).chunks[0];
+    let key = key("shared", "half");
+    let at = chunk.tables.start - chunk.at;
+    let read = |change: &dyn Fn(&mut [u8])| changed(path, chunk, &key, change);
+    let number = |b: &mut [u8], at: usize, add: i32| {
+        let n = u32::from_le_bytes(b[at..at + 4].try_into().unwrap()).wrapping_add_signed(add);
+        b[at..at + 4].copy_from_slice(&n.to_le_bytes());
+    };
+    // Without them, and without the flag that they are there.
+    assert!(read(&|b| b[5] &= !4).contains("sizes do not agree"));
+    let none = |b: &mut [u8]| {
+        b[5] &= !4;
+        b[32..36].fill(0);
+    };
+    assert!(read(&none).contains("shared tables"), "{}", read(&none));
+    assert!(read(&|b| b[32..36].fill(0)).contains("shared tables"));
+    assert!(read(&|b| b[32..36].fill(0xFF)).contains("cut off"));
+    // One byte more or less; two of them as a dictionary's, whose flag is not set.
+    assert!(read(&|b| number(b, 32, -1)).contains("cut short"));
+    assert!(read(&|b| number(b, 32, 1)).contains("shared tables: bytes after the end"));
+    assert!(read(&|b| (number(b, 28, 2), number(b, 32, -2)).0).contains("sizes do not agree"));
+    // A part too many, one that codes of two bytes do not have; too many contexts; contexts that do not ascend.
+    assert!(read(&|b| b[at + 1] |= 2).contains("shared tables: parts"));
+    assert!(read(&|b| b[at] = 0).contains("shared tables: bytes after the end"));
+    assert!(read(&|b| b[at + 2] = 8).contains("number of contexts"));
+    // Whatever is changed, nothing panics.
+    let whole = bytes(&storage, path);
+    for i in 2..chunk.tables.len() {
+        for bit in 0..8 {
+            let mut after = whole.clone();
+            after[chunk.at + at + i] ^= 1 << bit;
+            let end = chunk.tables.end;
+            let sums = [&after[chunk.at..chunk.at + 56], &after[chunk.at + 64..end]].concat();
+            after[chunk.at + 56..chunk.at + 64].copy_from_slice(&xxh3_64(&sums).to_le_bytes());
+            storage.damage(path, |b| b.clone_from(&after));
+            // Another code that is complete is another text, which only the content's hash can tell.
+            match fingerprint_of(&open(&storage), &key) {
+                Err(e) => assert!(names_damage(&e), "byte {i}, bit {bit}: {e}"),
+                Ok(_) => assert!(!damage(&open(&storage)).is_empty(), "byte {i}, bit {bit}"),
+            }
+        }
     }
 }
 
@@ -240,7 +319,7 @@ fn a_lost_catalogue_is_no_new_store() {
         let opened = Store::on(Arc::new(storage.clone()), create, StoreOptions::default());
         assert!(matches!(opened, Err(EngineError::Corrupt { .. } | EngineError::NoStore { .. })));
     }
-    assert_eq!(storage.list("partitions").unwrap().len(), 2, "its files stay");
+    assert_eq!(storage.list("partitions").unwrap().len(), 3, "its files stay");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use common::spec;
 use mistique_engine::{
     Code, IfExists, LogOptions, MemoryStorage, ModelKey, ModelSpec, Storage, Store, StoreOptions, UnitError, format,
 };
-use mistique_quantize::{Encoding, PARAMS_VERSION};
+use mistique_quantize::{Encoding, PARAMS_VERSION, SharedDecoder, decode_page};
 
 const DOCUMENT: &str = include_str!("../../FORMAT.md");
 
@@ -157,6 +157,30 @@ fn the_catalogue_has_the_tables_and_columns() {
     let mut documented: Vec<String> = headings.map(|(h, ..)| h[7..h.len() - 1].to_string()).collect();
     documented.dedup();
     assert_eq!(documented.len(), names.len());
+    let sql = "SELECT name, tbl_name || ' (' || (SELECT group_concat(name, ', ') FROM pragma_index_info(i.name)) || ')'
+               FROM sqlite_master i WHERE type = 'index' AND sql IS NOT NULL ORDER BY rowid";
+    assert_eq!(table("Indexes", &["Index", "Columns"]), list(sql));
+}
+
+/// The bytes of a line of hexadecimal digits, up to what they are.
+fn bytes_of(line: &str) -> Vec<u8> {
+    let hex = line.split("  ").next().unwrap().split_whitespace();
+    hex.map_while(|b| u8::from_str_radix(b, 16).ok().filter(|_| b.len() == 2)).collect()
+}
+
+#[test]
+fn the_example_of_shared_tables_decodes() {
+    let text = DOCUMENT.split("```shared\n").nth(1).and_then(|d| d.split("```").next()).unwrap();
+    let (tables, page) = text.split_once("\n\n").unwrap();
+    let bytes = |lines: &str| lines.lines().flat_map(bytes_of).collect::<Vec<u8>>();
+    let (tables, page) = (bytes(tables), bytes(page));
+    let want = [1, 1, 2, 2, 3, 2, 1, 1];
+    assert_eq!((tables.len(), page.len()), (11, 8));
+    assert_eq!(parse::decode(33, 7, &page, 8, 1, Some(&parse::Tables::read(&tables, 1))), want);
+    let decoder = SharedDecoder::from_bytes(&tables).unwrap();
+    let mut codes = [0; 8];
+    decode_page(Code::Int(1), Encoding::Shared, &page, 8, 1, Some(&decoder), &mut codes).unwrap();
+    assert_eq!(codes, want);
 }
 
 /// The partition of section 16, as it is written today.

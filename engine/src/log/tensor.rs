@@ -15,7 +15,7 @@ use crate::model::{TensorContent, TensorLayout};
 /// Rows from which codebooks are fitted and `auto` chooses.
 const FIT_ROWS: usize = 256;
 /// Values that are enough of a sample: rows are picked evenly until there are as many.
-const FIT_VALUES: usize = 1 << 19;
+const FIT_VALUES: usize = 1 << 17;
 /// After the first page, one row in this many is measured for reduction errors.
 const MEASURE_EVERY: usize = 32;
 /// Below this many values a batch is encoded without the thread pool.

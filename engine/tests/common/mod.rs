@@ -106,6 +106,23 @@ pub fn visible(store: &Store) -> Result<BTreeMap<String, String>> {
     records.iter().map(|r| Ok((r.key.to_string(), fingerprint_of(store, &r.key)?))).collect()
 }
 
+/// Rows of maps as ReLU leaves them: smooth, mostly zero, each unit of a scale and sparsity of its own.
+pub fn relu_maps(n_rows: usize, units: usize, h: usize, w: usize, seed: u64) -> Vec<f32> {
+    let mut numbers = Numbers::new(seed);
+    let mut uniform = || numbers.below(1 << 24) as f32 / (1 << 24) as f32;
+    let mut out = Vec::with_capacity(n_rows * units * h * w);
+    for i in 0..n_rows * units {
+        let unit = (i % units) as f32;
+        let (fx, fy, phase, level) = (0.9 * uniform(), 0.9 * uniform(), 6.3 * uniform(), uniform());
+        for (y, x) in (0..h).flat_map(|y| (0..w).map(move |x| (y, x))) {
+            let wave = (fx * x as f32 + fy * y as f32 + phase).sin();
+            let value = (wave + 0.2 * uniform() - 0.3 - level - 0.05 * unit) * (1.0 + 0.25 * unit);
+            out.push(value.max(0.0));
+        }
+    }
+    out
+}
+
 pub fn damage(store: &Store) -> Vec<mistique_engine::Damage> {
     store.verify(&mut |_, _| {}).unwrap().damage
 }

@@ -33,6 +33,8 @@ pub struct Chunk {
     /// Dictionary as stored.
     pub dictionary_bytes: Vec<u8>,
     pub dictionary: Vec<String>,
+    /// Where the shared tables lie in the file.
+    pub tables: std::ops::Range<usize>,
     pub pages: Vec<Page>,
 }
 
@@ -74,7 +76,7 @@ impl Chunk {
     pub fn content_hash(&self) -> u128 {
         let has_dictionary = self.flags & 2 != 0;
         let dictionary = if has_dictionary { &self.dictionary_bytes[..] } else { &[] };
-        let mut bytes = vec![self.code, self.flags, 0, 0];
+        let mut bytes = vec![self.code, self.flags & 3, 0, 0];
         bytes.extend((dictionary.len() as u32).to_le_bytes());
         for n in [self.n_rows, self.n_cols, self.page_rows, self.map_w] {
             bytes.extend((n as u64).to_le_bytes());
@@ -178,7 +180,7 @@ fn chunk(r: &mut Reader<'_>, hash: u128, len: usize) -> Chunk {
     r.magic(b"CHNK");
     let code = r.number(1, "code") as u8;
     let flags = r.number(1, "flags") as u8;
-    assert!(flags <= 3);
+    assert!(flags <= 7);
     r.zeros(2, "reserved");
     let n_rows = r.number(4, "n_rows") as usize;
     let n_cols = r.number(4, "n_cols") as usize;
@@ -186,12 +188,14 @@ fn chunk(r: &mut Reader<'_>, hash: u128, len: usize) -> Chunk {
     let n_pages = r.number(4, "n_pages") as usize;
     let map_w = r.number(4, "map_w") as usize;
     let dictionary_len = r.number(4, "dictionary length") as usize;
-    r.zeros(16, "reserved");
+    let tables_len = r.number(4, "tables length") as usize;
+    assert!((flags & 2 != 0 || dictionary_len == 0) && (flags & 4 != 0 || tables_len == 0));
+    r.zeros(12, "reserved");
     assert_eq!(r.number(8, "length"), len as u64);
     let checksum = r.number(8, "checksum");
     let mut hasher = Xxh3::new();
     hasher.update(&bytes[start..start + 56]);
-    hasher.update(&bytes[start + 64..start + 64 + 48 * n_pages + dictionary_len]);
+    hasher.update(&bytes[start + 64..start + 64 + 48 * n_pages + dictionary_len + tables_len]);
     assert_eq!(checksum, hasher.digest());
     assert_eq!(n_pages, n_rows.div_ceil(page_rows));
     let mut directory = Vec::new();
@@ -213,7 +217,7 @@ fn chunk(r: &mut Reader<'_>, hash: u128, len: usize) -> Chunk {
         let encoding = r.number(1, "dictionary encoding") as u8;
         let n_raw = r.number(4, "dictionary size") as usize;
         let page = r.take(dictionary_len - 5, "dictionary", |_| String::new());
-        let raw = decode(33, encoding, page, n_raw, 1);
+        let raw = decode(33, encoding, page, n_raw, 1, None);
         let word = |i: usize| u32::from_le_bytes(raw[4 * i..4 * i + 4].try_into().unwrap()) as usize;
         let mut at = 4 + 4 * word(0);
         for i in 0..word(0) {
@@ -223,6 +227,9 @@ fn chunk(r: &mut Reader<'_>, hash: u128, len: usize) -> Chunk {
         assert_eq!(at, raw.len());
         assert!(dictionary.is_sorted_by(|a, b| a.as_bytes() < b.as_bytes()));
     }
+    let tables_at = r.at;
+    let tables_bytes = r.take(tables_len, "tables", |_| String::new());
+    let tables = (flags & 4 != 0).then(|| Tables::read(tables_bytes, width_and_bits(code).0));
     let mut left = n_rows;
     let mut pages = Vec::new();
     for (offset, len, mut page) in directory {
@@ -235,11 +242,26 @@ fn chunk(r: &mut Reader<'_>, hash: u128, len: usize) -> Chunk {
         page.valid = (0..rows).map(|i| valid.is_empty() || valid[i / 8] >> (i % 8) & 1 == 1).collect();
         assert_eq!(page.valid.iter().filter(|v| !**v).count(), page.n_null as usize);
         let codes = r.take(len - n_valid, "codes", |_| String::new());
-        page.codes = decode(code, page.encoding, codes, rows * n_cols, map_w);
+        page.codes = decode(code, page.encoding, codes, rows * n_cols, map_w, tables.as_ref());
         pages.push(page);
     }
     assert_eq!(r.at, start + len);
-    Chunk { hash, at: start, len, code, flags, n_rows, n_cols, page_rows, map_w, dictionary_bytes, dictionary, pages }
+    let tables = tables_at..tables_at + tables_len;
+    Chunk {
+        hash,
+        at: start,
+        len,
+        code,
+        flags,
+        n_rows,
+        n_cols,
+        page_rows,
+        map_w,
+        dictionary_bytes,
+        dictionary,
+        tables,
+        pages,
+    }
 }
 
 /// Bytes of a code, and its bits.
@@ -259,8 +281,8 @@ fn bit(bytes: &[u8], i: usize) -> bool {
     bytes[i / 8] >> (i % 8) & 1 == 1
 }
 
-/// The `n` codes of a page.
-pub fn decode(code: u8, encoding: u8, page: &[u8], n: usize, map_w: usize) -> Vec<u8> {
+/// The `n` codes of a page of a chunk with these tables.
+pub fn decode(code: u8, encoding: u8, page: &[u8], n: usize, map_w: usize, tables: Option<&Tables>) -> Vec<u8> {
     let (width, bits) = width_and_bits(code);
     match encoding {
         0 => {
@@ -281,12 +303,13 @@ pub fn decode(code: u8, encoding: u8, page: &[u8], n: usize, map_w: usize) -> Ve
             let (bitmap, dense) = rest.split_at(n.div_ceil(8));
             expand(width, fill, bitmap, dense, n)
         }
-        4 => entropy(code, page, n, map_w),
+        4 => entropy(code, page, n, map_w, None),
         5 => unzstd(page, n * width),
         6 => {
             let planes = unzstd(page, n * width);
             (0..n).flat_map(|i| (0..width).map(|p| planes[p * n + i]).collect::<Vec<_>>()).collect()
         }
+        7 => entropy(code, page, n, map_w, Some(tables.expect("tables of the chunk"))),
         _ => panic!("encoding {encoding}"),
     }
 }
@@ -313,7 +336,7 @@ fn unzstd(page: &[u8], len: usize) -> Vec<u8> {
     out
 }
 
-fn entropy(code: u8, page: &[u8], n: usize, map_w: usize) -> Vec<u8> {
+fn entropy(code: u8, page: &[u8], n: usize, map_w: usize, tables: Option<&Tables>) -> Vec<u8> {
     let (width, _) = width_and_bits(code);
     let flags = page[0];
     let mut rest = &page[1..];
@@ -322,13 +345,15 @@ fn entropy(code: u8, page: &[u8], n: usize, map_w: usize) -> Vec<u8> {
         bitmap[n / 8] = (1 << (n % 8)) - 1;
     }
     assert!([0, 1, 3].contains(&flags));
+    let model = |part: usize| tables.and_then(|t| t.models[part].as_ref());
     if flags & 1 != 0 {
         if width == 1 {
             fill = rest[0];
             rest = &rest[1..];
         }
-        bitmap = block(&mut rest, n.div_ceil(8));
+        bitmap = block(&mut rest, n.div_ceil(8), model(0));
         if flags & 2 != 0 {
+            assert!(map_w > 0);
             for i in map_w..n {
                 let above = bit(&bitmap, i - map_w);
                 bitmap[i / 8] ^= u8::from(above) << (i % 8);
@@ -336,7 +361,8 @@ fn entropy(code: u8, page: &[u8], n: usize, map_w: usize) -> Vec<u8> {
         }
     }
     let n_dense = (0..n).filter(|i| bit(&bitmap, *i)).count();
-    let planes: Vec<Vec<u8>> = (0..if n_dense > 0 { width } else { 0 }).map(|_| block(&mut rest, n_dense)).collect();
+    let n_planes = if n_dense > 0 { width } else { 0 };
+    let planes: Vec<Vec<u8>> = (0..n_planes).map(|p| block(&mut rest, n_dense, model(1 + p))).collect();
     assert!(rest.is_empty());
     let mut dense = Vec::new();
     for i in 0..n_dense {
@@ -352,8 +378,8 @@ fn entropy(code: u8, page: &[u8], n: usize, map_w: usize) -> Vec<u8> {
     expand(width, fill, &bitmap, &dense, n)
 }
 
-/// Takes a block of `n` bytes off the front.
-fn block(bytes: &mut &[u8], n: usize) -> Vec<u8> {
+/// Takes a block of `n` bytes off the front; `model` is that of its part.
+fn block(bytes: &mut &[u8], n: usize, model: Option<&Model>) -> Vec<u8> {
     let mut take = |k: usize| {
         let (head, tail) = bytes.split_at(k);
         *bytes = tail;
@@ -369,6 +395,7 @@ fn block(bytes: &mut &[u8], n: usize) -> Vec<u8> {
             let seven = |i: usize| (0..7).map(|k| u8::from(bit(packed, 7 * i + k)) << k).sum::<u8>();
             (0..n).map(|i| seven(i) << 1 | low).collect()
         }
+        4 => model.expect("a model of this part").decode(bytes, n),
         way => panic!("block of way {way}"),
     }
 }
@@ -391,60 +418,148 @@ impl Bits<'_> {
     }
 }
 
-fn huffman(bytes: &mut &[u8], n: usize) -> Vec<u8> {
-    let (first, last) = (usize::from(bytes[0]), usize::from(bytes[1]));
-    let mut bits = Bits { bytes: &bytes[2..], at: 0 };
-    let mut lengths = [0; 256];
-    let mut before = 0;
-    for length in &mut lengths[first..=last] {
-        *length = match () {
-            () if bits.next() == 0 => before,
-            () if bits.next() == 0 => 0,
-            () if bits.next() == 0 => match bits.next() {
-                0 => before + 1,
-                _ => before - 1,
-            },
-            () => bits.number(4),
-        };
-        if *length > 0 {
-            before = *length;
+/// A code: by length and bits, the value.
+#[derive(Debug)]
+struct Codes(std::collections::HashMap<(usize, usize), u8>);
+
+impl Codes {
+    /// Takes code lengths off the front and makes the canonical code of them.
+    fn read(bytes: &mut &[u8], longest: usize) -> Self {
+        let (first, last) = (usize::from(bytes[0]), usize::from(bytes[1]));
+        let mut bits = Bits { bytes: &bytes[2..], at: 0 };
+        let mut lengths = [0; 256];
+        let mut before = 0;
+        for length in &mut lengths[first..=last] {
+            *length = match () {
+                () if bits.next() == 0 => before,
+                () if bits.next() == 0 => 0,
+                () if bits.next() == 0 => match bits.next() {
+                    0 => before + 1,
+                    _ => before - 1,
+                },
+                () => bits.number(4),
+            };
+            if *length > 0 {
+                before = *length;
+            }
+        }
+        *bytes = &bytes[2 + bits.at.div_ceil(8)..];
+        assert!(lengths.iter().all(|l| *l <= longest));
+        // Canonical codes: by length, then by value.
+        let mut codes = std::collections::HashMap::new();
+        let mut next = 0usize;
+        for length in 1..=longest {
+            next <<= 1;
+            for symbol in (0..256).filter(|s| lengths[*s] == length) {
+                codes.insert((length, next), symbol as u8);
+                next += 1;
+            }
+        }
+        assert_eq!(next, 1 << longest, "the code is complete");
+        Self(codes)
+    }
+
+    fn next(&self, bits: &mut Bits<'_>) -> u8 {
+        let (mut length, mut code) = (0, 0);
+        loop {
+            code = code << 1 | bits.next();
+            length += 1;
+            if let Some(symbol) = self.0.get(&(length, code)) {
+                return *symbol;
+            }
+            assert!(length < 16);
         }
     }
-    *bytes = &bytes[2 + bits.at.div_ceil(8)..];
-    // Canonical codes: by length, then by symbol.
-    let mut codes = std::collections::HashMap::new();
-    let mut next = 0usize;
-    for length in 1..=11 {
-        next <<= 1;
-        for symbol in (0..256).filter(|s| lengths[*s] == length) {
-            codes.insert((length, next), symbol as u8);
-            next += 1;
-        }
-    }
-    assert_eq!(next, 1 << 11, "the code is complete");
-    let size_len = if bytes[0] == 1 { 4 } else { 2 };
-    let n_streams = if n < 256 { 1 } else { 4 };
-    let sizes = &bytes[1..1 + n_streams * size_len];
-    let sizes: Vec<usize> =
-        sizes.chunks(size_len).map(|s| s.iter().rev().fold(0, |v, b| v << 8 | usize::from(*b))).collect();
-    *bytes = &bytes[1 + n_streams * size_len..];
-    let per = n.div_ceil(n_streams);
+}
+
+/// A number of `size` bytes, taken off the front.
+fn number(bytes: &mut &[u8], size: usize) -> usize {
+    let (head, tail) = bytes.split_at(size);
+    *bytes = tail;
+    head.iter().rev().fold(0, |v, b| v << 8 | usize::from(*b))
+}
+
+/// `n` bytes of streams of these sizes, taken off the front; `codes` tells the code after which byte of a stream.
+fn streams<'a>(bytes: &mut &[u8], n: usize, sizes: &[usize], codes: impl Fn(Option<u8>) -> &'a Codes) -> Vec<u8> {
+    let per = n.div_ceil(sizes.len());
     let mut out = Vec::new();
-    for (i, size) in sizes.into_iter().enumerate() {
+    for (i, &size) in sizes.iter().enumerate() {
         let mut bits = Bits { bytes: &bytes[..size], at: 0 };
+        let mut before = None;
         for _ in i * per..n.min((i + 1) * per) {
-            let (mut length, mut code) = (0, 0);
-            out.push(loop {
-                code = code << 1 | bits.next();
-                length += 1;
-                if let Some(symbol) = codes.get(&(length, code)) {
-                    break *symbol;
-                }
-                assert!(length < 11);
-            });
+            let symbol = codes(before).next(&mut bits);
+            out.push(symbol);
+            before = Some(symbol);
         }
         assert_eq!(bits.at.div_ceil(8), size);
+        while !bits.at.is_multiple_of(8) {
+            assert_eq!(bits.next(), 0);
+        }
         *bytes = &bytes[size..];
     }
     out
+}
+
+fn huffman(bytes: &mut &[u8], n: usize) -> Vec<u8> {
+    let codes = Codes::read(bytes, 11);
+    let wide = number(bytes, 1);
+    assert!(wide <= 1);
+    let sizes: Vec<usize> = (0..if n < 256 { 1 } else { 4 }).map(|_| number(bytes, 2 + 2 * wide)).collect();
+    streams(bytes, n, &sizes, |_| &codes)
+}
+
+/// Tables that the pages of a chunk share: by part, its model.
+#[derive(Debug)]
+pub struct Tables {
+    models: Vec<Option<Model>>,
+}
+
+impl Tables {
+    /// The tables of a chunk whose codes have so many bytes.
+    pub fn read(mut bytes: &[u8], width: usize) -> Self {
+        let parts = number(&mut bytes, 2);
+        assert_eq!(parts >> (1 + width), 0);
+        let models = (0..=width).map(|part| (parts >> part & 1 == 1).then(|| Model::read(&mut bytes))).collect();
+        assert!(bytes.is_empty());
+        Self { models }
+    }
+}
+
+#[derive(Debug)]
+struct Model {
+    /// First symbol of each context.
+    starts: Vec<u8>,
+    codes: Vec<Codes>,
+}
+
+impl Model {
+    fn read(bytes: &mut &[u8]) -> Self {
+        let n = number(bytes, 1);
+        assert!(n < 8);
+        let mut starts = vec![0];
+        starts.extend((0..n).map(|_| number(bytes, 1) as u8));
+        assert!(starts.is_sorted_by(|a, b| a < b));
+        let codes = starts.iter().map(|_| Codes::read(bytes, 10)).collect();
+        Self { starts, codes }
+    }
+
+    fn decode(&self, bytes: &mut &[u8], n: usize) -> Vec<u8> {
+        let n_streams = match n {
+            0..64 => 1,
+            64..1024 => 4,
+            _ => 6,
+        };
+        let sizes: Vec<usize> = match number(bytes, 1) {
+            0 => {
+                let least = number(bytes, 2);
+                (0..n_streams).map(|_| least + number(bytes, 1)).collect()
+            }
+            1 => (0..n_streams).map(|_| number(bytes, 4)).collect(),
+            form => panic!("sizes of form {form}"),
+        };
+        streams(bytes, n, &sizes, |before| {
+            let context = before.map_or(0, |b| self.starts.iter().rposition(|start| *start <= b).unwrap());
+            &self.codes[context]
+        })
+    }
 }
