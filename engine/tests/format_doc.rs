@@ -6,11 +6,14 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, StringArray};
+use arrow::array::{ArrayRef, AsArray, Int8Array, Int64Array, RecordBatch, StringArray};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Float64Type};
 use common::parse;
 use common::spec;
 use mistique_engine::{
-    Code, IfExists, LogOptions, MemoryStorage, ModelKey, ModelSpec, Storage, Store, StoreOptions, UnitError, format,
+    Code, IfExists, IntermediateRecord, LogOptions, MemoryStorage, ModelKey, ModelSpec, RowPlan, Rows, Storage, Store,
+    StoreOptions, UnitError, format,
 };
 use mistique_quantize::{Encoding, PARAMS_VERSION, SharedDecoder, decode_page};
 
@@ -285,4 +288,195 @@ fn row_sets_and_chunk_lists_are_as_documented() {
         assert_eq!(chunks[..], (i as i64 + 1).to_le_bytes());
     }
     assert_eq!(found.len(), 3);
+}
+
+/// What the second reader finds of an intermediate: by RowBlock, its rows and the chunks of its groups.
+fn blocks_of(storage: &MemoryStorage, name: &str) -> Vec<(Vec<u64>, Vec<parse::Chunk>)> {
+    let catalog = storage.open_catalog().unwrap();
+    let sql = "SELECT s.rows, b.chunks FROM row_blocks b JOIN row_sets s ON s.id = b.row_set_id
+               JOIN intermediates i ON i.id = b.intermediate_id WHERE i.name = ?1 ORDER BY b.min_row";
+    let mut statement = catalog.prepare(sql).unwrap();
+    let blocks: Vec<(Vec<u8>, Vec<u8>)> =
+        statement.query_map([name], |r| Ok((r.get(0)?, r.get(1)?))).unwrap().map(Result::unwrap).collect();
+    let chunk = |id: &[u8; 8]| {
+        let sql = "SELECT partition_id, offset, len_bytes, hash FROM chunks WHERE id = ?1";
+        let place = |r: &rusqlite::Row<'_>| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?));
+        let (partition, at, len, hash): (i64, usize, usize, [u8; 16]) =
+            catalog.query_row(sql, [i64::from_le_bytes(*id)], place).unwrap();
+        let file = storage.open(&format!("partitions/{partition:010}.mqp")).unwrap();
+        let bytes = file.read(0..file.len_bytes()).unwrap().into_owned();
+        let mut chunks = parse::partition(&bytes).chunks;
+        let chunk = chunks.swap_remove(chunks.iter().position(|c| c.at == at).unwrap());
+        assert_eq!((chunk.len, chunk.hash, chunk.content_hash()), (len, u128::from_le_bytes(hash), chunk.hash));
+        chunk
+    };
+    let rows = |bytes: &[u8]| match bytes[0] {
+        0 => {
+            let ends = bytes[1..].as_chunks::<8>().0;
+            (u64::from_le_bytes(ends[0])..u64::from_le_bytes(ends[1])).collect()
+        }
+        1 => bytes[1..].as_chunks::<4>().0.iter().map(|b| u32::from_le_bytes(*b).into()).collect(),
+        _ => bytes[1..].as_chunks::<8>().0.iter().map(|b| u64::from_le_bytes(*b)).collect(),
+    };
+    blocks.iter().map(|(r, c)| (rows(r), c.as_chunks::<8>().0.iter().map(chunk).collect())).collect()
+}
+
+#[test]
+fn compacted_tensors_decode_as_documented() {
+    let storage = MemoryStorage::new(None).unwrap();
+    let store = Store::on(Arc::new(storage.clone()), true, StoreOptions::default()).unwrap();
+    let mut log = store.logger(LogOptions::default()).unwrap();
+    let model = log.model(&ModelSpec::raw(ModelKey::new("p", "m")), IfExists::Continue).unwrap();
+    let rows: Vec<u64> = (0..150).rev().collect();
+    // By name: the scheme, the id of its code, and whether its pages have to share tables.
+    let tensors = [
+        ("f16", 1, true),
+        ("bf16", 2, true),
+        ("f32", 3, true),
+        ("kbit(8)", 24, true),
+        ("kbit(3)", 19, true),
+        ("threshold(0.9)", 0, true),
+        ("pool(2)+f16", 1, true),
+        ("f64", 4, false),
+    ];
+    for (scheme, ..) in tensors {
+        // Maps of many pages, and vectors of which one page has many rows.
+        for (kind, shape) in [("maps", &[3, 13, 14][..]), ("vectors", &[96])] {
+            let n: usize = shape.iter().product();
+            let (units, h, w) = if let [u, h, w] = *shape { (u, h, w) } else { (n, 1, 1) };
+            let values = common::relu_maps(rows.len(), units, h, w, 11 + n as u64);
+            let of = spec(&format!("{kind} {scheme}"), shape, scheme);
+            if scheme == "f64" {
+                let handle = log.tensor(model, &of.of(Code::F64)).unwrap();
+                log.append(handle, &rows, values.iter().map(|v| f64::from(*v).sqrt()).collect::<Vec<f64>>()).unwrap();
+            } else {
+                let handle = log.tensor(model, &of).unwrap();
+                log.append(handle, &rows, values).unwrap();
+            }
+        }
+    }
+    log.commit().unwrap();
+    drop(log);
+    store.compact(&mut |_, _| {}).unwrap();
+    for (scheme, code, shares) in tensors {
+        let mut encodings = std::collections::BTreeSet::new();
+        for kind in ["maps", "vectors"] {
+            let name = format!("{kind} {scheme}");
+            let record = store.intermediate(&common::key("m", &name)).unwrap();
+            let n_cols = record.tensor().unwrap().layout.stored_values();
+            let plan = store.plan_rows(&record, &Rows::All).unwrap();
+            let (codes, values) = (store.read_codes(&record, &plan).unwrap(), values_of(&store, &record, &plan));
+            let sql = "SELECT params FROM intermediates WHERE name = ?1";
+            let catalog = storage.open_catalog().unwrap();
+            let params: Option<Vec<u8>> = catalog.query_row(sql, [&name], |r| r.get(0)).unwrap();
+            let mut found: BTreeMap<u64, (Vec<u8>, Vec<f32>)> = BTreeMap::new();
+            for (rows, chunks) in blocks_of(&storage, &name) {
+                for chunk in &chunks {
+                    assert_eq!((chunk.code, chunk.n_rows), (code, rows.len()), "{name}");
+                    encodings.extend(chunk.pages.iter().map(|p| p.encoding));
+                    let codes = chunk.codes();
+                    let row_len = codes.len() / rows.len();
+                    for (row, codes) in rows.iter().zip(codes.chunks_exact(row_len)) {
+                        let row = found.entry(*row).or_default();
+                        row.0.extend_from_slice(codes);
+                        row.1.extend(decoded(code, codes, params.as_deref()));
+                    }
+                }
+            }
+            assert!(found.keys().copied().eq(plan.rows.iter()), "{name}");
+            assert!(found.values().all(|r| r.1.len() == n_cols), "{name}");
+            assert!(found.values().flat_map(|r| r.0.iter()).eq(&codes), "{name}: other codes");
+            let bits = |v: &f32| v.to_bits();
+            assert!(found.values().flat_map(|r| r.1.iter()).map(bits).eq(values.iter().map(bits)), "{name}: values");
+        }
+        assert!(encodings.contains(&7) || !shares, "{scheme}: {encodings:?}");
+    }
+}
+
+fn values_of(store: &Store, record: &IntermediateRecord, plan: &RowPlan) -> Vec<f32> {
+    let n = record.tensor().unwrap().layout.stored_values();
+    let mut out = vec![f32::NAN; plan.n_rows() * n];
+    store.read_f32(record, plan, std::slice::from_ref(&(0..n)), &mut out).unwrap();
+    out
+}
+
+/// Codes as values, by sections 9 and 10.
+fn decoded(code: u8, codes: &[u8], params: Option<&[u8]>) -> Vec<f32> {
+    match code {
+        0 => codes.iter().map(|c| f32::from(*c)).collect(),
+        1 => codes.as_chunks::<2>().0.iter().map(|b| half::f16::from_le_bytes(*b).to_f32()).collect(),
+        2 => codes.as_chunks::<2>().0.iter().map(|[a, b]| f32::from_le_bytes([0, 0, *a, *b])).collect(),
+        3 => codes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+        4 => codes.as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b) as f32).collect(),
+        _ => {
+            // One codebook: version, kind, bits, count; n_codes; edges; representatives.
+            let params = params.unwrap();
+            assert_eq!(params[..7], [1, 1, code - 16, 1, 0, 0, 0]);
+            let n = usize::from(u16::from_le_bytes([params[7], params[8]]));
+            let floats: Vec<f32> = params[9..].as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+            assert_eq!(floats.len(), 2 * n - 1);
+            codes.iter().map(|c| floats[n - 1 + usize::from(*c).min(n - 1)]).collect()
+        }
+    }
+}
+
+#[test]
+fn compacted_tables_decode_as_documented() {
+    let storage = MemoryStorage::new(None).unwrap();
+    let store = Store::on(Arc::new(storage.clone()), true, StoreOptions::default()).unwrap();
+    let mut log = store.logger(LogOptions::default()).unwrap();
+    let model = log.model(&ModelSpec::raw(ModelKey::new("p", "m")), IfExists::Continue).unwrap();
+    let rows: Vec<u64> = (0..2500).collect();
+    let batch = common::table(&rows);
+    let small = Int8Array::from_iter(rows.iter().map(|r| (r % 7 != 0).then_some((r % 11) as i8 - 5)));
+    let long = Int64Array::from_iter(rows.iter().map(|r| Some((*r as i64 - 900) << 20)));
+    let columns = [("small", Arc::new(small) as ArrayRef), ("long", Arc::new(long))];
+    let schema = batch.schema();
+    let named = schema.fields().iter().zip(batch.columns());
+    let named = named.map(|(f, c)| (f.name().as_str(), Arc::clone(c)));
+    let columns: Vec<(&str, ArrayRef)> = named.chain(columns).collect();
+    let batch = RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(n, c)| (n, c, true))).unwrap();
+    let handle = log.table(model, "table", 1, &batch.schema()).unwrap();
+    log.append_table(handle, &rows, &batch).unwrap();
+    log.commit().unwrap();
+    drop(log);
+    store.compact(&mut |_, _| {}).unwrap();
+    let (_, want) = common::read_table(&store, &common::key("m", "table"), &Rows::All).unwrap();
+    assert!(want == batch);
+    let mut found = vec![Vec::new(); want.num_columns()];
+    for (_, chunks) in blocks_of(&storage, "table") {
+        assert_eq!(chunks.iter().map(|c| c.code).collect::<Vec<_>>(), [34, 36, 4, 0, 33, 40]);
+        for (column, chunk) in found.iter_mut().zip(&chunks) {
+            if chunk.flags & 2 != 0 {
+                column.extend(chunk.texts().into_iter().map(|t| t.unwrap_or("null".into())));
+                continue;
+            }
+            let (width, _) = parse::width_and_bits(chunk.code);
+            let text = |c: &[u8]| {
+                let (low, sign) = (c.iter().rev().fold(0i64, |v, b| v << 8 | i64::from(*b)), 64 - 8 * width as u32);
+                match chunk.code {
+                    0 => (low == 1).to_string(),
+                    4 => f64::from_bits(low as u64).to_string(),
+                    _ => (low << sign >> sign).to_string(),
+                }
+            };
+            let codes = chunk.codes();
+            let texts = codes.chunks_exact(width).zip(chunk.valid());
+            column.extend(texts.map(|(c, valid)| if valid { text(c) } else { "null".into() }));
+        }
+    }
+    for (column, found) in want.columns().iter().zip(found) {
+        let texts: Vec<String> = match column.data_type() {
+            DataType::Float64 => column
+                .as_primitive::<Float64Type>()
+                .iter()
+                .map(|v| v.map_or("null".into(), |v| v.to_string()))
+                .collect(),
+            _ => {
+                let texts = cast(column, &DataType::Utf8).unwrap();
+                texts.as_string::<i32>().iter().map(|t| t.unwrap_or("null").to_string()).collect()
+            }
+        };
+        assert!(texts == found, "{:?}", column.data_type());
+    }
 }
