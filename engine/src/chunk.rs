@@ -1,4 +1,5 @@
-//! A ColumnChunk's bytes: header, page directory, pages. Each page is checked and decoded without its neighbours.
+//! A ColumnChunk's bytes: header, page directory, dictionary, tables that its pages share, pages. Each page is checked and
+//! decoded without its neighbours.
 
 use mistique_quantize::{
     Code, Effort, Encoding, QuantizeError, SharedDecoder, SharedEncoder, decode_page, decode_page_f32, encode_page,

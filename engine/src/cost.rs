@@ -2,8 +2,10 @@
 
 use std::sync::OnceLock;
 
-/// Seconds to load a model (description, weights); subject: [`model_subject`].
+/// Seconds to load a model from the store and its dataset; subject: [`model_subject`]. Measured by the first RERUN.
 pub const LOAD: &str = "load";
+/// Seconds to make a network ready from weights in memory; subject: [`model_subject`]. Measured by logging.
+pub const PREPARE: &str = "prepare";
 /// Seconds a row to run a model from the input to a layer; subject: [`layer_subject`].
 pub const FORWARD: &str = "forward";
 /// Seconds a value to read and decode; subject: the scheme.

@@ -394,7 +394,7 @@ impl Store {
                 Ok((c.id, c.hash, bytes))
             };
             let encoded: Vec<_> = batch.par_iter().map(encode).collect::<Result<_>>()?;
-            for (id, hash, bytes) in encoded {
+            for (id, hash, mut bytes) in encoded {
                 let open = match &mut writer {
                     Some(open) => open,
                     None => {
@@ -404,7 +404,7 @@ impl Store {
                         writer.insert(open)
                     }
                 };
-                moved.push((id, open.append(&hash, &bytes)?));
+                moved.push((id, open.append(&hash, &mut bytes)?));
                 if open.len_bytes() >= PARTITION_TARGET_BYTES
                     && let Some(full) = writer.take()
                 {

@@ -77,15 +77,17 @@ impl PartitionWriter {
         self.offset
     }
 
-    /// Appends a chunk.
+    /// Appends a chunk, padded in one write; `chunk` comes back as it was.
     ///
     /// Errors: `Io`.
-    pub fn append(&mut self, hash: &ChunkHash, chunk: &[u8]) -> Result<ChunkPlace> {
-        let place = ChunkPlace { partition: self.id, offset: self.offset, len: chunk.len() as u64 };
-        self.file.append(chunk)?;
-        let end = self.offset + chunk.len() as u64;
-        let padded = end.next_multiple_of(CHUNK_ALIGN);
-        self.file.append(&[0u8; CHUNK_ALIGN as usize][..(padded - end) as usize])?;
+    pub fn append(&mut self, hash: &ChunkHash, chunk: &mut Vec<u8>) -> Result<ChunkPlace> {
+        let len = chunk.len();
+        let place = ChunkPlace { partition: self.id, offset: self.offset, len: len as u64 };
+        let padded = self.offset + (len as u64).next_multiple_of(CHUNK_ALIGN);
+        chunk.resize((padded - self.offset) as usize, 0);
+        let written = self.file.append(chunk);
+        chunk.truncate(len);
+        written?;
         self.offset = padded;
         self.footer.extend_from_slice(hash);
         self.footer.extend_from_slice(&place.offset.to_le_bytes());

@@ -20,6 +20,9 @@ pub trait Rerun: Send + Sync {
     /// The device on which it runs models, under which their costs are kept.
     fn device(&self) -> String;
 
+    /// Whether `model` is ready to run: its description, weights and dataset are in memory.
+    fn is_loaded(&self, model: &ModelRecord) -> bool;
+
     /// Why `model` cannot be run again here and now; `None` when it can. Cheap: called for plans.
     fn unavailable(&self, model: &ModelRecord) -> Option<String>;
 

@@ -255,6 +255,7 @@ fn tables_that_are_none_are_refused() {
     assert!(read(&|b| b[at + 2] = 8).contains("number of contexts"));
     // Whatever is changed, nothing panics.
     let whole = bytes(&storage, path);
+    let good = fingerprint_of(&open(&storage), &key).unwrap();
     for i in 2..chunk.tables.len() {
         for bit in 0..8 {
             let mut after = whole.clone();
@@ -263,10 +264,11 @@ fn tables_that_are_none_are_refused() {
             let sums = [&after[chunk.at..chunk.at + 56], &after[chunk.at + 64..end]].concat();
             after[chunk.at + 56..chunk.at + 64].copy_from_slice(&xxh3_64(&sums).to_le_bytes());
             storage.damage(path, |b| b.clone_from(&after));
-            // Another code that is complete is another text, which only the content's hash can tell.
+            // Another code that is complete gives other values, which only the content's hash can tell; and nothing
+            // is in the bits that fill a byte.
             match fingerprint_of(&open(&storage), &key) {
                 Err(e) => assert!(names_damage(&e), "byte {i}, bit {bit}: {e}"),
-                Ok(_) => assert!(!damage(&open(&storage)).is_empty(), "byte {i}, bit {bit}"),
+                Ok(got) => assert!(got == good || !damage(&open(&storage)).is_empty(), "byte {i}, bit {bit}"),
             }
         }
     }

@@ -12,10 +12,10 @@ use arrow::datatypes::{DataType, Float64Type};
 use common::parse;
 use common::spec;
 use mistique_engine::{
-    Code, IfExists, IntermediateRecord, LogOptions, MemoryStorage, ModelKey, ModelSpec, RowPlan, Rows, Storage, Store,
-    StoreOptions, UnitError, format,
+    Code, Effort, IfExists, IntermediateRecord, LogOptions, MemoryStorage, ModelKey, ModelSpec, RowPlan, Rows, Storage,
+    Store, StoreOptions, UnitError, format,
 };
-use mistique_quantize::{Encoding, PARAMS_VERSION, SharedDecoder, decode_page};
+use mistique_quantize::{Encoding, PARAMS_VERSION, SharedDecoder, SharedEncoder, decode_page};
 
 const DOCUMENT: &str = include_str!("../../FORMAT.md");
 
@@ -374,6 +374,7 @@ fn compacted_tensors_decode_as_documented() {
                 for chunk in &chunks {
                     assert_eq!((chunk.code, chunk.n_rows), (code, rows.len()), "{name}");
                     encodings.extend(chunk.pages.iter().map(|p| p.encoding));
+                    assert_eq!(chunk.tables.is_empty(), chunk.pages.iter().all(|p| p.encoding != 7), "{name}");
                     let codes = chunk.codes();
                     let row_len = codes.len() / rows.len();
                     for (row, codes) in rows.iter().zip(codes.chunks_exact(row_len)) {
@@ -391,6 +392,28 @@ fn compacted_tensors_decode_as_documented() {
         }
         assert!(encodings.contains(&7) || !shares, "{scheme}: {encodings:?}");
     }
+}
+
+#[test]
+fn tables_that_no_page_needs_are_left_out() {
+    let storage = MemoryStorage::new(None).unwrap();
+    let store = Store::on(Arc::new(storage.clone()), true, StoreOptions::default()).unwrap();
+    let mut log = store.logger(LogOptions::default().with_effort(Effort::Small)).unwrap();
+    let model = log.model(&ModelSpec::raw(ModelKey::new("p", "m")), IfExists::Continue).unwrap();
+    // Repetition, of which zstd makes more than any code of single bytes.
+    let values: Vec<f64> = (0..3 * 8192).map(|i| f64::from(i % 37 + 2).sqrt()).collect();
+    let codes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+    assert!(SharedEncoder::train(Code::F64, &codes, 8192, 128).is_some(), "sharing seems to pay");
+    let of = spec("t", &[1, 64, 128], "f64").of(Code::F64).with_scheme("f64".parse().unwrap());
+    let handle = log.tensor(model, &of).unwrap();
+    log.append(handle, &[0, 1, 2], values).unwrap();
+    log.commit().unwrap();
+    drop(log);
+    let blocks = blocks_of(&storage, "t");
+    let chunks: Vec<&parse::Chunk> = blocks.iter().flat_map(|(_, chunks)| chunks).collect();
+    let [chunk] = chunks[..] else { panic!("not one chunk") };
+    assert_eq!((chunk.map_w, chunk.pages.len(), chunk.flags, chunk.tables.len()), (128, 3, 0, 0));
+    assert!(chunk.pages.iter().all(|p| [5, 6].contains(&p.encoding)));
 }
 
 fn values_of(store: &Store, record: &IntermediateRecord, plan: &RowPlan) -> Vec<f32> {

@@ -247,3 +247,35 @@ fn auto_keeps_its_promise() {
     let norm: f64 = want.iter().map(|b| f64::from(*b).powi(2)).sum();
     assert!((error / norm).sqrt() < 0.01);
 }
+
+#[test]
+fn a_request_touches_only_the_pages_it_needs() {
+    let (storage, store) = store();
+    let mut log = store.logger(LogOptions::default()).unwrap();
+    let model = log.model(&ModelSpec::raw(ModelKey::new("p", "m")), IfExists::Continue).unwrap();
+    let handle = log.tensor(model, &spec("t", &[2, 16, 16], "f32")).unwrap();
+    let rows: Vec<u64> = (0..128).collect();
+    log.append(handle, &rows, batch(&rows, 512)).unwrap();
+    log.commit().unwrap();
+    drop(log);
+    let record = store.intermediate(&key("m", "t")).unwrap();
+    let layout = record.tensor().unwrap().layout;
+    assert_eq!((layout.page_rows, layout.n_groups()), (32, 2));
+    // The last byte of the second chunk belongs to the last page of unit 1: zeros that align the end follow it.
+    storage.damage("partitions/0000000001.mqp", |bytes| {
+        let footer = bytes.len() - 64 - 2 * 32;
+        let last = (0..footer).rev().find(|i| bytes[*i] != 0).unwrap();
+        bytes[last] ^= 1;
+    });
+    let store = Store::on(storage, false, StoreOptions::default()).unwrap();
+    let read = |rows: Rows, columns: std::ops::Range<usize>| {
+        let plan = store.plan_rows(&record, &rows).unwrap();
+        let mut out = vec![0f32; plan.n_rows() * columns.len()];
+        store.read_f32(&record, &plan, std::slice::from_ref(&columns), &mut out).map(|()| out)
+    };
+    assert!(read(Rows::All, 0..256).is_ok(), "unit 0 is whole");
+    assert!(read(Rows::Range(0..96), 0..512).is_ok(), "the first three pages are whole");
+    assert!(read(Rows::List(vec![95, 0]), 256..512).is_ok());
+    assert!(matches!(read(Rows::List(vec![96]), 256..512), Err(EngineError::Corrupt { .. })));
+    assert!(matches!(read(Rows::All, 0..512), Err(EngineError::Corrupt { .. })));
+}

@@ -5,6 +5,7 @@ use half::{bf16, f16};
 use crate::{
     Code,
     error::{QuantizeError, Result},
+    simd,
 };
 
 /// Range and counts of the values of a page.
@@ -32,7 +33,13 @@ pub fn page_stats(code: Code, codes: &[u8]) -> Result<PageStats> {
     if !codes.len().is_multiple_of(w) {
         return Err(QuantizeError::Length { what: "codes", expected: codes.len() / w * w, got: codes.len() });
     }
-    Ok(match code {
+    Ok(simd::range_of(code, codes))
+}
+
+/// [`page_stats`] of whole codes, to be compiled for wider registers.
+#[inline(always)]
+pub(crate) fn range_of(code: Code, codes: &[u8]) -> PageStats {
+    match code {
         Code::F16 => float16(codes, 0x7c00, |k| f16::from_bits(k).to_f64()),
         Code::BF16 => float16(codes, 0x7f80, |k| bf16::from_bits(k).to_f64()),
         Code::F32 => float32(codes),
@@ -42,7 +49,7 @@ pub fn page_stats(code: Code, codes: &[u8]) -> Result<PageStats> {
         Code::Int(2) => integers(codes, |b: [u8; 2]| i16::from_le_bytes(b)),
         Code::Int(4) => integers(codes, |b: [u8; 4]| i32::from_le_bytes(b)),
         Code::Int(_) => integers(codes, |b: [u8; 8]| i64::from_le_bytes(b)),
-    })
+    }
 }
 
 /// Values between two folds of the lanes; small enough for 16-bit counters.

@@ -290,7 +290,7 @@ fn record_costs(
     load_seconds: f64,
 ) -> Result<(), WorkflowError> {
     let device = device.to_string();
-    store.add_cost(cost::LOAD, &cost::model_subject(description, &device), load_seconds)?;
+    store.add_cost(cost::PREPARE, &cost::model_subject(description, &device), load_seconds)?;
     for (index, layer) in network.layers().iter().enumerate() {
         let needed = network.plan(&[], &[index], true)?;
         let seconds: f64 = needed.iter().filter_map(|l| totals.seconds.get(*l)).sum();

@@ -16,10 +16,11 @@ use crate::weights::Weights;
 
 /// Rows that a RERUN runs at a time.
 const BATCH_ROWS: usize = 256;
+/// Runs of fewer rows are not kept as measurements.
+const MEASURED_ROWS: usize = 32;
 
 struct Loaded {
-    network: Network,
-    weights: Weights,
+    executor: Executor,
     dataset: Arc<dyn Dataset>,
 }
 
@@ -41,6 +42,7 @@ impl<'a> NetworkRerun<'a> {
         if let Some(loaded) = self.loaded.lock().unwrap_or_else(PoisonError::into_inner).get(&model.id) {
             return Ok(Arc::clone(loaded));
         }
+        let begun = Instant::now();
         let refuse = |why: String| EngineError::Rerun { key: model.spec.key.to_string(), why };
         let network = Network::parse(&model.spec.description).map_err(|e| refuse(e.to_string()))?;
         let hash = model.spec.weights.ok_or_else(|| refuse("no weights were stored with it".into()))?;
@@ -68,7 +70,12 @@ impl<'a> NetworkRerun<'a> {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(record.source.clone(), Arc::clone(&dataset));
-        let loaded = Arc::new(Loaded { network, weights, dataset });
+        let executor = Executor::new(&network, &weights, self.device).map_err(|e| refuse(e.to_string()))?;
+        let subject = cost::model_subject(&model.spec.description, &self.device());
+        if let Err(e) = self.store.add_cost(cost::LOAD, &subject, begun.elapsed().as_secs_f64()) {
+            tracing::debug!("the load's time is not kept: {e}");
+        }
+        let loaded = Arc::new(Loaded { executor, dataset });
         self.loaded.lock().unwrap_or_else(PoisonError::into_inner).insert(model.id, Arc::clone(&loaded));
         Ok(loaded)
     }
@@ -80,12 +87,8 @@ impl<'a> NetworkRerun<'a> {
         intermediates: &[String],
         rows: &[u64],
     ) -> std::result::Result<Vec<RerunOutput>, WorkflowError> {
-        let begun = Instant::now();
-        let network = &loaded.network;
-        let executor = Executor::new(network, &loaded.weights, self.device)?;
-        let description = &model.spec.description;
-        let device = self.device();
-        let load = begun.elapsed().as_secs_f64();
+        let executor = &loaded.executor;
+        let network = executor.network();
         let layers =
             intermediates.iter().map(|n| network.layer_index(n)).collect::<std::result::Result<Vec<_>, _>>()?;
         let mut outputs: Vec<RerunOutput> = layers
@@ -110,14 +113,11 @@ impl<'a> NetworkRerun<'a> {
                 Ok(())
             })?;
         }
-        if let ([layer], false) = (intermediates, rows.is_empty()) {
-            let subject = cost::layer_subject(description, &device, layer);
+        // A few rows alone cost more a row than a batch does: they would make every later prediction too high.
+        if let ([layer], true) = (intermediates, rows.len() >= MEASURED_ROWS) {
+            let subject = cost::layer_subject(&model.spec.description, &self.device(), layer);
             let seconds = running.elapsed().as_secs_f64() / rows.len() as f64;
-            let kept = self
-                .store
-                .add_cost(cost::LOAD, &cost::model_subject(description, &device), load)
-                .and_then(|()| self.store.add_cost(cost::FORWARD, &subject, seconds));
-            if let Err(e) = kept {
+            if let Err(e) = self.store.add_cost(cost::FORWARD, &subject, seconds) {
                 tracing::debug!("the run's time is not kept: {e}");
             }
         }
@@ -143,8 +143,12 @@ impl Rerun for NetworkRerun<'_> {
         self.device.to_string()
     }
 
+    fn is_loaded(&self, model: &ModelRecord) -> bool {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&model.id)
+    }
+
     fn unavailable(&self, model: &ModelRecord) -> Option<String> {
-        if self.loaded.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&model.id) {
+        if self.is_loaded(model) {
             return None;
         }
         let Some(hash) = model.spec.weights else { return Some("no weights were stored with it".into()) };

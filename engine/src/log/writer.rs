@@ -153,14 +153,15 @@ impl ChunkWriter {
         } else {
             work.into_iter().try_for_each(encode)?;
         }
-        let encoded = std::mem::take(&mut self.scratch);
-        let stored = fresh.iter().zip(&encoded).try_for_each(|((i, id), bytes)| self.store(*id, &hashes[*i], bytes));
+        let mut encoded = std::mem::take(&mut self.scratch);
+        let stored =
+            fresh.iter().zip(&mut encoded).try_for_each(|((i, id), bytes)| self.store(*id, &hashes[*i], bytes));
         self.scratch = encoded;
         stored?;
         Ok(ids)
     }
 
-    fn store(&mut self, id: i64, hash: &ChunkHash, bytes: &[u8]) -> Result<()> {
+    fn store(&mut self, id: i64, hash: &ChunkHash, bytes: &mut Vec<u8>) -> Result<()> {
         let after = self.report.written_bytes + bytes.len() as u64;
         if let Some(max) = self.max_bytes.filter(|max| after > *max) {
             return Err(EngineError::NoSpace { needed: after, available: max, limit: "allowed by --max-bytes" });

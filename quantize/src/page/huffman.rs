@@ -291,8 +291,8 @@ pub(crate) fn read_lengths(bytes: &[u8]) -> Result<(Code, usize)> {
     }
 }
 
-/// Appends the streams of `bytes`, each of which must have a code: the sizes of all but the last as u16, or as u32
-/// where the first byte is 1.
+/// Appends the streams of `bytes`, each of which must have a code, behind their sizes: as u16, or as u32 where the first
+/// byte is 1.
 pub(crate) fn write_streams(lens: &Lengths, bytes: &[u8], out: &mut Vec<u8>) -> Result<()> {
     let codes = words(lens)?;
     let s = n_streams(bytes.len());

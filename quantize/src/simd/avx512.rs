@@ -3,7 +3,9 @@
 use std::arch::x86_64::*;
 
 use super::{Sums, scalar, scalar_huffman, scalar_page};
+use crate::Code;
 use crate::page::TABLE;
+use crate::stats::{self, PageStats};
 
 macro_rules! recompiled {
     ($($plain:ident: fn $name:ident($($arg:ident: $ty:ty),*) $(-> $ret:ty)?;)*) => {$(
@@ -15,6 +17,7 @@ macro_rules! recompiled {
 }
 
 recompiled! {
+    stats: fn range_of(code: Code, codes: &[u8]) -> PageStats;
     scalar: fn max_into(acc: &mut [f32], row: &[f32]);
     scalar: fn add_into(acc: &mut [f32], row: &[f32]);
     scalar: fn mean_2x2(top: &[f32], bottom: &[f32], out: &mut [f32]);

@@ -11,7 +11,9 @@ pub(crate) mod scalar_page;
 #[cfg(all(test, target_arch = "x86_64"))]
 mod tests;
 
+use crate::Code;
 use crate::page::TABLE;
+use crate::stats::{self, PageStats};
 
 pub(crate) use scalar::{Sums, max_nan};
 
@@ -71,6 +73,7 @@ macro_rules! kernels {
 }
 
 kernels! {
+    stats: fn range_of(code: Code, codes: &[u8]) -> PageStats;
     scalar: fn max_into(acc: &mut [f32], row: &[f32]);
     scalar: fn add_into(acc: &mut [f32], row: &[f32]);
     scalar: fn mean_2x2(top: &[f32], bottom: &[f32], out: &mut [f32]);

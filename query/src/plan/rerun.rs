@@ -10,6 +10,9 @@ use crate::answer::Data;
 use crate::columns::Columns;
 use crate::error::{QueryError, Result};
 
+/// Seconds to read weights and dataset, until the first RERUN measured it.
+const UNMEASURED_LOAD: f64 = 5e-3;
+
 pub(super) struct RerunPlan;
 
 fn refuse<T>(request: &Resolved, why: impl Into<String>) -> Result<T> {
@@ -33,10 +36,18 @@ impl PlanKind for RerunPlan {
         let device = workflow.map_or_else(String::new, |w| w.device());
         let description = &model.spec.description;
         let layer = cost::layer_subject(description, &device, &request.record.key.intermediate);
-        let load = context.store.cost(cost::LOAD, &cost::model_subject(description, &device))?;
+        let subject = cost::model_subject(description, &device);
+        let load = match workflow {
+            Some(workflow) if workflow.is_loaded(model) => 0.0,
+            _ => match context.store.cost(cost::LOAD, &subject)? {
+                Some(measured) => measured.mean,
+                // Nothing was run again yet: what logging measured, and the time to read weights and dataset.
+                None => UNMEASURED_LOAD + context.store.cost(cost::PREPARE, &subject)?.map_or(0.0, |c| c.mean),
+            },
+        };
         let forward = context.store.cost(cost::FORWARD, &layer)?;
         let rows = request.rows.len();
-        let predicted = forward.map(|f| Duration::from_secs_f64(load.map_or(0.0, |l| l.mean) + f.mean * rows as f64));
+        let predicted = forward.map(|f| Duration::from_secs_f64(load + f.mean * rows as f64));
         Ok(Considered {
             plan: "RERUN",
             how: format!("run {} rows from the input to {}", rows, request.record.key.intermediate),
