@@ -23,7 +23,7 @@ pub struct Budget {
 impl Budget {
     /// A budget of `limit` bytes.
     pub fn new(limit: usize) -> Self {
-        Self { limit, spare: (2 * MAX_BLOCK_BYTES).min(limit / 2), used: Mutex::default(), freed: Condvar::new() }
+        Self { limit, spare: (3 * MAX_BLOCK_BYTES).min(limit / 2), used: Mutex::default(), freed: Condvar::new() }
     }
 
     /// The limit.
