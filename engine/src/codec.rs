@@ -1,7 +1,7 @@
 //! A tensor intermediate's way from values to codes and back: its scheme bound to its layout.
 
 use half::{bf16, f16};
-use mistique_quantize::{Code, OnUnholdable, Reducer, UnitError, to_f32};
+use mistique_quantize::{Code, OnUnholdable, QuantizeError, Reducer, UnitError, to_f32};
 
 use crate::error::{EngineError, Result};
 use crate::key::IntermediateKey;
@@ -129,7 +129,7 @@ impl<'a> BatchView<'a> {
     /// Prepares a batch of `n_rows` rows for `content`.
     ///
     /// Errors: `Quantize` when the values do not convert.
-    pub fn new(values: Values<'a>, n_rows: usize, codec: &TensorCodec) -> Result<Self> {
+    pub fn new(values: Values<'a>, n_rows: usize, codec: &TensorCodec, on_bad: OnUnholdable) -> Result<Self> {
         let content = codec.content();
         let (units, cells) = (content.layout.n_units, content.layout.map.cells());
         let reordered = (content.unit_axis == UnitAxis::Last && units > 1 && cells > 1).then(|| match values {
@@ -145,6 +145,9 @@ impl<'a> BatchView<'a> {
             true => {
                 let mut out = vec![0f32; values.len()];
                 to_f32(values.dtype(), bytes, &mut out).map_err(|e| EngineError::quantize(&codec.key, e))?;
+                if let Values::F64(given) = values {
+                    narrowed(given, &mut out, on_bad).map_err(|e| EngineError::quantize(&codec.key, e))?;
+                }
                 Some(out)
             }
         };
@@ -162,6 +165,24 @@ impl<'a> BatchView<'a> {
             _ => &[],
         }
     }
+}
+
+/// Finite float64 values beyond float32's range are refused, or clamped to its ends.
+fn narrowed(given: &[f64], out: &mut [f32], on_bad: OnUnholdable) -> std::result::Result<(), QuantizeError> {
+    if given.iter().all(|v| v.abs() <= f64::from(f32::MAX) || !v.is_finite()) {
+        return Ok(());
+    }
+    for (index, value) in out.iter_mut().enumerate().filter(|(_, v)| v.is_infinite()) {
+        // Infinities that were given stay: only `given` in another order of units can differ in place.
+        if given.get(index).is_some_and(|v| v.is_infinite()) {
+            continue;
+        }
+        if on_bad == OnUnholdable::Error {
+            return Err(QuantizeError::Unholdable { value: *value, index, code: Code::F32 });
+        }
+        *value = value.signum() * f32::MAX;
+    }
+    Ok(())
 }
 
 /// Rows `[cell][unit]` as `[unit][cell]`.

@@ -87,7 +87,8 @@ impl fmt::Display for Predicate {
 }
 
 /// Answers one comparison for every row.
-pub type Compare<'a> = &'a mut dyn FnMut(&str, Comparison, &Literal) -> Result<Vec<bool>>;
+/// `None` where the value is null.
+pub type Compare<'a> = &'a mut dyn FnMut(&str, Comparison, &Literal) -> Result<Vec<Option<bool>>>;
 
 impl Predicate {
     /// Reads a predicate.
@@ -103,20 +104,31 @@ impl Predicate {
         Ok(predicate)
     }
 
-    /// Whether rows pass, given each comparison's own answer.
+    /// Whether rows pass, given each comparison's own answer. Nulls follow SQL's three-valued logic: what they decide
+    /// is `None`, and such a row does not pass.
     ///
     /// Errors: those of `compare`.
-    pub fn evaluate(&self, compare: Compare<'_>) -> Result<Vec<bool>> {
+    pub fn evaluate(&self, compare: Compare<'_>) -> Result<Vec<Option<bool>>> {
         match self {
             Self::Compare(operand, op, literal) => compare(operand, *op, literal),
-            Self::Not(a) => Ok(a.evaluate(compare)?.into_iter().map(|x| !x).collect()),
+            Self::Not(a) => Ok(a.evaluate(compare)?.into_iter().map(|x| x.map(|x| !x)).collect()),
             Self::And(a, b) => {
-                let (a, b) = (a.evaluate(compare)?, b.evaluate(compare)?);
-                Ok(a.into_iter().zip(b).map(|(a, b)| a && b).collect())
+                let (a, b) = (a.evaluate(&mut *compare)?, b.evaluate(compare)?);
+                let and = |(a, b)| match (a, b) {
+                    (Some(false), _) | (_, Some(false)) => Some(false),
+                    (Some(true), Some(true)) => Some(true),
+                    _ => None,
+                };
+                Ok(a.into_iter().zip(b).map(and).collect())
             }
             Self::Or(a, b) => {
-                let (a, b) = (a.evaluate(compare)?, b.evaluate(compare)?);
-                Ok(a.into_iter().zip(b).map(|(a, b)| a || b).collect())
+                let (a, b) = (a.evaluate(&mut *compare)?, b.evaluate(compare)?);
+                let or = |(a, b)| match (a, b) {
+                    (Some(true), _) | (_, Some(true)) => Some(true),
+                    (Some(false), Some(false)) => Some(false),
+                    _ => None,
+                };
+                Ok(a.into_iter().zip(b).map(or).collect())
             }
         }
     }
@@ -316,12 +328,20 @@ mod tests {
     #[test]
     fn logic_by_hand() {
         let mut answer = |operand: &str, _: Comparison, _: &Literal| {
-            Ok(if operand == "a" { vec![true, true, false, false] } else { vec![true, false, true, false] })
+            Ok(match operand {
+                "a" => vec![Some(true), Some(true), Some(false), Some(false)],
+                "b" => vec![Some(true), Some(false), Some(true), Some(false)],
+                _ => vec![None; 4],
+            })
         };
         let mut eval = |text: &str| Predicate::parse(text).unwrap().evaluate(&mut answer).unwrap();
-        assert_eq!(eval("a = 1 and b = 1"), [true, false, false, false]);
-        assert_eq!(eval("a = 1 or b = 1"), [true, true, true, false]);
-        assert_eq!(eval("not a = 1 and b = 1"), [false, false, true, false]);
+        let some = |v: [bool; 4]| v.map(Some).to_vec();
+        assert_eq!(eval("a = 1 and b = 1"), some([true, false, false, false]));
+        assert_eq!(eval("a = 1 or b = 1"), some([true, true, true, false]));
+        assert_eq!(eval("not a = 1 and b = 1"), some([false, false, true, false]));
+        assert_eq!(eval("not n = 1"), [None; 4]);
+        assert_eq!(eval("a = 1 or n = 1"), [Some(true), Some(true), None, None]);
+        assert_eq!(eval("a = 1 and n = 1"), [None, None, Some(false), Some(false)]);
         assert!(!Comparison::Eq.holds(&f64::NAN, &f64::NAN) && Comparison::Ne.holds(&f64::NAN, &1.0));
     }
 }

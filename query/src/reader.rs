@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use arrow::array::Array;
+
 use mistique_engine::{
     Content, EngineError, IntermediateKey, IntermediateRecord, Key, ModelRecord, Rerun, RowSet, Rows, Store,
 };
@@ -88,14 +90,22 @@ impl<'a> ChunkReader<'a> {
     pub fn get(&self, request: &Request) -> Result<Answer> {
         let resolved = self.resolve(request)?;
         let mut explanation = plan::explain(&self.context(), &resolved, request.plan)?;
-        let Some(kind) = plan::KINDS.get(explanation.chosen) else {
-            return Err(no_plan(&resolved));
-        };
-        let begun = Instant::now();
-        let data = kind.run(&self.context(), &resolved)?;
-        explanation.actual = Some(begun.elapsed());
-        self.count(&resolved.record);
-        Ok(answer(resolved, data, explanation, kind.choice()))
+        let mut first_error = None;
+        // A plan can fail where it was thought possible (a damaged chunk, a changed dataset): then the next one answers.
+        for chosen in explanation.order(request.plan) {
+            let Some(kind) = plan::KINDS.get(chosen) else { continue };
+            let begun = Instant::now();
+            match kind.run(&self.context(), &resolved) {
+                Ok(data) => {
+                    explanation.chosen = chosen;
+                    explanation.actual = Some(begun.elapsed());
+                    self.count(&resolved.record);
+                    return Ok(answer(resolved, data, explanation, kind.choice()));
+                }
+                Err(e) => first_error = first_error.or(Some(e)),
+            }
+        }
+        Err(first_error.unwrap_or_else(|| no_plan(&resolved)))
     }
 
     /// As [`ChunkReader::get`], for several keys over the rows of the first.
@@ -173,7 +183,7 @@ impl<'a> ChunkReader<'a> {
         let ids: Vec<u64> = plan.rows.iter().collect();
         let passes =
             predicate.evaluate(&mut |operand, op, literal| self.compare(record, &ids, operand, op, literal))?;
-        Ok(ids.into_iter().zip(passes).filter(|(_, pass)| *pass).map(|(id, _)| id).collect())
+        Ok(ids.into_iter().zip(passes).filter(|(_, pass)| *pass == Some(true)).map(|(id, _)| id).collect())
     }
 
     fn compare(
@@ -183,7 +193,7 @@ impl<'a> ChunkReader<'a> {
         operand: &str,
         op: Comparison,
         literal: &Literal,
-    ) -> Result<Vec<bool>> {
+    ) -> Result<Vec<Option<bool>>> {
         let (key, reduction) = self.operand(record, operand)?;
         let request = Request::new(key).with_rows(RowSelection::List(ids.to_vec()));
         let answer = self.get(&request)?;
@@ -191,7 +201,7 @@ impl<'a> ChunkReader<'a> {
             let column = batch.columns().first().filter(|_| batch.num_columns() == 1);
             let column = column.and_then(|c| c.as_any().downcast_ref::<arrow::array::StringArray>());
             let Some(column) = column else { return Err(bad_operand(operand, "it is not one text column")) };
-            return Ok(column.iter().map(|v| v.is_some_and(|v| op.holds(v, text.as_str()))).collect());
+            return Ok(column.iter().map(|v| v.map(|v| op.holds(v, text.as_str()))).collect());
         }
         let Literal::Number(number) = literal else {
             return Err(bad_operand(operand, "it holds numbers; compare it with one"));
@@ -208,7 +218,13 @@ impl<'a> ChunkReader<'a> {
             None => row.first().copied().unwrap_or(f64::NAN),
             Some(r) => reduced(row, r),
         };
-        Ok(values.chunks_exact(width.max(1)).map(|row| op.holds(&reduce(row), number)).collect())
+        let nulls = match &answer.data {
+            Data::Table(batch) => batch.columns().first().and_then(|c| c.logical_nulls()),
+            _ => None,
+        };
+        let valid = |i: usize| nulls.as_ref().is_none_or(|n| n.is_valid(i));
+        let holds = |(i, row): (usize, &[f64])| valid(i).then(|| op.holds(&reduce(row), number));
+        Ok(values.chunks_exact(width.max(1)).enumerate().map(holds).collect())
     }
 
     /// The key that an operand means: relative to the model first, then as a whole key.
@@ -278,8 +294,9 @@ fn answer(resolved: Resolved, data: Data, explanation: Explanation, choice: Plan
             (columns.iter().map(name).collect(), vec![columns.len()])
         }
         (Content::Tensor(t), Columns::Tensor(columns)) => {
-            let map = t.layout.stored;
-            let names = columns::names(&t.layout, columns);
+            let layout = resolved.layout(t);
+            let map = layout.stored;
+            let names = columns::names(&layout, columns);
             let units: usize = columns.iter().map(|c| c.units.len()).sum();
             let shape = match columns.iter().all(|c| c.cell.is_none()) {
                 true if t.shape.len() >= 3 => vec![units, map.h, map.w],
@@ -296,7 +313,7 @@ fn answer(resolved: Resolved, data: Data, explanation: Explanation, choice: Plan
         Content::Table(_) => (true, false),
     };
     let source = match choice {
-        PlanChoice::Rerun => Source::Rerun { exact: !pooled },
+        PlanChoice::Rerun => Source::Rerun { exact: !pooled || resolved.exact },
         _ => Source::Read { scheme, exact: lossless },
     };
     Answer {

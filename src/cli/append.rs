@@ -14,7 +14,7 @@ use super::log::WriteArgs;
 use super::output::{bytes, count, pretty};
 use super::{CliError, Result, file_error};
 use crate::{
-    IntermediateKey, LogReport, Logger, ModelHandle, ModelKey, ModelSpec, Rows, Scheme, Store, TensorSource,
+    IfExists, IntermediateKey, LogReport, Logger, ModelHandle, ModelKey, ModelSpec, Rows, Scheme, Store, TensorSource,
     TensorSpec, UnitAxis,
 };
 
@@ -39,8 +39,18 @@ pub struct AppendArgs {
 
 /// What a file holds.
 enum Item {
-    Tensor { name: Option<String>, shape: Vec<usize>, values: Box<dyn TensorSource> },
-    Table { batch: RecordBatch, rows: Option<Vec<u64>> },
+    Tensor {
+        name: Option<String>,
+        shape: Vec<usize>,
+        values: Box<dyn TensorSource>,
+        rows: Option<Vec<u64>>,
+        /// Integers: stored exactly unless a scheme is given.
+        exact: bool,
+    },
+    Table {
+        batch: RecordBatch,
+        rows: Option<Vec<u64>>,
+    },
 }
 
 pub fn run(args: &AppendArgs, path: &Path, as_json: bool) -> Result<String> {
@@ -68,14 +78,19 @@ pub fn run(args: &AppendArgs, path: &Path, as_json: bool) -> Result<String> {
 
     let store = Store::open_or_create(path)?;
     let mut log = store.logger(args.options.log_options())?;
-    let model = log.model(&ModelSpec::raw(model_key.clone()), args.options.if_exists())?;
+    let model = log.model(&ModelSpec::raw(model_key.clone()), IfExists::Continue)?;
+    if args.options.replace {
+        // Only what the file brings is replaced; other intermediates of the model stay.
+        names.iter().try_for_each(|name| log.replace(model, name))?;
+    }
     let mut appended = Vec::new();
     for (position, (item, name)) in items.into_iter().zip(names).enumerate() {
         let key = model_key.intermediate(name.clone());
         let rows = |n: usize, own: Option<Vec<u64>>| row_numbers(&store, args, &key, n, given_rows.clone().or(own));
         let n = match item {
-            Item::Tensor { shape, values, .. } => {
-                append_tensor(&mut log, model, args, &name, position, shape, values, rows)?
+            Item::Tensor { shape, values, rows: own, exact, .. } => {
+                let rows = |n: usize| rows(n, own.clone());
+                append_tensor(&mut log, model, args, &name, position, shape, values, exact, rows)?
             }
             Item::Table { batch, rows: own } => {
                 if args.scheme.is_some() {
@@ -104,20 +119,22 @@ fn append_tensor(
     position: usize,
     shape: Vec<usize>,
     values: Box<dyn TensorSource>,
-    rows: impl Fn(usize, Option<Vec<u64>>) -> Result<Vec<u64>>,
+    exact: bool,
+    rows: impl Fn(usize) -> Result<Vec<u64>>,
 ) -> Result<usize> {
     let [n, row_shape @ ..] = &shape[..] else {
         return Err(content(&args.file, "a single number; the first axis must count rows"));
     };
+    let lossless = exact.then_some(if values.dtype() == crate::Code::F64 { "f64" } else { "f32" });
     let spec = TensorSpec {
         name: name.to_string(),
         position: position as i64,
         shape: row_shape.to_vec(),
         dtype: values.dtype(),
         unit_axis: if args.channels_last { UnitAxis::Last } else { UnitAxis::First },
-        scheme: args.scheme.clone(),
+        scheme: args.scheme.clone().or_else(|| lossless.and_then(|s| s.parse().ok())),
     };
-    let ids = rows(*n, None)?;
+    let ids = rows(*n)?;
     let handle = log.tensor(model, &spec)?;
     let most = spec.max_bytes(*n as u64);
     eprintln!("appending {n} rows of {row_shape:?}, at most {}", bytes(most));
@@ -211,7 +228,8 @@ fn npy(path: &Path) -> Result<Item> {
         // A vector of integers or booleans (labels, predictions) is a column.
         return Ok(Item::Table { batch: column(data, *n)?, rows: None });
     }
-    let exact = |v: Vec<f64>| -> Box<dyn TensorSource> { Box::new(v) };
+    let exact = !matches!(data, NpyData::F16(_) | NpyData::F32(_) | NpyData::F64(_));
+    let wide = |v: Vec<f64>| -> Box<dyn TensorSource> { Box::new(v) };
     let values: Box<dyn TensorSource> = match data {
         NpyData::F32(v) => Box::new(v),
         NpyData::F64(v) => Box::new(v),
@@ -221,15 +239,15 @@ fn npy(path: &Path) -> Result<Item> {
         NpyData::U16(v) => Box::new(v.into_iter().map(f32::from).collect::<Vec<_>>()),
         NpyData::I16(v) => Box::new(v.into_iter().map(f32::from).collect::<Vec<_>>()),
         NpyData::Bool(v) => Box::new(v.into_iter().map(|b| f32::from(u8::from(b))).collect::<Vec<_>>()),
-        NpyData::I32(v) => exact(v.into_iter().map(f64::from).collect()),
-        NpyData::U32(v) => exact(v.into_iter().map(f64::from).collect()),
+        NpyData::I32(v) => wide(v.into_iter().map(f64::from).collect()),
+        NpyData::U32(v) => wide(v.into_iter().map(f64::from).collect()),
         other => {
             let why =
                 format!("{} arrays of more than one axis are not stored; convert to float64 first", other.dtype());
             return Err(content(path, why));
         }
     };
-    Ok(Item::Tensor { name: None, shape, values })
+    Ok(Item::Tensor { name: None, shape, values, rows: None, exact })
 }
 
 fn column(data: NpyData, n: usize) -> Result<RecordBatch> {
@@ -258,6 +276,13 @@ fn safetensors(path: &Path) -> Result<Vec<Item>> {
         safetensors::SafeTensors::deserialize(&bytes).map_err(|e| content(path, format!("not safetensors: {e}")))?;
     let mut names: Vec<String> = file.names().into_iter().map(ToString::to_string).collect();
     names.sort();
+    // What `get -o` and `export` write: the row_ids beside the tensors.
+    let ids = names.iter().position(|n| n == "row_id").map(|i| names.remove(i));
+    let rows = match ids.map(|n| file.tensor(&n)).transpose().map_err(|e| content(path, e.to_string()))? {
+        Some(view) if view.dtype() == safetensors::Dtype::U64 => Some(words(view.data(), u64::from_le_bytes)),
+        Some(_) => return Err(content(path, "tensor row_id is not of type U64")),
+        None => None,
+    };
     let item = |name: String| {
         let view = file.tensor(&name).map_err(|e| content(path, e.to_string()))?;
         let data = view.data();
@@ -268,7 +293,7 @@ fn safetensors(path: &Path) -> Result<Vec<Item>> {
             safetensors::Dtype::BF16 => Box::new(words(data, bf16::from_le_bytes)),
             other => return Err(content(path, format!("tensor {name:?} has type {other:?}; floats are stored"))),
         };
-        Ok(Item::Tensor { name: Some(name), shape: view.shape().to_vec(), values })
+        Ok(Item::Tensor { name: Some(name), shape: view.shape().to_vec(), values, rows: rows.clone(), exact: false })
     };
     names.into_iter().map(item).collect()
 }
@@ -313,9 +338,6 @@ fn table(path: &Path, batch: RecordBatch) -> Result<Vec<Item>> {
 }
 
 fn tensor_column(path: &Path, schema: &Schema, list: &FixedSizeListArray, rows: Option<Vec<u64>>) -> Result<Vec<Item>> {
-    if rows.is_some() {
-        return Err(content(path, "a tensor column with a row_id column: give the ids with --row-ids instead"));
-    }
     let field = schema.field(0);
     let width = list.value_length().unsigned_abs() as usize;
     let shape = field
@@ -329,5 +351,5 @@ fn tensor_column(path: &Path, schema: &Schema, list: &FixedSizeListArray, rows: 
     let values =
         values.filter(|v| v.len() == width * list.len()).ok_or_else(|| content(path, "a tensor column with nulls"))?;
     let shape = std::iter::once(list.len()).chain(row_shape).collect();
-    Ok(vec![Item::Tensor { name: Some(field.name().clone()), shape, values: Box::new(values) }])
+    Ok(vec![Item::Tensor { name: Some(field.name().clone()), shape, values: Box::new(values), rows, exact: false }])
 }

@@ -33,6 +33,13 @@ pub fn run(args: &DemoArgs, _store: &Path) -> Result<()> {
         if !path.join("catalog.db").is_file() {
             return Err(CliError::Content { path, why: "it is not a store; name another place with --into".into() });
         }
+        let own = ["digits", "schemes"];
+        let foreign = Store::open(&path)?.models()?.into_iter().find(|m| !own.contains(&m.spec.key.project.as_str()));
+        if let Some(model) = foreign {
+            let why =
+                format!("the store holds {}, which is not the demo's; name another place with --into", model.spec.key);
+            return Err(CliError::Content { path, why });
+        }
         std::fs::remove_dir_all(&path).map_err(super::file_error(&path))?;
     }
     let spec: Spec = "digits".parse()?;

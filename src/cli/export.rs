@@ -49,7 +49,13 @@ pub fn safetensors(answers: &[Answer]) -> std::result::Result<Vec<u8>, String> {
                 (safetensors::Dtype::F64, le(values.iter().map(|x| x.to_le_bytes())))
             }
         };
-        tensors.push((answer.key.intermediate.clone(), dtype, shape, bytes));
+        let taken = |n: &str| tensors.iter().any(|(t, ..)| t == n);
+        let name = match taken(&answer.key.intermediate) {
+            false => answer.key.intermediate.clone(),
+            true if !taken(&answer.key.to_string()) => answer.key.to_string(),
+            true => return Err(format!("{} is asked for twice", answer.key)),
+        };
+        tensors.push((name, dtype, shape, bytes));
     }
     let views = tensors
         .iter()
@@ -59,6 +65,21 @@ pub fn safetensors(answers: &[Answer]) -> std::result::Result<Vec<u8>, String> {
         .collect::<std::result::Result<Vec<_>, _>>()
         .map_err(|e| e.to_string())?;
     safetensors::serialize(views, None).map_err(|e| e.to_string())
+}
+
+/// Writes a float64 array as `.npy` (version 1.0).
+pub fn write_npy_f64(mut out: impl Write, shape: &[usize], values: &[f64]) -> std::io::Result<()> {
+    let sides: String = shape.iter().map(|n| format!("{n}, ")).collect();
+    let mut header = format!("{{'descr': '<f8', 'fortran_order': False, 'shape': ({sides}), }}");
+    // Magic, version and length take 10 bytes; the whole is a multiple of 64 and ends with a line's end.
+    let padded = (10 + header.len() + 1).next_multiple_of(64) - 10;
+    header += &" ".repeat(padded - header.len() - 1);
+    header.push('\n');
+    out.write_all(b"\x93NUMPY\x01\x00")?;
+    out.write_all(&(header.len() as u16).to_le_bytes())?;
+    out.write_all(header.as_bytes())?;
+    out.write_all(&le(values.iter().map(|v| v.to_le_bytes())))?;
+    out.flush()
 }
 
 fn le<const N: usize>(words: impl Iterator<Item = [u8; N]>) -> Vec<u8> {

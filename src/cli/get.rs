@@ -231,8 +231,13 @@ fn write(path: &Path, answers: &[Answer]) -> Result<()> {
     match (extension.as_str(), answers) {
         ("npy", [answer]) => {
             let shape: Vec<usize> = std::iter::once(answer.rows.len()).chain(answer.shape.iter().copied()).collect();
-            let values = answer.clone().into_f32()?;
-            mistique_datasets::write_npy(create()?, &shape, &values).map_err(file_error(path))
+            match &answer.data {
+                Data::F32(values) => mistique_datasets::write_npy(create()?, &shape, values).map_err(file_error(path)),
+                Data::F64(values) => super::export::write_npy_f64(create()?, &shape, values).map_err(file_error(path)),
+                Data::Table(_) => {
+                    Err(content("an .npy file holds one type of float; write .parquet to keep a table's types".into()))
+                }
+            }
         }
         ("npy", _) => {
             Err(content("an .npy file holds one array; name one key, or write .parquet or .safetensors".into()))
@@ -264,7 +269,19 @@ fn joined(answers: &[Answer]) -> Result<RecordBatch> {
     for (i, answer) in answers.iter().enumerate() {
         let batch = answer.to_arrow()?;
         let skip = usize::from(i > 0);
-        fields.extend(batch.schema().fields().iter().skip(skip).cloned());
+        // Two versions of one layer would have one name.
+        let rename = |f: &std::sync::Arc<arrow::datatypes::Field>| {
+            let twice =
+                answers.iter().enumerate().any(|(j, a)| j != i && a.key.intermediate == answer.key.intermediate);
+            let field = f.as_ref().clone();
+            match (twice, f.name() == &answer.key.intermediate) {
+                (false, _) => field,
+                (true, true) => field.with_name(answer.key.to_string()),
+                (true, false) => field.with_name(format!("{}.{}", answer.key, f.name())),
+            }
+        };
+        fields.extend(batch.schema().fields().iter().skip(skip).take(1 - skip).cloned());
+        fields.extend(batch.schema().fields().iter().skip(1).map(rename).map(std::sync::Arc::new));
         columns.extend(batch.columns().iter().skip(skip).cloned());
     }
     let schema = std::sync::Arc::new(arrow::datatypes::Schema::new(fields));
@@ -276,7 +293,8 @@ fn write_csv(mut out: impl std::io::Write, answers: &[Answer]) -> std::io::Resul
     let quote = |t: &str| {
         if t.contains([',', '"', '\n', '\r']) { format!("\"{}\"", t.replace('"', "\"\"")) } else { t.to_string() }
     };
-    let columns: Vec<String> = answers.iter().flat_map(|a| a.columns.iter().map(|c| quote(c))).collect();
+    let title = |a: &Answer, c: &String| if answers.len() > 1 { format!("{}.{c}", a.key) } else { c.clone() };
+    let columns: Vec<String> = answers.iter().flat_map(|a| a.columns.iter().map(|c| quote(&title(a, c)))).collect();
     writeln!(out, "row_id,{}", columns.join(","))?;
     let rows = answers.first().map_or(&[][..], |a| &a.rows);
     let text: Vec<Vec<Vec<String>>> = answers

@@ -194,7 +194,7 @@ fn show_intermediate(store: &Store, key: &IntermediateKey, as_json: bool) -> Res
         let mut all = crate::UnitError::default();
         e.units.iter().for_each(|u| all.merge(u));
         pairs.push(("error: root mean square", json!(all.rms())));
-        pairs.push(("error: largest", json!(all.max())));
+        pairs.push(("error: largest measured", json!(all.max())));
         pairs.push(("error: relative", json!(all.relative())));
         pairs.push(("error: rows measured", json!(e.measured_rows)));
         pairs.push(("values clamped", json!(e.clamped)));

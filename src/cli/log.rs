@@ -58,7 +58,7 @@ pub struct LogArgs {
 /// What all writing commands take.
 #[derive(Debug, Args)]
 pub struct WriteArgs {
-    /// Remove what was logged under the same key.
+    /// Replace what was logged before: the whole model for `log`, the intermediate for `append`.
     #[arg(long)]
     pub replace: bool,
     /// Bytes that waiting batches may hold.

@@ -46,6 +46,16 @@ pub enum WorkflowError {
         /// The dataset's rows.
         found: Vec<usize>,
     },
+    /// Rows that the dataset does not have.
+    #[error("{dataset} has rows 0..{n_rows}, {given:?} were asked for")]
+    NoSuchRows {
+        /// The dataset.
+        dataset: String,
+        /// Its rows.
+        n_rows: u64,
+        /// The rows asked for.
+        given: std::ops::Range<u64>,
+    },
     /// A tensor whose first axis does not count the given rows.
     #[error("{name}: {rows} row_ids for a tensor of shape {shape:?}; its first axis must count the rows")]
     Rows {
@@ -174,7 +184,9 @@ pub fn log_intermediates(
     let layers = options.layers.select(network)?;
     let n_rows = dataset.n_rows() as u64;
     let range = options.rows.clone().unwrap_or(0..n_rows);
-    let range = range.start.min(n_rows)..range.end.min(n_rows);
+    if range.start >= range.end || range.end > n_rows {
+        return Err(WorkflowError::NoSuchRows { dataset: input.name.clone(), n_rows, given: range });
+    }
 
     let loading = Instant::now();
     let executor = Executor::new(network, weights, options.device)?;
@@ -252,7 +264,10 @@ pub fn log_intermediates(
         at = end;
         progress(Progress { done_rows: at - range.start, total_rows, max_bytes });
         // At multiples of 1,024 rows RowBlocks are full, so that checkpoints leave no short ones.
-        if committed.elapsed() >= options.checkpoint && (at - range.start) % 1024 == 0 && at < range.end {
+        // A model that takes long for so many is committed in between all the same.
+        let whole = (at - range.start).is_multiple_of(1024);
+        let due = options.checkpoint * if whole { 1 } else { 4 };
+        if committed.elapsed() >= due && at < range.end {
             log.commit()?;
             committed = Instant::now();
         }

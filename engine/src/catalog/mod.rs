@@ -29,8 +29,14 @@ impl Catalog {
         conn.busy_timeout(std::time::Duration::from_secs(20)).doing("set the busy timeout")?;
         conn.set_prepared_statement_cache_capacity(64);
         // FULL: a commit that was reported must survive a power cut.
-        conn.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA mmap_size = 268435456;")
-            .doing("configure the catalogue")?;
+        let configured = conn
+            .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA mmap_size = 268435456;")
+            .doing("configure the catalogue");
+        if let Err(e) = configured {
+            // Read-only media and full disks: what is stored can still be read.
+            let read_only = if create { None } else { storage.open_catalog_read_only()? };
+            conn = read_only.ok_or(e)?;
+        }
         let exists: Option<i64> = conn
             .query_row("SELECT 1 FROM sqlite_master WHERE name = 'meta'", [], |r| r.get(0))
             .optional()

@@ -68,6 +68,8 @@ pub struct IntermediateProgress {
 pub struct Commit {
     /// Models whose content is removed first (`--replace`).
     pub replaced_models: Vec<i64>,
+    /// Intermediates whose content is removed first.
+    pub replaced_intermediates: Vec<i64>,
     /// New models.
     pub models: Vec<NewModel>,
     /// New intermediates.
@@ -101,6 +103,9 @@ impl Catalog {
         let tx = self.conn.transaction().doing(DOING)?;
         for id in &commit.replaced_models {
             tx.execute("DELETE FROM models WHERE id = ?1", [id]).doing(DOING)?;
+        }
+        for id in &commit.replaced_intermediates {
+            tx.execute("DELETE FROM intermediates WHERE id = ?1", [id]).doing(DOING)?;
         }
         for model in &commit.models {
             insert_model(&tx, model)?;

@@ -8,14 +8,14 @@ mod tensor;
 mod worker;
 mod writer;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::mpsc::{Sender, channel, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
-use mistique_quantize::{Code, Effort, OnUnholdable, Params, Scheme};
+use mistique_quantize::{Code, Effort, MapShape, OnUnholdable, Params, Scheme};
 
 pub use source::{TensorSource, Values};
 pub use writer::LogReport;
@@ -161,6 +161,8 @@ impl TensorSpec {
 
     fn content(&self) -> TensorContent {
         let (_, map) = units_of(&self.shape, self.unit_axis);
+        // Only [C, H, W] has maps: neighbours in [tokens, dim] have nothing to do with each other.
+        let map = if self.shape.len() == 3 { map } else { MapShape::VECTOR };
         let scheme = self.scheme.clone().unwrap_or_else(|| Scheme::default_for(map, self.dtype));
         let code = stored_code(&scheme, self.dtype);
         let layout = TensorLayout::new(&self.shape, self.unit_axis, &scheme, code);
@@ -206,6 +208,7 @@ pub struct Logger {
     models: HashMap<i64, (ModelSpec, bool)>,
     open: HashMap<i64, Open>,
     datasets: HashMap<String, DatasetSpec>,
+    replaced: HashSet<i64>,
     options: LogOptions,
     _lock: Arc<dyn Send + Sync>,
 }
@@ -244,6 +247,7 @@ impl Logger {
             models: HashMap::new(),
             open: HashMap::new(),
             datasets: HashMap::new(),
+            replaced: HashSet::new(),
             options,
             _lock: lock,
         })
@@ -345,6 +349,19 @@ impl Logger {
         Ok((key.intermediate(name), *is_new))
     }
 
+    /// Replaces one intermediate of `model`: what was logged of it goes with the next commit, its siblings stay.
+    ///
+    /// Errors: `NotFound` for another log's handle, `Catalog`.
+    pub fn replace(&mut self, model: ModelHandle, name: &str) -> Result<()> {
+        let (key, is_new) = self.key_of(model, name)?;
+        let records = if is_new { Vec::new() } else { self.catalog.intermediates(Some(model.0))? };
+        if let Some(old) = records.iter().find(|i| i.key == key) {
+            self.send(Job::ReplaceIntermediate(old.id))?;
+            self.replaced.insert(old.id);
+        }
+        Ok(())
+    }
+
     /// A tensor intermediate of `model`; one that exists goes on when shape, type and scheme are the same.
     ///
     /// Errors: `Shape` or `Conflict` when it was logged otherwise; `Quantize` when the scheme does not fit.
@@ -408,7 +425,8 @@ impl Logger {
         let existing = if model_is_new {
             None
         } else {
-            self.catalog.intermediates(Some(model.0))?.into_iter().find(|i| i.key == key)
+            let records = self.catalog.intermediates(Some(model.0))?;
+            records.into_iter().find(|i| i.key == key && !self.replaced.contains(&i.id))
         };
         let (id, is_new, content, logged, progress) = match existing {
             Some(existing) => {

@@ -207,7 +207,7 @@ impl TensorBuilder {
 
     fn encode_values(&mut self, rows: &[u64], values: Values<'_>, with: &mut Tools<'_>) -> Result<()> {
         let Some(codec) = self.codec.clone() else { return Ok(()) };
-        let batch = BatchView::new(values, rows.len(), &codec)?;
+        let batch = BatchView::new(values, rows.len(), &codec, self.on_bad)?;
         let layout = self.content.layout;
         let mut done = 0;
         while done < rows.len() {

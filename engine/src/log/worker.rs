@@ -26,6 +26,8 @@ pub enum Job {
     Model(NewModel),
     /// A model whose content goes with the next commit.
     Replace(i64),
+    /// An intermediate whose content goes with the next commit.
+    ReplaceIntermediate(i64),
     /// An intermediate to write rows of.
     Intermediate(Box<Begin>),
     /// Tensor rows.
@@ -179,6 +181,7 @@ impl Worker {
         match job {
             Job::Model(model) => self.commit.models.push(model),
             Job::Replace(id) => self.commit.replaced_models.push(id),
+            Job::ReplaceIntermediate(id) => self.commit.replaced_intermediates.push(id),
             Job::Complete(id, complete) => self.commit.complete.push((id, complete)),
             Job::Intermediate(begin) => {
                 let Begin { key, record, is_new, progress } = *begin;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use memmap2::Mmap;
-use rusqlite::Connection;
+use rusqlite::{Connection, OpenFlags};
 
 use super::{FileInfo, ReadFile, Storage, WriteFile, slice_ranges};
 use crate::error::{CatalogContext, EngineError, Result};
@@ -113,6 +113,19 @@ impl Storage for LocalStorage {
 
     fn open_catalog(&self) -> Result<Connection> {
         Connection::open(self.path("catalog.db")).doing("open catalog.db")
+    }
+
+    fn open_catalog_read_only(&self) -> Result<Option<Connection>> {
+        // Without a writable folder SQLite cannot keep the WAL's index; an empty or absent WAL is not needed.
+        let wal = self.path("catalog.db-wal");
+        if fs::metadata(&wal).is_ok_and(|m| m.len() > 0) {
+            return Ok(None);
+        }
+        let path = self.path("catalog.db").display().to_string();
+        let escaped = path.replace('%', "%25").replace('?', "%3f").replace('#', "%23");
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+        let uri = format!("file:{escaped}?immutable=1");
+        Connection::open_with_flags(uri, flags).map(Some).doing("open catalog.db to read")
     }
 
     fn lock_writer(&self) -> Result<Box<dyn Send + Sync>> {

@@ -43,6 +43,11 @@ pub trait Storage: Send + Sync {
     fn free_bytes(&self) -> Result<Option<u64>>;
     /// A connection to the MetadataDB.
     fn open_catalog(&self) -> Result<Connection>;
+    /// A connection that only reads, for media that cannot be written; `None` where the storage has no such thing, or
+    /// what was committed last would not be seen.
+    fn open_catalog_read_only(&self) -> Result<Option<Connection>> {
+        Ok(None)
+    }
     /// Called before each transaction of the MetadataDB commits; an error rolls it back.
     fn before_catalog_commit(&self) -> Result<()> {
         Ok(())

@@ -6,7 +6,7 @@ mod rerun;
 
 use std::time::Duration;
 
-use mistique_engine::{IntermediateRecord, ModelRecord, Rerun, RowPlan, RowSet, Store};
+use mistique_engine::{IntermediateRecord, ModelRecord, Rerun, RowPlan, RowSet, Store, TensorContent, TensorLayout};
 
 use crate::answer::Data;
 use crate::columns::Columns;
@@ -51,6 +51,14 @@ pub struct Resolved {
     pub exact: bool,
 }
 
+impl Resolved {
+    /// How the answer's rows are divided: as stored, or as logged where exactness was asked for.
+    pub(crate) fn layout(&self, content: &TensorContent) -> TensorLayout {
+        let layout = content.layout;
+        if self.exact { TensorLayout { stored: layout.map, ..layout } } else { layout }
+    }
+}
+
 /// What plans work with.
 pub struct Context<'a> {
     /// The store.
@@ -83,6 +91,18 @@ pub struct Explanation {
     pub chosen: usize,
     /// How long it took, once it ran.
     pub actual: Option<Duration>,
+}
+
+impl Explanation {
+    /// The plans to try: the chosen one, and under `auto` the other possible ones after it.
+    pub(crate) fn order(&self, choice: PlanChoice) -> Vec<usize> {
+        let others = (0..self.considered.len()).filter(|i| {
+            choice == PlanChoice::Auto
+                && *i != self.chosen
+                && self.considered.get(*i).is_some_and(|c| c.unavailable.is_none())
+        });
+        std::iter::once(self.chosen).chain(others).collect()
+    }
 }
 
 /// A kind of plan.

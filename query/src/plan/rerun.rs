@@ -68,7 +68,7 @@ impl PlanKind for RerunPlan {
             return refuse(request, "the workflow gave no tensor");
         };
         let content = request.record.tensor()?;
-        let layout = &content.layout;
+        let layout = &request.layout(content);
         if output.values.len() != rows.len() * layout.row_values() {
             return refuse(
                 request,
@@ -98,7 +98,8 @@ fn pooled(request: &Resolved, content: &TensorContent, values: &[f32]) -> Result
     } else {
         values.to_vec()
     };
-    let Some(pool) = text.split('+').next().filter(|t| t.starts_with("pool")) else { return Ok(by_unit) };
+    let pool = text.split('+').next().filter(|t| t.starts_with("pool") && !request.exact);
+    let Some(pool) = pool else { return Ok(by_unit) };
     let scheme: Scheme = format!("{pool}+f32").parse().map_err(quantize)?;
     let reducer = Reducer::new(&scheme, layout.map, layout.n_units, Params::none()).map_err(quantize)?;
     let mut codes = Vec::new();
