@@ -461,3 +461,68 @@ fn the_demo_ends_with_what_to_try_next() {
         cli.ok(&args.iter().map(String::as_str).collect::<Vec<_>>());
     }
 }
+
+#[test]
+fn replacing_one_intermediate_keeps_the_others() {
+    let cli = Cli::new();
+    write_npy(&cli.path("a.npy"), &[2, 2], &[1.0, 2.0, 3.0, 4.0]);
+    write_npy(&cli.path("b.npy"), &[1, 3], &[7.0, 8.0, 9.0]);
+    cli.ok(&["append", "p.m.x", "a.npy"]);
+    cli.ok(&["append", "p.m.y", "a.npy"]);
+    cli.ok(&["append", "p.m.x", "b.npy", "--replace"]);
+    assert_eq!(cli.json(&["get", "p.m.x"])[0]["values"], serde_json::json!([7.0, 8.0, 9.0]));
+    assert_eq!(cli.json(&["get", "p.m.y"])[0]["values"], serde_json::json!([1.0, 2.0, 3.0, 4.0]));
+    // The demo makes its store anew, but never someone else's.
+    let refused = cli.fails(&["demo", "--epochs", "1", "--into", "s.mq"]);
+    assert!(refused.contains("not the demo's"), "{refused}");
+    assert_eq!(cli.json(&["ls"]).as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn exact_answers_have_full_resolution() {
+    let cli = Cli::new();
+    cli.digits("d.pooled", &["--layers", "conv1"]);
+    cli.digits("d.full", &["--layers", "conv1", "--scheme", "f32"]);
+    cli.ok(&["get", "d.pooled.conv1.u2,u5[3,4]", "--rows", "9,3", "--exact", "-o", "a.npy"]);
+    cli.ok(&["get", "d.full.conv1.u2,u5[3,4]", "--rows", "9,3", "--plan", "read", "-o", "b.npy"]);
+    let (a, b) = (npy(&cli.path("a.npy")), npy(&cli.path("b.npy")));
+    assert_eq!(a.0, [2, 65]);
+    assert_eq!(a, b);
+}
+
+#[test]
+fn what_get_writes_append_reads() {
+    let cli = Cli::new();
+    let values: Vec<f32> = (0..2 * 12).map(|i| i as f32 / 4.0).collect();
+    write_npy(&cli.path("a.npy"), &[2, 3, 2, 2], &values);
+    std::fs::write(cli.path("ids.txt"), "30\n10\n").unwrap();
+    cli.ok(&["append", "p.m@1.t", "a.npy", "--row-ids", "ids.txt", "--scheme", "f32"]);
+    for (file, key) in [("o.parquet", "q.a.t"), ("o.arrow", "q.b.t"), ("o.safetensors", "q.c.t")] {
+        cli.ok(&["get", "p.m.t", "-o", file]);
+        cli.ok(&["append", key, file, "--scheme", "f32"]);
+        let (a, b) = (cli.json(&["get", "p.m.t"]), cli.json(&["get", key]));
+        assert_eq!(
+            (&a[0]["values"], &a[0]["row_ids"], &a[0]["shape"]),
+            (&b[0]["values"], &b[0]["row_ids"], &b[0]["shape"])
+        );
+    }
+    // Two versions of one layer are told apart.
+    cli.ok(&["append", "p.m@2.t", "a.npy", "--row-ids", "ids.txt"]);
+    cli.ok(&["get", "p.m@1.t", "p.m@2.t", "-o", "two.safetensors"]);
+    cli.ok(&["get", "p.m@1.t", "p.m@2.t", "-o", "two.parquet"]);
+    let two = mistique::datasets::read_parquet(cli.path("two.parquet")).unwrap();
+    assert!(two.column_by_name("p.m@1.t").is_some() && two.column_by_name("p.m@2.t").is_some());
+}
+
+#[test]
+fn nulls_decide_nothing() {
+    let cli = Cli::new();
+    write_table(&cli.path("t.parquet"));
+    cli.ok(&["append", "p.m.t", "t.parquet"]);
+    let rows = |filter: &str| cli.json(&["get", "p.m.t", "--where", filter])[0]["row_ids"].clone();
+    // score: 1: -3, 7: 0.1, 8: null, 9: ∞; name: 1: b, 7: a, 8: b, 9: null.
+    assert_eq!(rows("t.score != 0.1"), serde_json::json!([1, 9]));
+    assert_eq!(rows("not t.score < 0"), serde_json::json!([7, 9]));
+    assert_eq!(rows("not t.name = 'a'"), serde_json::json!([1, 8]));
+    assert_eq!(rows("t.name = 'b' or t.score > 0"), serde_json::json!([1, 7, 8, 9]));
+}
