@@ -417,6 +417,7 @@ fn rerun_is_refused_with_its_reason() {
     cli.ok(&["get", "d.m.logits", "--plan", "rerun"]);
     write_npy(&cli.path("in.npy"), &[3, 1, 8, 8], &vec![0.5; 192]);
     assert!(cli.fails(&["get", "d.m.logits", "--plan", "rerun"]).contains("has changed"));
+    cli.ok(&["get", "d.m.logits"]);
     std::fs::remove_file(cli.path("in.npy")).unwrap();
     let text = cli.fails(&["get", "d.m.logits", "--plan", "rerun"]);
     assert!(text.contains("not there any more"), "{text}");
@@ -512,6 +513,18 @@ fn what_get_writes_append_reads() {
     cli.ok(&["get", "p.m@1.t", "p.m@2.t", "-o", "two.parquet"]);
     let two = mistique::datasets::read_parquet(cli.path("two.parquet")).unwrap();
     assert!(two.column_by_name("p.m@1.t").is_some() && two.column_by_name("p.m@2.t").is_some());
+}
+
+#[test]
+fn clamped_values_are_counted() {
+    let cli = Cli::new();
+    write_npy(&cli.path("a.npy"), &[1, 3], &[1e6, -1e6, 2.0]);
+    assert!(cli.fails(&["append", "p.m.t", "a.npy", "--scheme", "f16"]).contains("cannot be held"));
+    let out = cli.run(&["append", "p.m.t", "a.npy", "--scheme", "f16", "--clamp"]);
+    let said = String::from_utf8(out.stderr).unwrap();
+    assert!(out.status.success() && said.contains("2 values did not fit"), "{said}");
+    assert_eq!(cli.json(&["get", "p.m.t"])[0]["values"], serde_json::json!([65504.0, -65504.0, 2.0]));
+    assert!(cli.fails(&["log", "d.m", "--arch", "digits_cnn", "--data", "digits"]).contains("--init"));
 }
 
 #[test]

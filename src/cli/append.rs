@@ -107,6 +107,7 @@ pub fn run(args: &AppendArgs, path: &Path, as_json: bool) -> Result<String> {
     }
     log.complete(model)?;
     let report = log.commit()?;
+    super::log::clamp_note(&report);
     Ok(describe(&appended, &report, as_json))
 }
 
@@ -148,7 +149,7 @@ fn describe(appended: &[(IntermediateKey, usize)], report: &LogReport, as_json: 
         let rows: Vec<_> = appended.iter().map(|(k, n)| json!({"key": k.to_string(), "rows": n})).collect();
         return pretty(&json!({
             "appended": rows, "logical_bytes": report.logical_bytes, "written_bytes": report.written_bytes,
-            "saved_bytes": report.saved_bytes,
+            "saved_bytes": report.saved_bytes, "clamped": report.clamped,
         }));
     }
     let mut out = String::new();

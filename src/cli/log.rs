@@ -14,6 +14,7 @@ use crate::{
 };
 
 #[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("start").required(true).args(["weights", "init"])))]
 pub struct LogArgs {
     /// project.model or project.model@version.
     model: String,
@@ -21,10 +22,10 @@ pub struct LogArgs {
     #[arg(long, value_name = "NAME|FILE")]
     arch: String,
     /// Weights, named as PyTorch names them.
-    #[arg(long, value_name = "FILE.safetensors", required_unless_present = "init")]
+    #[arg(long, value_name = "FILE.safetensors")]
     weights: Option<PathBuf>,
     /// Random weights from this seed instead.
-    #[arg(long, value_name = "SEED", conflicts_with = "weights")]
+    #[arg(long, value_name = "SEED")]
     init: Option<u64>,
     /// The dataset, such as digits, cifar10:DIR or npy:FILE; `mistique dataset ls` lists all.
     #[arg(long, value_name = "SPEC")]
@@ -180,12 +181,13 @@ pub fn run(args: &LogArgs, store: &Path, as_json: bool) -> Result<String> {
             "model": key.to_string(), "layers": report.layers, "rows_run": report.run_rows, "executor": report.executor,
             "seconds": report.seconds, "forward_seconds": report.forward_seconds, "logical_bytes": log.logical_bytes,
             "written_bytes": log.written_bytes, "new_chunks": log.new_chunks, "duplicate_chunks": log.duplicate_chunks,
-            "saved_bytes": log.saved_bytes,
+            "saved_bytes": log.saved_bytes, "clamped": log.clamped,
         })));
     }
     if report.run_rows == 0 {
         return Ok(format!("{key}: all rows of {} layers are stored already\n", report.layers.len()));
     }
+    clamp_note(&log);
     Ok(format!(
         "{key}: {} layers of {} rows in {} ({} in the network, {}); {} became {} ({} smaller), {} saved by de-duplication\n",
         report.layers.len(),
@@ -198,6 +200,16 @@ pub fn run(args: &LogArgs, store: &Path, as_json: bool) -> Result<String> {
         times(log.logical_bytes as f64, log.written_bytes as f64),
         bytes(log.saved_bytes),
     ))
+}
+
+/// Says on standard error how many values were clamped.
+pub fn clamp_note(report: &crate::LogReport) {
+    if report.clamped > 0 {
+        eprintln!(
+            "warning: {} values did not fit their scheme and were clamped; `mistique show` says where",
+            count(report.clamped)
+        );
+    }
 }
 
 #[cfg(test)]

@@ -277,9 +277,11 @@ impl Worker {
             }
             commit.intermediates.push(record);
         }
+        let mut clamped = 0;
         for (id, builder) in &mut self.builders {
             if let Builder::Tensor(builder) = builder {
                 let mut progress = builder.progress();
+                clamped += progress.clamped;
                 progress.id = *id;
                 progress.settled = builder.take_settled().then(|| builder.content().clone());
                 commit.progress.push(progress);
@@ -287,6 +289,7 @@ impl Worker {
         }
         // Whether a transaction that failed is durable only the catalogue can say, when it is next opened: until then
         // its files stay.
+        self.writer.report.clamped = clamped;
         let done = self.writer.catalog().commit(&*self.storage, &commit);
         self.writer.committed();
         done

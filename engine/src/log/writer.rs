@@ -38,6 +38,9 @@ pub struct LogReport {
     pub written_bytes: u64,
     /// Bytes that the duplicates would have taken.
     pub saved_bytes: u64,
+    /// Values that their scheme cannot hold and that were clamped, in the intermediates of this log, earlier logs
+    /// included.
+    pub clamped: u64,
 }
 
 /// Writes chunks into partitions, each content once.
