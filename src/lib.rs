@@ -36,7 +36,7 @@ pub use mistique_datasets::{Dataset, DatasetError, Spec};
 pub use mistique_engine::{
     Code, CompactReport, Content, Damage, DatasetSpec, Effort, EngineError, Fingerprint, GcReport, Handle, IfExists,
     IntermediateKey, IntermediateRecord, Key, LogOptions, LogReport, Logger, ModelHandle, ModelKey, ModelKind,
-    ModelRecord, ModelSpec, OnUnholdable, Rerun, RerunOutput, RowSet, Rows, Scheme, Storage, Store, StoreOptions,
+    ModelRecord, ModelSpec, OnUnholdable, Rerun, RerunValues, RowSet, Rows, Scheme, Storage, Store, StoreOptions,
     StoreStats, TensorSource, TensorSpec, UnitAxis, UnitError, Values, VerifyReport,
 };
 pub use mistique_query::{

@@ -5,7 +5,9 @@ pub const CURRENT: u16 = 1;
 /// Oldest format version read.
 pub const OLDEST_READABLE: u16 = 1;
 /// Version of the catalogue's tables (`meta.schema_version`).
-pub const CATALOG_VERSION: i64 = 1;
+pub const CATALOG_VERSION: i64 = 2;
+/// Oldest version of the catalogue's tables that is brought up to date.
+pub const OLDEST_CATALOG_VERSION: i64 = 1;
 
 /// First bytes of a partition.
 pub const PARTITION_MAGIC: [u8; 8] = *b"MISTIQP1";

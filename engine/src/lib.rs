@@ -43,7 +43,7 @@ pub use model::{
     TensorContent, TensorLayout, UnitAxis, fingerprint, hex,
 };
 pub use pool::PoolStats;
-pub use rerun::{Rerun, RerunOutput};
+pub use rerun::{Given, Rerun, RerunValues, StageNode};
 pub use row_plan::{RowPlan, Rows};
 pub use rows::{RowMask, RowSet};
 pub use storage::{FaultMode, FaultyStorage, FileInfo, LocalStorage, MemoryStorage, ReadFile, Storage, WriteFile};

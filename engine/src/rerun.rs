@@ -1,15 +1,46 @@
 //! What a workflow offers the engine: to run a stored model again.
 
+use std::sync::Arc;
+
+use arrow::record_batch::RecordBatch;
+
 use crate::error::Result;
 use crate::model::ModelRecord;
 
-/// Rows of one intermediate, as a RERUN produced them.
+/// Rows of one intermediate at full precision.
 #[derive(Debug, Clone, PartialEq)]
-pub struct RerunOutput {
-    /// Shape of a row.
-    pub shape: Vec<usize>,
-    /// Values, row-major, in the order in which rows were asked for.
-    pub values: Vec<f32>,
+pub enum RerunValues {
+    /// A tensor.
+    Tensor {
+        /// Shape of a row.
+        shape: Vec<usize>,
+        /// Values, row-major.
+        values: Vec<f32>,
+    },
+    /// A table, without its row_ids.
+    Table(RecordBatch),
+}
+
+/// An intermediate from which a run can start, since it was read from the store.
+#[derive(Debug, Clone, Copy)]
+pub struct Given<'a> {
+    /// Its name.
+    pub intermediate: &'a str,
+    /// Its values, exactly as they were logged.
+    pub values: &'a RerunValues,
+}
+
+/// A layer or stage, as a node of its model's graph.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StageNode {
+    /// Name of the intermediate that it gives.
+    pub name: String,
+    /// The stages that it takes, by their place in the graph.
+    pub inputs: Vec<usize>,
+    /// Whether it also takes the dataset.
+    pub takes_dataset: bool,
+    /// Whether a row of it depends on other rows of its inputs, so that it runs over all of them or none.
+    pub whole: bool,
 }
 
 /// Runs models again. Implemented by workflows, one a kind of model; the engine knows none of them.
@@ -26,9 +57,21 @@ pub trait Rerun: Send + Sync {
     /// Why `model` cannot be run again here and now; `None` when it can. Cheap: called for plans.
     fn unavailable(&self, model: &ModelRecord) -> Option<String>;
 
-    /// The given intermediates for the given rows.
+    /// The stages of `model` in an order in which they can run. Cheap after the first call: called for plans.
     ///
-    /// Shape: one output an intermediate, in the order of `intermediates`.
+    /// Errors: `Rerun` when its description cannot be read.
+    fn graph(&self, model: &ModelRecord) -> Result<Arc<Vec<StageNode>>>;
+
+    /// The named intermediates for the given rows, run from `given` as far as that lies on the way, else from the dataset.
+    ///
+    /// `given` holds values of exactly `rows`, in their order; where the stages that follow are `whole`, of all rows.
+    /// Shape: one output an intermediate, in the order of `intermediates`, its rows in the order of `rows`.
     /// Errors: `Rerun`.
-    fn rerun(&self, model: &ModelRecord, intermediates: &[String], rows: &[u64]) -> Result<Vec<RerunOutput>>;
+    fn rerun(
+        &self,
+        model: &ModelRecord,
+        intermediates: &[String],
+        rows: &[u64],
+        given: &[Given<'_>],
+    ) -> Result<Vec<RerunValues>>;
 }

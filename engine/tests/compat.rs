@@ -8,10 +8,12 @@ mod common;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use common::{batch, damage, key, parse, read_table, read_tensor, relu_maps, spec, stored, table};
 use mistique_engine::{
-    DatasetSpec, Effort, IfExists, LogOptions, ModelKey, ModelKind, ModelSpec, Rows, Store, fingerprint, format,
+    DatasetSpec, Effort, FileInfo, IfExists, LocalStorage, LogOptions, ModelKey, ModelKind, ModelSpec, ReadFile, Rows,
+    Storage, Store, StoreOptions, WriteFile, fingerprint, format,
 };
 
 const TENSORS: [(&str, &[usize], &str); 7] = [
@@ -228,4 +230,62 @@ fn write_fixture() {
     let copied = tempfile::tempdir().unwrap();
     copy(&path, copied.path());
     check(copied.path());
+}
+
+#[test]
+fn an_older_catalogue_is_brought_up_to_date_and_read_where_it_cannot_be() {
+    let version = |path: &Path| -> i64 {
+        let catalog = rusqlite::Connection::open(path.join("catalog.db")).unwrap();
+        catalog.query_row("SELECT value FROM meta WHERE key = 'schema_version'", [], |r| r.get(0)).unwrap()
+    };
+    let dir = tempfile::tempdir().unwrap();
+    copy(&fixture(1), dir.path());
+    assert_eq!(version(dir.path()), 1);
+    // As on media that cannot be written: the file stays as it is, and is read all the same.
+    let before = fs::read(dir.path().join("catalog.db")).unwrap();
+    let storage = ReadOnly(LocalStorage::existing(dir.path()).unwrap());
+    let store = Store::on(Arc::new(storage), false, StoreOptions::default()).unwrap();
+    assert_eq!(store.models().unwrap()[0].spec, m());
+    let rows = Rows::List(vec![3]);
+    assert_eq!(read_tensor(&store, &key("m", "vector"), &rows).unwrap().1, stored(3, &[5], "f32"));
+    drop(store);
+    assert!(fs::read(dir.path().join("catalog.db")).unwrap() == before);
+    drop(Store::open(dir.path()).unwrap());
+    assert_eq!(version(dir.path()), format::CATALOG_VERSION);
+}
+
+/// A storage whose catalogue only reads.
+struct ReadOnly(LocalStorage);
+
+impl Storage for ReadOnly {
+    fn create(&self, path: &str) -> mistique_engine::Result<Box<dyn WriteFile>> {
+        self.0.create(path)
+    }
+    fn open(&self, path: &str) -> mistique_engine::Result<Arc<dyn ReadFile>> {
+        self.0.open(path)
+    }
+    fn list(&self, dir: &str) -> mistique_engine::Result<Vec<FileInfo>> {
+        self.0.list(dir)
+    }
+    fn remove(&self, path: &str) -> mistique_engine::Result<()> {
+        self.0.remove(path)
+    }
+    fn sync_dir(&self, dir: &str) -> mistique_engine::Result<()> {
+        self.0.sync_dir(dir)
+    }
+    fn free_bytes(&self) -> mistique_engine::Result<Option<u64>> {
+        self.0.free_bytes()
+    }
+    fn open_catalog(&self) -> mistique_engine::Result<rusqlite::Connection> {
+        Ok(self.0.open_catalog_read_only()?.unwrap())
+    }
+    fn open_catalog_read_only(&self) -> mistique_engine::Result<Option<rusqlite::Connection>> {
+        self.0.open_catalog_read_only()
+    }
+    fn lock_writer(&self) -> mistique_engine::Result<Box<dyn Send + Sync>> {
+        self.0.lock_writer()
+    }
+    fn describe(&self) -> String {
+        self.0.describe()
+    }
 }

@@ -111,6 +111,7 @@ fn limits_are_those_of_the_code() {
         ("CURRENT", format::CURRENT.into()),
         ("OLDEST_READABLE", format::OLDEST_READABLE.into()),
         ("CATALOG_VERSION", format::CATALOG_VERSION.unsigned_abs()),
+        ("OLDEST_CATALOG_VERSION", format::OLDEST_CATALOG_VERSION.unsigned_abs()),
     ];
     assert_eq!(documented, code.map(|(n, v)| (n.to_string(), v)).into());
     let versions = table("15.", &["Version", "Why"]);

@@ -6,12 +6,14 @@ use std::time::Instant;
 
 use candle_core::{DType, Tensor};
 use mistique_datasets::{Dataset, Spec};
-use mistique_engine::{EngineError, ModelKind, ModelRecord, Rerun, RerunOutput, Result, Store, cost, hex};
+use mistique_engine::{
+    EngineError, Given, ModelKind, ModelRecord, Rerun, RerunValues, Result, StageNode, Store, cost, hex,
+};
 
 use crate::device::Device;
 use crate::executor::Executor;
 use crate::log::WorkflowError;
-use crate::network::Network;
+use crate::network::{Network, Source};
 use crate::weights::Weights;
 
 /// Rows that a RERUN runs at a time.
@@ -30,12 +32,13 @@ pub struct NetworkRerun<'a> {
     device: Device,
     loaded: Mutex<HashMap<i64, Arc<Loaded>>>,
     datasets: Mutex<HashMap<String, Arc<dyn Dataset>>>,
+    graphs: Mutex<HashMap<i64, Arc<Vec<StageNode>>>>,
 }
 
 impl<'a> NetworkRerun<'a> {
     /// Runs on `device`.
     pub fn new(store: &'a Store, device: Device) -> Self {
-        Self { store, device, loaded: Mutex::default(), datasets: Mutex::default() }
+        Self { store, device, loaded: Mutex::default(), datasets: Mutex::default(), graphs: Mutex::default() }
     }
 
     fn load(&self, model: &ModelRecord) -> Result<Arc<Loaded>> {
@@ -86,43 +89,74 @@ impl<'a> NetworkRerun<'a> {
         loaded: &Loaded,
         intermediates: &[String],
         rows: &[u64],
-    ) -> std::result::Result<Vec<RerunOutput>, WorkflowError> {
+        given: &[Given<'_>],
+    ) -> std::result::Result<Vec<RerunValues>, WorkflowError> {
         let executor = &loaded.executor;
         let network = executor.network();
         let layers =
             intermediates.iter().map(|n| network.layer_index(n)).collect::<std::result::Result<Vec<_>, _>>()?;
-        let mut outputs: Vec<RerunOutput> = layers
-            .iter()
-            .map(|l| RerunOutput {
-                shape: network.layers().get(*l).map(|l| l.shape().to_vec()).unwrap_or_default(),
-                values: Vec::new(),
-            })
-            .collect();
+        let mut outputs: Vec<Vec<f32>> = vec![Vec::new(); layers.len()];
         let mut wanted = layers.clone();
         wanted.sort_unstable();
         wanted.dedup();
         let mut values = Vec::new();
         let running = Instant::now();
-        for batch in rows.chunks(BATCH_ROWS) {
-            loaded.dataset.read_rows(batch, &mut values)?;
-            executor.forward(&executor.batch(&values)?, &wanted, &mut |layer, tensor| {
+        for (i, batch) in rows.chunks(BATCH_ROWS).enumerate() {
+            let mut sink = |layer: usize, tensor: Tensor| {
                 let flat = flat(&tensor)?;
                 for (_, out) in layers.iter().zip(&mut outputs).filter(|(l, _)| **l == layer) {
-                    out.values.extend_from_slice(&flat);
+                    out.extend_from_slice(&flat);
                 }
                 Ok(())
-            })?;
+            };
+            if given.is_empty() {
+                loaded.dataset.read_rows(batch, &mut values)?;
+                executor.forward(&executor.batch(&values)?, &wanted, &mut sink)?;
+            } else {
+                executor.forward_from(given_batch(network, given, i * BATCH_ROWS, batch.len())?, &wanted, &mut sink)?;
+            }
         }
         // A few rows alone cost more a row than a batch does: they would make every later prediction too high.
-        if let ([layer], true) = (intermediates, rows.len() >= MEASURED_ROWS) {
+        if let ([layer], [], true) = (intermediates, given, rows.len() >= MEASURED_ROWS) {
             let subject = cost::layer_subject(&model.spec.description, &self.device(), layer);
             let seconds = running.elapsed().as_secs_f64() / rows.len() as f64;
             if let Err(e) = self.store.add_cost(cost::FORWARD, &subject, seconds) {
                 tracing::debug!("the run's time is not kept: {e}");
             }
         }
-        Ok(outputs)
+        let shape = |layer: &usize| network.layers().get(*layer).map(|l| l.shape().to_vec()).unwrap_or_default();
+        Ok(layers
+            .iter()
+            .zip(outputs)
+            .map(|(layer, values)| RerunValues::Tensor { shape: shape(layer), values })
+            .collect())
     }
+}
+
+/// Rows `start..start + n_rows` of the given layers, on the network's device.
+fn given_batch(
+    network: &Network,
+    given: &[Given<'_>],
+    start: usize,
+    n_rows: usize,
+) -> std::result::Result<Vec<(usize, Tensor)>, WorkflowError> {
+    let one = |g: &Given<'_>| {
+        let refuse = |expected: String, got: String| {
+            let (key, what) = (g.intermediate.to_string(), "given values");
+            WorkflowError::Engine(EngineError::Shape { key, what, expected, got })
+        };
+        let RerunValues::Tensor { shape, values } = g.values else {
+            return Err(refuse("a tensor".into(), "a table".into()));
+        };
+        let row: usize = shape.iter().product();
+        let Some(part) = values.get(start * row..(start + n_rows) * row) else {
+            return Err(refuse(format!("{} values", (start + n_rows) * row), format!("{}", values.len())));
+        };
+        let dims: Vec<usize> = std::iter::once(n_rows).chain(shape.iter().copied()).collect();
+        let tensor = Tensor::from_slice(part, dims, &candle_core::Device::Cpu)?;
+        Ok((network.layer_index(g.intermediate)?, tensor))
+    };
+    given.iter().map(one).collect()
 }
 
 fn flat(tensor: &Tensor) -> std::result::Result<Vec<f32>, crate::error::NetworkError> {
@@ -169,9 +203,36 @@ impl Rerun for NetworkRerun<'_> {
         }
     }
 
-    fn rerun(&self, model: &ModelRecord, intermediates: &[String], rows: &[u64]) -> Result<Vec<RerunOutput>> {
+    fn graph(&self, model: &ModelRecord) -> Result<Arc<Vec<StageNode>>> {
+        if let Some(graph) = self.graphs.lock().unwrap_or_else(PoisonError::into_inner).get(&model.id) {
+            return Ok(Arc::clone(graph));
+        }
+        let network = Network::parse(&model.spec.description)
+            .map_err(|e| EngineError::Rerun { key: model.spec.key.to_string(), why: e.to_string() })?;
+        let node = |layer: &crate::network::Layer| StageNode {
+            name: layer.name().to_string(),
+            inputs: layer
+                .inputs()
+                .iter()
+                .filter_map(|s| if let Source::Layer(i) = s { Some(*i) } else { None })
+                .collect(),
+            takes_dataset: layer.inputs().contains(&Source::Input),
+            whole: false,
+        };
+        let graph = Arc::new(network.layers().iter().map(node).collect::<Vec<_>>());
+        self.graphs.lock().unwrap_or_else(PoisonError::into_inner).insert(model.id, Arc::clone(&graph));
+        Ok(graph)
+    }
+
+    fn rerun(
+        &self,
+        model: &ModelRecord,
+        intermediates: &[String],
+        rows: &[u64],
+        given: &[Given<'_>],
+    ) -> Result<Vec<RerunValues>> {
         let loaded = self.load(model)?;
-        self.run(model, &loaded, intermediates, rows).map_err(|e| match e {
+        self.run(model, &loaded, intermediates, rows, given).map_err(|e| match e {
             WorkflowError::Engine(e) => e,
             other => EngineError::Rerun { key: model.spec.key.to_string(), why: other.to_string() },
         })

@@ -3,16 +3,23 @@
 mod read;
 mod write;
 
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
+use std::time::Duration;
+
+use rusqlite::backup::Backup;
+use rusqlite::{Connection, MAIN_DB, OptionalExtension, TransactionBehavior};
 
 pub(crate) use read::stored_code;
 pub use read::{Block, ChunkRow, CostRecord, ErrorRecord, OperatorRecord};
 pub use write::{Commit, IntermediateProgress, NewBlock, NewIntermediate, NewModel};
 
 use crate::error::{CatalogContext, EngineError, Result};
-use crate::format::CATALOG_VERSION;
+use crate::format::{CATALOG_VERSION, OLDEST_CATALOG_VERSION};
 use crate::partition;
 use crate::storage::Storage;
+
+const MIGRATING: &str = "bring the catalogue up to date";
+/// What leads from the version before to each version of the tables; `schema.sql` has the first.
+const MIGRATIONS: [(i64, &str); 1] = [(2, include_str!("schema_2.sql"))];
 
 /// A connection to the MetadataDB.
 pub struct Catalog {
@@ -26,7 +33,7 @@ impl Catalog {
     /// Errors: `Catalog`, `UnsupportedVersion`, `NoStore`.
     pub fn open(storage: &dyn Storage, create: bool) -> Result<Self> {
         let mut conn = storage.open_catalog()?;
-        conn.busy_timeout(std::time::Duration::from_secs(20)).doing("set the busy timeout")?;
+        conn.busy_timeout(Duration::from_secs(20)).doing("set the busy timeout")?;
         conn.set_prepared_statement_cache_capacity(64);
         // FULL: a commit that was reported must survive a power cut.
         let configured = conn
@@ -47,13 +54,23 @@ impl Catalog {
             }
             create_tables(&mut conn, storage)?;
         }
-        let version: i64 = conn
-            .query_row("SELECT value FROM meta WHERE key = 'schema_version'", [], |r| r.get(0))
-            .doing("read the catalogue's version")?;
-        if version != CATALOG_VERSION {
-            let (found, readable) = (version.unsigned_abs(), CATALOG_VERSION.unsigned_abs());
+        let version = version(&conn)?;
+        if !(OLDEST_CATALOG_VERSION..=CATALOG_VERSION).contains(&version) {
             let path = format!("{}/catalog.db", storage.describe());
-            return Err(EngineError::UnsupportedVersion { path, found, oldest: readable, current: readable });
+            let (oldest, current) = (OLDEST_CATALOG_VERSION.unsigned_abs(), CATALOG_VERSION.unsigned_abs());
+            return Err(EngineError::UnsupportedVersion { path, found: version.unsigned_abs(), oldest, current });
+        }
+        if version < CATALOG_VERSION && conn.is_readonly(MAIN_DB).doing("look whether the catalogue can be written")? {
+            // Media that cannot be written: a copy in memory is brought up to date.
+            let mut copy = Connection::open_in_memory().doing(MIGRATING)?;
+            Backup::new(&conn, &mut copy)
+                .doing(MIGRATING)?
+                .run_to_completion(4096, Duration::ZERO, None)
+                .doing(MIGRATING)?;
+            migrate(&mut copy, storage)?;
+            conn = copy;
+        } else if version < CATALOG_VERSION {
+            migrate(&mut conn, storage)?;
         }
         Ok(Self { conn, describe: storage.describe() })
     }
@@ -89,6 +106,24 @@ impl Catalog {
     }
 }
 
+fn version(conn: &Connection) -> Result<i64> {
+    conn.query_row("SELECT value FROM meta WHERE key = 'schema_version'", [], |r| r.get(0))
+        .doing("read the catalogue's version")
+}
+
+/// Brings an older catalogue up to date, in one transaction.
+fn migrate(conn: &mut Connection, storage: &dyn Storage) -> Result<()> {
+    // IMMEDIATE: another process may be doing the same.
+    let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(MIGRATING)?;
+    let found = version(&tx)?;
+    for (_, script) in MIGRATIONS.iter().filter(|(to, _)| *to > found) {
+        tx.execute_batch(script).doing(MIGRATING)?;
+    }
+    tx.execute("UPDATE meta SET value = ?1 WHERE key = 'schema_version'", [CATALOG_VERSION]).doing(MIGRATING)?;
+    storage.before_catalog_commit()?;
+    tx.commit().doing(MIGRATING)
+}
+
 fn create_tables(conn: &mut Connection, storage: &dyn Storage) -> Result<()> {
     const DOING: &str = "create the catalogue";
     // A catalogue that was lost must not be taken for a new store: its partitions would be orphans, and removed.
@@ -102,6 +137,9 @@ fn create_tables(conn: &mut Connection, storage: &dyn Storage) -> Result<()> {
         tx.query_row("SELECT count(*) FROM sqlite_master WHERE name = 'meta'", [], |r| r.get(0)).doing(DOING)?;
     if made == 0 {
         tx.execute_batch(include_str!("schema.sql")).doing(DOING)?;
+        for (_, script) in MIGRATIONS {
+            tx.execute_batch(script).doing(DOING)?;
+        }
         tx.execute("INSERT INTO meta VALUES ('schema_version', ?1)", [CATALOG_VERSION]).doing(DOING)?;
     }
     storage.before_catalog_commit()?;

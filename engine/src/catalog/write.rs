@@ -118,7 +118,11 @@ impl Catalog {
             statement.execute(params![p.id, p.len_bytes, p.n_chunks]).doing(DOING)?;
         }
         drop(statement);
-        let mut statement = tx.prepare_cached("INSERT INTO chunks VALUES (?1, ?2, ?3, ?4, ?5)").doing(DOING)?;
+        let mut statement = tx
+            .prepare_cached(
+                "INSERT INTO chunks (id, hash, partition_id, offset, len_bytes) VALUES (?1, ?2, ?3, ?4, ?5)",
+            )
+            .doing(DOING)?;
         for (id, hash, place) in &commit.chunks {
             statement.execute(params![id, &hash[..], place.partition, place.offset, place.len]).doing(DOING)?;
         }
@@ -313,7 +317,7 @@ fn insert_block(tx: &Transaction<'_>, block: &NewBlock) -> Result<()> {
     let (min, max) = block.rows.bounds().unwrap_or_default();
     let mut statement = tx
         .prepare_cached(
-            "INSERT INTO row_blocks SELECT ?1, (SELECT coalesce(max(block_no), -1) + 1 FROM row_blocks
+            "INSERT INTO row_blocks (intermediate_id, block_no, min_row, max_row, n_rows, row_set_id, chunks) SELECT ?1, (SELECT coalesce(max(block_no), -1) + 1 FROM row_blocks
              WHERE intermediate_id = ?1 AND min_row = ?2), ?2, ?3, ?4, (SELECT id FROM row_sets WHERE hash = ?5), ?6",
         )
         .doing(DOING)?;

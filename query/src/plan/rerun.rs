@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mistique_engine::{MapShape, OnUnholdable, TensorContent, UnitAxis, cost};
+use mistique_engine::{MapShape, OnUnholdable, RerunValues, TensorContent, UnitAxis, cost};
 use mistique_quantize::{Params, Reducer, Scheme};
 
 use super::{Considered, Context, PlanChoice, PlanKind, Resolved};
@@ -63,20 +63,24 @@ impl PlanKind for RerunPlan {
         };
         let rows: Vec<u64> = request.rows.iter().collect();
         let names = [request.record.key.intermediate.clone()];
-        let mut outputs = workflow.rerun(&request.model, &names, &rows)?;
-        let (Some(output), Columns::Tensor(columns)) = (outputs.pop(), &request.columns) else {
-            return refuse(request, "the workflow gave no tensor");
+        let mut outputs = workflow.rerun(&request.model, &names, &rows, &[])?;
+        let (columns, shape, values) = match (outputs.pop(), &request.columns) {
+            (Some(RerunValues::Tensor { shape, values }), Columns::Tensor(columns)) => (columns, shape, values),
+            (Some(RerunValues::Table(batch)), Columns::Table(columns)) => {
+                return Ok(Data::Table(batch.project(columns).map_err(mistique_engine::EngineError::from)?));
+            }
+            _ => return refuse(request, "the workflow gave another kind of columns than were logged"),
         };
         let content = request.record.tensor()?;
         let layout = &request.layout(content);
-        if output.values.len() != rows.len() * layout.row_values() {
+        if values.len() != rows.len() * layout.row_values() {
             return refuse(
                 request,
-                format!("the model now gives rows of shape {:?}, stored are {:?}", output.shape, content.shape),
+                format!("the model now gives rows of shape {:?}, stored are {:?}", shape, content.shape),
             );
         }
         // Answers have one shape under every plan: a pooled intermediate is pooled here too, but not quantized.
-        let stored = pooled(request, content, &output.values)?;
+        let stored = pooled(request, content, &values)?;
         let ranges: Vec<_> = columns.iter().map(|c| c.stored(layout)).collect();
         let n = layout.stored_values();
         if ranges.len() == 1 && ranges.first() == Some(&(0..n)) {
