@@ -136,7 +136,7 @@ fn too_wide(key: &IntermediateKey, width: usize) -> QueryError {
     })
 }
 
-fn table_f64(batch: &RecordBatch) -> Result<Vec<f64>> {
+pub(crate) fn table_f64(batch: &RecordBatch) -> Result<Vec<f64>> {
     let schema = batch.schema();
     let columns = batch
         .columns()

@@ -13,6 +13,7 @@ mod plan;
 mod predicate;
 mod reader;
 mod rows;
+mod scan;
 
 pub use answer::{Answer, Data, Source};
 pub use columns::{Columns, TensorColumns};
@@ -21,3 +22,4 @@ pub use plan::{Considered, Explanation, PlanChoice};
 pub use predicate::{Compare, Comparison, Literal, Predicate};
 pub use reader::{ChunkReader, Request};
 pub use rows::RowSelection;
+pub use scan::{Block, Joined, Scan, Unit};

@@ -18,10 +18,10 @@ use crate::rows::RowSelection;
 /// What a caller wants of one intermediate.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Request {
-    key: Key,
-    rows: RowSelection,
-    plan: PlanChoice,
-    exact: bool,
+    pub(crate) key: Key,
+    pub(crate) rows: RowSelection,
+    pub(crate) plan: PlanChoice,
+    pub(crate) exact: bool,
 }
 
 impl Request {
@@ -79,7 +79,7 @@ impl<'a> ChunkReader<'a> {
         self.store
     }
 
-    fn context(&self) -> Context<'_> {
+    pub(crate) fn context(&self) -> Context<'_> {
         Context { store: self.store, workflows: &self.workflows }
     }
 
@@ -90,22 +90,33 @@ impl<'a> ChunkReader<'a> {
     pub fn get(&self, request: &Request) -> Result<Answer> {
         let resolved = self.resolve(request)?;
         let mut explanation = plan::explain(&self.context(), &resolved, request.plan)?;
+        let (data, choice) = self.run(&resolved, &mut explanation, request.plan)?;
+        self.count(&resolved.record);
+        Ok(answer(resolved, data, explanation, choice))
+    }
+
+    /// Follows the chosen plan. One can fail where it was thought possible (a damaged chunk, a changed dataset): then the
+    /// next one answers.
+    pub(crate) fn run(
+        &self,
+        resolved: &Resolved,
+        explanation: &mut Explanation,
+        choice: PlanChoice,
+    ) -> Result<(Data, PlanChoice)> {
         let mut first_error = None;
-        // A plan can fail where it was thought possible (a damaged chunk, a changed dataset): then the next one answers.
-        for chosen in explanation.order(request.plan) {
+        for chosen in explanation.order(choice) {
             let Some(kind) = plan::KINDS.get(chosen) else { continue };
             let begun = Instant::now();
-            match kind.run(&self.context(), &resolved) {
+            match kind.run(&self.context(), resolved) {
                 Ok(data) => {
                     explanation.chosen = chosen;
                     explanation.actual = Some(begun.elapsed());
-                    self.count(&resolved.record);
-                    return Ok(answer(resolved, data, explanation, kind.choice()));
+                    return Ok((data, kind.choice()));
                 }
                 Err(e) => first_error = first_error.or(Some(e)),
             }
         }
-        Err(first_error.unwrap_or_else(|| no_plan(&resolved)))
+        Err(first_error.unwrap_or_else(|| no_plan(resolved)))
     }
 
     /// As [`ChunkReader::get`], for several keys over the rows of the first.
@@ -130,13 +141,13 @@ impl<'a> ChunkReader<'a> {
         plan::explain(&self.context(), &resolved, request.plan)
     }
 
-    fn count(&self, record: &IntermediateRecord) {
+    pub(crate) fn count(&self, record: &IntermediateRecord) {
         if let Err(e) = self.store.count_query(record) {
             tracing::debug!("the query is not counted: {e}");
         }
     }
 
-    fn resolve(&self, request: &Request) -> Result<Resolved> {
+    pub(crate) fn resolve(&self, request: &Request) -> Result<Resolved> {
         let record = self.store.intermediate(&request.key.intermediate)?;
         let model = self.store.catalog().model_by_id(record.model_id)?;
         let selector = request.key.columns.as_ref().map(|(text, quoted)| (text.as_str(), *quoted));
@@ -146,7 +157,7 @@ impl<'a> ChunkReader<'a> {
     }
 
     /// Row_ids of a selection, and where they are stored.
-    fn rows(
+    pub(crate) fn rows(
         &self,
         record: &IntermediateRecord,
         model: &ModelRecord,
@@ -286,9 +297,9 @@ fn reduced(row: &[f64], reduction: &str) -> f64 {
     }
 }
 
-fn answer(resolved: Resolved, data: Data, explanation: Explanation, choice: PlanChoice) -> Answer {
-    let content = &resolved.record.content;
-    let (names, shape) = match (&**content, &resolved.columns) {
+/// Names of the columns of a request's rows, and the shape of a row.
+pub(crate) fn names_and_shape(resolved: &Resolved) -> (Vec<String>, Vec<usize>) {
+    match (&*resolved.record.content, &resolved.columns) {
         (Content::Table(t), Columns::Table(columns)) => {
             let name = |i: &usize| t.schema.fields().get(*i).map_or_else(String::new, |f| f.name().clone());
             (columns.iter().map(name).collect(), vec![columns.len()])
@@ -306,16 +317,26 @@ fn answer(resolved: Resolved, data: Data, explanation: Explanation, choice: Plan
             (names, shape)
         }
         _ => (Vec::new(), Vec::new()),
-    };
+    }
+}
+
+/// Where values came from under a plan.
+pub(crate) fn source(resolved: &Resolved, choice: PlanChoice) -> Source {
+    let content = &resolved.record.content;
     let scheme = content.scheme_text();
     let (lossless, pooled) = match &**content {
         Content::Tensor(t) => (t.scheme.is_lossless_for(t.dtype), scheme.starts_with("pool")),
         Content::Table(_) => (true, false),
     };
-    let source = match choice {
+    match choice {
         PlanChoice::Rerun => Source::Rerun { exact: !pooled || resolved.exact },
         _ => Source::Read { scheme, exact: lossless },
-    };
+    }
+}
+
+fn answer(resolved: Resolved, data: Data, explanation: Explanation, choice: PlanChoice) -> Answer {
+    let (names, shape) = names_and_shape(&resolved);
+    let source = source(&resolved, choice);
     Answer {
         key: resolved.record.key,
         rows: resolved.rows.iter().collect(),

@@ -9,7 +9,7 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::output::{Rows, bytes, count, float, pretty, seconds};
+use super::output::{Rows, bytes, count, float, number, pretty, seconds};
 use super::{CliError, Result, file_error};
 use crate::{
     Answer, ChunkReader, Data, Device, EngineError, Explanation, Key, NetworkRerun, PlanChoice, Predicate, Request,
@@ -20,14 +20,25 @@ use crate::{
 const SHOWN_ROWS: usize = 20;
 const SHOWN_COLUMNS: usize = 8;
 
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, clap::ValueEnum)]
 pub enum PlanArg {
     /// The cheapest by the measured costs.
+    #[default]
     Auto,
     /// What is stored.
     Read,
     /// Run the model again.
     Rerun,
+}
+
+impl From<PlanArg> for PlanChoice {
+    fn from(arg: PlanArg) -> Self {
+        match arg {
+            PlanArg::Auto => Self::Auto,
+            PlanArg::Read => Self::Read,
+            PlanArg::Rerun => Self::Rerun,
+        }
+    }
 }
 
 /// What a request is made of.
@@ -78,11 +89,7 @@ impl RequestArgs {
             (None, Some(filter)) => RowSelection::Where(Predicate::parse(filter)?),
             (None, None) => RowSelection::All,
         };
-        let plan = match self.plan {
-            PlanArg::Auto => PlanChoice::Auto,
-            PlanArg::Read => PlanChoice::Read,
-            PlanArg::Rerun => PlanChoice::Rerun,
-        };
+        let plan = self.plan.into();
         let request = |key: &String| {
             let key: Key = key.parse()?;
             Ok(Request::new(key).with_rows(rows.clone()).with_plan(plan).with_exact(self.exact))
@@ -204,8 +211,8 @@ fn table(answers: &[Answer]) -> Result<String> {
 
 fn as_value(answer: &Answer) -> Result<Value> {
     let values = match &answer.data {
-        Data::F32(v) => numbers(v.iter().copied().map(f64::from)),
-        Data::F64(v) => numbers(v.iter().copied()),
+        Data::F32(v) => v.iter().map(|v| number(f64::from(*v))).collect(),
+        Data::F64(v) => v.iter().map(|v| number(*v)).collect(),
         Data::Table(_) => {
             let cells = cells(answer, answer.rows.len(), answer.columns.len())?;
             Value::Array(cells.into_iter().flatten().map(Value::String).collect())
@@ -216,12 +223,6 @@ fn as_value(answer: &Answer) -> Result<Value> {
         "values": values, "source": answer.source.to_string(),
         "seconds": answer.explanation.actual.map(|d| d.as_secs_f64()),
     }))
-}
-
-/// JSON has no NaN and no infinities: they are written as text.
-fn numbers(values: impl Iterator<Item = f64>) -> Value {
-    let number = |v: f64| serde_json::Number::from_f64(v).map_or_else(|| Value::String(v.to_string()), Value::Number);
-    Value::Array(values.map(number).collect())
 }
 
 fn write(path: &Path, answers: &[Answer]) -> Result<()> {

@@ -10,6 +10,7 @@ mod log;
 mod maintain;
 mod output;
 mod progress;
+mod query;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -58,6 +59,11 @@ enum Command {
     Get(get::GetArgs),
     /// Show the plans for a request and the choice, then run it.
     Explain(get::ExplainArgs),
+    /// Ask a diagnostic question: top-k, neighbours, differences, distributions and so on.
+    Query {
+        #[command(subcommand)]
+        command: query::QueryCommand,
+    },
     /// Read every byte and name all damage.
     Verify,
     /// Free what nothing refers to.
@@ -172,6 +178,7 @@ fn execute(args: &Args) -> Result<()> {
         Command::Stats { key } => inspect::stats(&open()?, key.as_deref(), args.json)?,
         Command::Get(a) => get::get(a, &open()?, args.json)?,
         Command::Explain(a) => get::explain(a, &open()?, args.json)?,
+        Command::Query { command } => query::run(command, &open()?, args.json)?,
         Command::Verify => return maintain::verify(&open()?, args.json),
         Command::Gc => maintain::gc(&open()?, args.json)?,
         Command::Compact => maintain::compact(&open()?, args.json)?,

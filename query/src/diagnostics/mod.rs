@@ -8,4 +8,4 @@ mod topk;
 pub use diff::{Difference, difference};
 pub use histogram::{Histogram, histogram};
 pub use knn::{Metric, nearest_rows};
-pub use topk::{Extreme, top_k};
+pub use topk::{By, Extreme, Ranking, Top, TopAnswer, top_k, topk};

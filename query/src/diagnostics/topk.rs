@@ -1,6 +1,17 @@
 //! TOPK: the rows with the most extreme values.
+//!
+//! NaN never ranks; ties go to the smaller row_id. A unit's maximum over its map passes over NaNs; its mean and norm are
+//! NaN where the map holds one.
 
 use std::cmp::Ordering;
+use std::str::FromStr;
+
+use rayon::prelude::*;
+
+use crate::answer::Source;
+use crate::error::{QueryError, Result};
+use crate::reader::{ChunkReader, Request};
+use crate::scan::{Scan, Unit};
 
 /// Which end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -10,26 +21,216 @@ pub enum Extreme {
     Highest,
     /// Smallest first.
     Lowest,
+    /// Farthest from zero first.
+    Farthest,
+}
+
+impl Extreme {
+    /// A key of which the smallest ranks first.
+    fn key(self, value: f64) -> f64 {
+        match self {
+            Self::Highest => -value,
+            Self::Lowest => value,
+            Self::Farthest => -value.abs(),
+        }
+    }
+}
+
+/// What is ranked of a unit's map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum By {
+    /// The one value of a vector's unit, of a cell or of a table's column.
+    Value,
+    /// Largest value of the map.
+    Max,
+    /// Mean of the map.
+    Mean,
+    /// Euclidean norm of the map.
+    Norm,
+}
+
+impl By {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Value, Self::Max, Self::Mean, Self::Norm];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Value => "value",
+            Self::Max => "max",
+            Self::Mean => "mean",
+            Self::Norm => "norm",
+        }
+    }
+
+    /// The number that is ranked; NaN for an empty map.
+    pub fn of(self, map: &[f64]) -> f64 {
+        match self {
+            Self::Value => map.first().copied().unwrap_or(f64::NAN),
+            Self::Max => map.iter().copied().fold(f64::NAN, f64::max),
+            Self::Mean => map.iter().sum::<f64>() / map.len() as f64,
+            Self::Norm if map.is_empty() => f64::NAN,
+            Self::Norm => map.iter().map(|v| v * v).sum::<f64>().sqrt(),
+        }
+    }
+}
+
+impl FromStr for By {
+    type Err = QueryError;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Self::ALL.into_iter().find(|b| b.name() == text).ok_or_else(|| QueryError::Parse {
+            what: "way to rank a map",
+            given: text.to_string(),
+            why: "expected value, max, mean or norm".into(),
+            at: 1,
+        })
+    }
+}
+
+/// The best `k` of what it is shown.
+#[derive(Debug, Clone)]
+pub struct Ranking {
+    k: usize,
+    extreme: Extreme,
+    entries: Vec<(u64, f64)>,
+    /// Key of the k-th best when the entries were last sorted; what is worse cannot rank.
+    bound: f64,
+    /// Values that were NaN.
+    pub n_nan: u64,
+}
+
+impl Ranking {
+    /// An empty one.
+    pub fn new(k: usize, extreme: Extreme) -> Self {
+        let bound = if k == 0 { f64::NAN } else { f64::INFINITY };
+        Self { k, extreme, entries: Vec::new(), bound, n_nan: 0 }
+    }
+
+    /// Shows it a row's value.
+    pub fn push(&mut self, row: u64, value: f64) {
+        self.n_nan += u64::from(value.is_nan());
+        if self.admits(value) {
+            self.entries.push((row, value));
+            // Sorting seldom, so that a row costs a comparison.
+            if self.entries.len() >= 2 * self.k.max(16) {
+                self.shrink();
+            }
+        }
+    }
+
+    /// Whether a row of this value could still rank.
+    pub fn admits(&self, value: f64) -> bool {
+        self.extreme.key(value) <= self.bound
+    }
+
+    /// Adds what another one was shown.
+    pub fn merge(&mut self, other: Self) {
+        self.n_nan += other.n_nan;
+        self.entries.extend(other.entries);
+        self.shrink();
+    }
+
+    fn shrink(&mut self) {
+        let key = |v: f64| self.extreme.key(v);
+        self.entries
+            .sort_unstable_by(|a, b| key(a.1).partial_cmp(&key(b.1)).unwrap_or(Ordering::Equal).then(a.0.cmp(&b.0)));
+        self.entries.truncate(self.k);
+        if let Some(worst) = self.k.checked_sub(1).and_then(|i| self.entries.get(i)) {
+            self.bound = self.extreme.key(worst.1);
+        }
+    }
+
+    /// The best, best first: `(row_id, value)`.
+    pub fn finish(mut self) -> Vec<(u64, f64)> {
+        self.shrink();
+        self.entries
+    }
 }
 
 /// The `k` rows with the most extreme values, most extreme first: `(row_id, value)`.
 ///
-/// Shape: `values` and `rows` have one entry a row; fewer than `k` come back where there are fewer. NaN never ranks; ties
-/// go to the smaller row_id.
+/// Shape: `values` and `rows` have one entry a row; fewer than `k` come back where there are fewer.
 pub fn top_k(rows: &[u64], values: &[f32], k: usize, extreme: Extreme) -> Vec<(u64, f32)> {
-    let mut pairs: Vec<(u64, f32)> =
-        rows.iter().copied().zip(values.iter().copied()).filter(|(_, v)| !v.is_nan()).collect();
-    let order = |a: &(u64, f32), b: &(u64, f32)| {
-        let by_value = a.1.partial_cmp(&b.1).unwrap_or(Ordering::Equal);
-        let by_value = if extreme == Extreme::Highest { by_value.reverse() } else { by_value };
-        by_value.then(a.0.cmp(&b.0))
-    };
-    if k < pairs.len() && k > 0 {
-        pairs.select_nth_unstable_by(k - 1, order);
+    let mut ranking = Ranking::new(k, extreme);
+    rows.iter().zip(values).for_each(|(row, v)| ranking.push(*row, f64::from(*v)));
+    ranking.finish().into_iter().map(|(row, v)| (row, v as f32)).collect()
+}
+
+/// The rows that rank first for one unit.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Top {
+    /// The unit, as a selector.
+    pub unit: String,
+    /// `(row_id, value)`, best first.
+    pub rows: Vec<(u64, f64)>,
+    /// Rows that do not rank because their value is NaN.
+    pub n_nan: u64,
+}
+
+/// An answer of [`topk`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct TopAnswer {
+    /// One entry a unit, in the order asked for.
+    pub units: Vec<Top>,
+    /// What was ranked.
+    pub by: By,
+    /// Rows that were looked at.
+    pub n_rows: u64,
+    /// Where the values came from.
+    pub source: Source,
+}
+
+/// The `k` highest, lowest or most extreme rows of every unit of a request; `by` is the maximum for units with maps, the
+/// value for others, unless it is given.
+///
+/// Errors: `Columns` where the value of a whole map is asked for; as [`ChunkReader::get`].
+pub fn topk(
+    reader: &ChunkReader<'_>,
+    request: &Request,
+    k: usize,
+    by: Option<By>,
+    extreme: Extreme,
+) -> Result<TopAnswer> {
+    let scan = reader.scan(request)?;
+    let units = scan.units();
+    let by = ranked_by(&scan, &units, by)?;
+    let mut rankings = vec![Ranking::new(k, extreme); units.len()];
+    scan.for_each(|block| {
+        let (rows, width) = (block.rows.clone(), block.width);
+        let values = block.into_f64()?;
+        rankings.par_iter_mut().zip(&units).for_each(|(ranking, unit)| {
+            for (row, values) in rows.iter().zip(values.chunks_exact(width.max(1))) {
+                ranking.push(*row, by.of(values.get(unit.columns.clone()).unwrap_or_default()));
+            }
+        });
+        Ok(())
+    })?;
+    let top = |(unit, ranking): (Unit, Ranking)| Top { unit: unit.name, n_nan: ranking.n_nan, rows: ranking.finish() };
+    Ok(TopAnswer {
+        units: units.into_iter().zip(rankings).map(top).collect(),
+        by,
+        n_rows: scan.rows().len() as u64,
+        source: scan.source(),
+    })
+}
+
+fn ranked_by(scan: &Scan<'_, '_>, units: &[Unit], by: Option<By>) -> Result<By> {
+    let map = units.iter().find(|u| u.columns.len() != 1);
+    match (map, by) {
+        (Some(map), Some(By::Value)) => Err(QueryError::Columns {
+            key: scan.key().to_string(),
+            given: map.name.clone(),
+            why: format!(
+                "its map has {} cells; rank their max, mean or norm, or name one cell such as {}[0,0]",
+                map.columns.len(),
+                map.name
+            ),
+        }),
+        (_, Some(by)) => Ok(by),
+        (Some(_), None) => Ok(By::Max),
+        (None, None) => Ok(By::Value),
     }
-    pairs.truncate(k);
-    pairs.sort_unstable_by(order);
-    pairs
 }
 
 #[cfg(test)]
@@ -42,8 +243,37 @@ mod tests {
         let values = [1.0, 3.0, f32::NAN, 3.0, f32::NEG_INFINITY];
         assert_eq!(top_k(&rows, &values, 2, Extreme::Highest), [(11, 3.0), (13, 3.0)]);
         assert_eq!(top_k(&rows, &values, 2, Extreme::Lowest), [(14, f32::NEG_INFINITY), (10, 1.0)]);
+        assert_eq!(top_k(&rows, &values, 2, Extreme::Farthest), [(14, f32::NEG_INFINITY), (11, 3.0)]);
         assert_eq!(top_k(&rows, &values, 99, Extreme::Highest).len(), 4);
         assert!(top_k(&rows, &values, 0, Extreme::Highest).is_empty());
         assert!(top_k(&[], &[], 3, Extreme::Highest).is_empty());
+    }
+
+    #[test]
+    fn as_sorting_does_whatever_the_order() {
+        let values: Vec<f32> = (0..5000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 20) as f32 - 2000.0).collect();
+        // Row_ids that fall, so that ties must be found among what came later.
+        let rows: Vec<u64> = (0..5000).rev().collect();
+        for (extreme, key) in [
+            (Extreme::Highest, (|v: f32| -v) as fn(f32) -> f32),
+            (Extreme::Lowest, |v| v),
+            (Extreme::Farthest, |v| -v.abs()),
+        ] {
+            let mut all: Vec<(u64, f32)> = rows.iter().copied().zip(values.iter().copied()).collect();
+            all.sort_by(|a, b| key(a.1).total_cmp(&key(b.1)).then(a.0.cmp(&b.0)));
+            for k in [1, 7, 100, 4999, 6000] {
+                assert_eq!(top_k(&rows, &values, k, extreme), all[..k.min(5000)], "{extreme:?} {k}");
+            }
+        }
+    }
+
+    #[test]
+    fn maps_become_one_number() {
+        let map = [3.0, f64::NAN, -4.0];
+        assert_eq!(By::Max.of(&map), 3.0);
+        assert!(By::Mean.of(&map).is_nan() && By::Norm.of(&map).is_nan());
+        assert_eq!((By::Mean.of(&[3.0, -4.0]), By::Norm.of(&[3.0, -4.0])), (-0.5, 5.0));
+        assert!(By::ALL.iter().all(|by| by.of(&[]).is_nan()));
+        assert!(By::Max.of(&[f64::NAN]).is_nan());
     }
 }

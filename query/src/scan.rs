@@ -1,0 +1,218 @@
+//! Values a row range at a time: what diagnostics over many rows read through, so that their memory is bounded by their
+//! answers and not by the intermediate.
+
+use std::collections::HashSet;
+use std::ops::Range;
+
+use mistique_engine::{Content, IntermediateKey, ModelKind, RowSet};
+
+use crate::answer::{Data, Source};
+use crate::columns::Columns;
+use crate::error::Result;
+use crate::plan::{self, Explanation, PlanChoice, Resolved};
+use crate::reader::{self, ChunkReader, Request};
+use crate::rows::RowSelection;
+
+/// Bytes of values, as f32, that a block holds at most, where a page is not larger.
+const BLOCK_BYTES: usize = 16 << 20;
+
+/// The columns of a scan that belong to one unit, or one column of a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unit {
+    /// Its selector: `u35`, `u35[4,7]`, or a column's name.
+    pub name: String,
+    /// Its columns among the scan's.
+    pub columns: Range<usize>,
+}
+
+/// Rows of values.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Block {
+    /// Row_ids.
+    pub rows: Vec<u64>,
+    /// Columns.
+    pub width: usize,
+    /// rows × columns, row-major.
+    pub data: Data,
+}
+
+impl Block {
+    /// The values as f64, rows × columns; nulls are NaN.
+    ///
+    /// Errors: `Unsupported` for text columns.
+    pub fn into_f64(self) -> Result<Vec<f64>> {
+        match self.data {
+            Data::F32(values) => Ok(values.into_iter().map(f64::from).collect()),
+            Data::F64(values) => Ok(values),
+            Data::Table(batch) => crate::answer::table_f64(&batch),
+        }
+    }
+
+    /// The values as f32, rows × columns; nulls are NaN, float64 is rounded.
+    ///
+    /// Errors: `Unsupported` for text columns.
+    pub fn into_f32(self) -> Result<Vec<f32>> {
+        match self.data {
+            Data::F32(values) => Ok(values),
+            Data::F64(values) => Ok(values.into_iter().map(|v| v as f32).collect()),
+            Data::Table(batch) => Ok(crate::answer::table_f64(&batch)?.into_iter().map(|v| v as f32).collect()),
+        }
+    }
+}
+
+/// A request whose rows are read a range at a time, all by the plan that is cheapest for the whole.
+pub struct Scan<'r, 'a> {
+    reader: &'r ChunkReader<'a>,
+    resolved: Resolved,
+    explanation: Explanation,
+    choice: PlanChoice,
+    columns: Vec<String>,
+}
+
+impl<'a> ChunkReader<'a> {
+    /// Looks a request up and plans it; nothing is read yet. It counts as one query.
+    ///
+    /// Errors: as [`ChunkReader::get`].
+    pub fn scan<'r>(&'r self, request: &Request) -> Result<Scan<'r, 'a>> {
+        let resolved = self.resolve(request)?;
+        let explanation = plan::explain(&self.context(), &resolved, request.plan)?;
+        self.count(&resolved.record);
+        let (columns, _) = reader::names_and_shape(&resolved);
+        Ok(Scan { reader: self, resolved, explanation, choice: request.plan, columns })
+    }
+}
+
+impl Scan<'_, '_> {
+    /// The intermediate, with its model's version.
+    pub fn key(&self) -> &IntermediateKey {
+        &self.resolved.record.key
+    }
+
+    /// Row_ids, in the order asked for.
+    pub fn rows(&self) -> &RowSet {
+        &self.resolved.rows
+    }
+
+    /// Names of the columns, as selectors.
+    pub fn columns(&self) -> &[String] {
+        &self.columns
+    }
+
+    /// The columns by unit; a cell that was asked for alone stands alone.
+    pub fn units(&self) -> Vec<Unit> {
+        let (Content::Tensor(t), Columns::Tensor(columns)) = (&*self.resolved.record.content, &self.resolved.columns)
+        else {
+            let one = |(i, name): (usize, &String)| Unit { name: name.clone(), columns: i..i + 1 };
+            return self.columns.iter().enumerate().map(one).collect();
+        };
+        let cells = self.resolved.layout(t).stored.cells();
+        let mut units = Vec::new();
+        let mut at = 0;
+        for c in columns {
+            for unit in c.units.clone() {
+                let len = if c.cell.is_some() { 1 } else { cells };
+                let name = match c.cell {
+                    Some((y, x)) => format!("u{unit}[{y},{x}]"),
+                    None => format!("u{unit}"),
+                };
+                units.push(Unit { name, columns: at..at + len });
+                at += len;
+            }
+        }
+        units
+    }
+
+    /// The plans considered, and the choice.
+    pub fn explanation(&self) -> &Explanation {
+        &self.explanation
+    }
+
+    /// Where the values come from, as planned.
+    pub fn source(&self) -> Source {
+        let chosen = plan::KINDS.get(self.explanation.chosen).map_or(PlanChoice::Read, |k| k.choice());
+        reader::source(&self.resolved, chosen)
+    }
+
+    /// Rows that are read at a time.
+    pub fn block_rows(&self) -> usize {
+        let reruns = plan::KINDS.get(self.explanation.chosen).is_some_and(|k| k.choice() == PlanChoice::Rerun);
+        // A pipeline's stages may need all rows of their inputs: running it in parts would run them again each time.
+        if reruns && self.resolved.model.spec.kind == ModelKind::Pipeline {
+            return self.rows().len().max(1);
+        }
+        let rows = BLOCK_BYTES / (4 * self.columns.len()).max(1);
+        let page_rows = match &*self.resolved.record.content {
+            Content::Tensor(t) => t.layout.page_rows,
+            Content::Table(t) => t.block_rows,
+        };
+        (rows / page_rows.max(1) * page_rows).max(page_rows).max(1)
+    }
+
+    /// The values of some rows, in the order of `rows`.
+    ///
+    /// Errors: `NoSuchRow`; `Corrupt`; what a RERUN meets.
+    pub fn read(&self, rows: &[u64]) -> Result<Block> {
+        let whole = &self.resolved;
+        let (set, stored) = self.reader.rows(&whole.record, &whole.model, &RowSelection::List(rows.to_vec()))?;
+        let part = Resolved {
+            record: whole.record.clone(),
+            model: whole.model.clone(),
+            columns: whole.columns.clone(),
+            rows: set,
+            stored,
+            exact: whole.exact,
+        };
+        let (data, _) = self.reader.run(&part, &mut self.explanation.clone(), self.choice)?;
+        Ok(Block { rows: rows.to_vec(), width: self.columns.len(), data })
+    }
+
+    /// Reads all rows, a block at a time, in order.
+    ///
+    /// Errors: as [`Scan::read`]; those of `visit`.
+    pub fn for_each(&self, mut visit: impl FnMut(Block) -> Result<()>) -> Result<()> {
+        let rows: Vec<u64> = self.rows().iter().collect();
+        rows.chunks(self.block_rows()).try_for_each(|rows| visit(self.read(rows)?))
+    }
+}
+
+/// Several scans over the rows that all of them have, in the order of the first.
+pub struct Joined<'r, 'a> {
+    /// The scans.
+    pub scans: Vec<Scan<'r, 'a>>,
+    /// Rows that all have.
+    pub rows: Vec<u64>,
+    /// Rows of each scan that another lacks.
+    pub unshared: Vec<u64>,
+}
+
+impl<'r, 'a> Joined<'r, 'a> {
+    /// Joins scans by row_id.
+    pub fn new(scans: Vec<Scan<'r, 'a>>) -> Self {
+        let mut rows: Vec<u64> = scans.first().map_or_else(Vec::new, |s| s.rows().iter().collect());
+        for scan in scans.iter().skip(1) {
+            match scan.rows() {
+                RowSet::Range(range) => rows.retain(|r| range.contains(r)),
+                RowSet::List(ids) => {
+                    let ids: HashSet<u64> = ids.iter().copied().collect();
+                    rows.retain(|r| ids.contains(r));
+                }
+            }
+        }
+        let unshared = scans.iter().map(|s| (s.rows().len() as u64).saturating_sub(rows.len() as u64)).collect();
+        Self { scans, rows, unshared }
+    }
+
+    /// Rows that are read at a time.
+    pub fn block_rows(&self) -> usize {
+        self.scans.iter().map(Scan::block_rows).min().unwrap_or(1)
+    }
+
+    /// Reads all shared rows, a block of each scan at a time, in order.
+    ///
+    /// Errors: as [`Scan::read`]; those of `visit`.
+    pub fn for_each(&self, mut visit: impl FnMut(Vec<Block>) -> Result<()>) -> Result<()> {
+        self.rows
+            .chunks(self.block_rows())
+            .try_for_each(|rows| visit(self.scans.iter().map(|scan| scan.read(rows)).collect::<Result<_>>()?))
+    }
+}

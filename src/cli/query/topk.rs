@@ -1,0 +1,64 @@
+//! `mistique query topk`.
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::{PlanArgs, RowArgs};
+use crate::Store;
+use crate::cli::Result;
+use crate::cli::output::{Rows, count, float, number, pretty};
+use crate::diagnostics::{By, Extreme, topk};
+
+#[derive(Debug, Args)]
+pub struct TopkArgs {
+    /// project.model[@version].intermediate[.columns]: every unit named is ranked.
+    key: String,
+    /// Rows for each unit.
+    #[arg(short, default_value_t = 10)]
+    k: usize,
+    /// What is ranked: a single value, or of a map its max, mean or norm (default: value, and max for maps).
+    #[arg(long, value_name = "value|max|mean|norm")]
+    by: Option<By>,
+    /// Smallest first.
+    #[arg(long, conflicts_with = "extreme")]
+    lowest: bool,
+    /// Farthest from zero first.
+    #[arg(long)]
+    extreme: bool,
+    #[command(flatten)]
+    rows: RowArgs,
+    #[command(flatten)]
+    plan: PlanArgs,
+}
+
+pub fn run(args: &TopkArgs, store: &Store, as_json: bool) -> Result<String> {
+    let extreme = match (args.lowest, args.extreme) {
+        (true, _) => Extreme::Lowest,
+        (_, true) => Extreme::Farthest,
+        _ => Extreme::Highest,
+    };
+    let request = args.plan.request(&args.key)?.with_rows(args.rows.selection()?);
+    let answer = topk(&args.plan.reader(store), &request, args.k, args.by, extreme)?;
+    if as_json {
+        let unit = |t: &crate::diagnostics::Top| {
+            let rows: Vec<Value> = t.rows.iter().map(|(r, v)| json!({"row_id": r, "value": number(*v)})).collect();
+            json!({"unit": t.unit, "rows": rows, "nan_rows": t.n_nan})
+        };
+        let units: Vec<Value> = answer.units.iter().map(unit).collect();
+        return Ok(pretty(&json!({"key": args.key, "by": answer.by.name(), "n_rows": answer.n_rows,
+            "units": units, "source": answer.source.to_string()})));
+    }
+    let mut rows = Rows::new(&["unit", ">rank", ">row_id", &format!(">{}", answer.by.name())]);
+    for top in &answer.units {
+        for (rank, (row, value)) in top.rows.iter().enumerate() {
+            rows.push(vec![top.unit.clone(), (rank + 1).to_string(), row.to_string(), float(*value)], Value::Null);
+        }
+    }
+    let n_nan: u64 = answer.units.iter().map(|t| t.n_nan).sum();
+    let nan = if n_nan > 0 { format!("; {} NaN do not rank", count(n_nan)) } else { String::new() };
+    let few = match answer.units.iter().map(|t| t.rows.len()).min() {
+        Some(n) if n < args.k => format!("; fewer than {} rank", count(args.k as u64)),
+        _ => String::new(),
+    };
+    Ok(format!("{}{} rows; source: {}{few}{nan}\n", rows.table(), count(answer.n_rows), answer.source))
+}
