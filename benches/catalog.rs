@@ -43,7 +43,7 @@ fn open() {
     let partition: i64 = conn.query_row("SELECT min(id) FROM partitions", [], |r| r.get(0)).unwrap();
     conn.execute_batch("BEGIN").unwrap();
     {
-        let mut insert = conn.prepare("INSERT INTO chunks VALUES (?1, randomblob(16), ?2, 64, 64)").unwrap();
+        let mut insert = conn.prepare("INSERT INTO chunks (id, hash, partition_id, offset, len_bytes) VALUES (?1, randomblob(16), ?2, 64, 64)").unwrap();
         for id in 1_000_000..2_000_000 {
             insert.execute([id, partition]).unwrap();
         }
@@ -80,10 +80,10 @@ fn point() {
     {
         // 1,000 other intermediates of 10,000 RowBlocks each.
         let mut intermediate = conn
-            .prepare("INSERT INTO intermediates SELECT ?1, model_id, 'x' || ?1, position, kind, shape, dtype, unit_axis, scheme, params, block_rows, group_units, page_rows, schema, n_rows, max_span, 0, 0, 0, NULL FROM intermediates WHERE name = 't'")
+            .prepare("INSERT INTO intermediates SELECT ?1, model_id, 'x' || ?1, position, kind, shape, dtype, unit_axis, scheme, params, block_rows, group_units, page_rows, schema, n_rows, max_span, 0, 0, 0, NULL, NULL, 0 FROM intermediates WHERE name = 't'")
             .unwrap();
         let mut block = conn
-            .prepare("INSERT INTO row_blocks SELECT ?1, block_no, ?2, ?2 + 1023, n_rows, row_set_id, chunks FROM row_blocks WHERE intermediate_id = 1 AND min_row = 0")
+            .prepare("INSERT INTO row_blocks SELECT ?1, block_no, ?2, ?2 + 1023, n_rows, row_set_id, chunks, checksum FROM row_blocks WHERE intermediate_id = 1 AND min_row = 0")
             .unwrap();
         for i in 1000i64..2000 {
             intermediate.execute([i]).unwrap();

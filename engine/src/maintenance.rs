@@ -241,12 +241,12 @@ impl Store {
     }
 
     fn users(&self, catalog: &crate::catalog::Catalog) -> Result<HashMap<i64, BTreeSet<String>>> {
-        let keys: HashMap<i64, String> =
-            catalog.intermediates(None)?.into_iter().map(|i| (i.id, i.key.to_string())).collect();
         let mut users: HashMap<i64, BTreeSet<String>> = HashMap::new();
-        for (intermediate, chunk) in catalog.chunk_references()?.keys() {
-            if let Some(key) = keys.get(intermediate) {
-                users.entry(*chunk).or_default().insert(key.clone());
+        for record in catalog.intermediates(None)? {
+            // RowBlocks that cannot be read are named by `verify_blocks`.
+            let blocks = catalog.blocks(&record, 0, u64::MAX).unwrap_or_default();
+            for chunk in blocks.into_iter().flat_map(|b| b.chunks) {
+                users.entry(chunk).or_default().insert(record.key.to_string());
             }
         }
         Ok(users)

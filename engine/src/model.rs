@@ -1,5 +1,6 @@
 //! The data model (5.3.1): project → model (with versions) → intermediate → column, over datasets whose row_ids they share.
 
+use std::io::Read;
 use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
@@ -272,6 +273,8 @@ pub struct IntermediateRecord {
     pub max_span: u64,
     /// Queries that asked for it.
     pub n_query: u64,
+    /// The computation that gave it, where that is known: then all of its rows are there, and equal ones gave equal values.
+    pub stage: Option<Fingerprint>,
 }
 
 impl IntermediateRecord {
@@ -289,18 +292,31 @@ impl IntermediateRecord {
     }
 }
 
-/// Arrow IPC bytes of a schema.
+/// First bytes of a zstd frame; an Arrow stream begins with four bytes of ones.
+const ZSTD_MAGIC: [u8; 4] = [0x28, 0xB5, 0x2F, 0xFD];
+/// No schema is larger; a frame that holds more is damage.
+const MAX_SCHEMA_BYTES: u64 = 64 << 20;
+
+/// Arrow IPC bytes of a schema, as a zstd frame: names and types repeat much.
 pub(crate) fn schema_to_bytes(schema: &Schema) -> Result<Vec<u8>> {
     let mut out = Vec::new();
     let mut writer = arrow::ipc::writer::StreamWriter::try_new(&mut out, schema)?;
     writer.finish()?;
     drop(writer);
-    Ok(out)
+    zstd::encode_all(&*out, 12).map_err(|e| EngineError::io("catalog.db", "compress a schema", e))
 }
 
 /// Reads what [`schema_to_bytes`] wrote.
 pub(crate) fn schema_from_bytes(bytes: &[u8]) -> Result<SchemaRef> {
-    Ok(arrow::ipc::reader::StreamReader::try_new(bytes, None)?.schema())
+    let mut stream = Vec::new();
+    if bytes.starts_with(&ZSTD_MAGIC) {
+        let frame = zstd::Decoder::new(bytes).and_then(|d| d.take(MAX_SCHEMA_BYTES).read_to_end(&mut stream));
+        frame.map_err(|e| EngineError::io("catalog.db", "read a schema", e))?;
+    } else {
+        // As version 1 of the catalogue has them.
+        stream.extend_from_slice(bytes);
+    }
+    Ok(arrow::ipc::reader::StreamReader::try_new(&*stream, None)?.schema())
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ pub enum RowSet {
 const TAG_RANGE: u8 = 0;
 const TAG_U32: u8 = 1;
 const TAG_U64: u8 = 2;
+const TAG_BITMAP: u8 = 3;
 
 impl RowSet {
     /// The set of `ids`, as a range where they are consecutive.
@@ -76,6 +77,11 @@ impl RowSet {
                 out.extend_from_slice(&r.start.to_le_bytes());
                 out.extend_from_slice(&r.end.to_le_bytes());
             }
+            Self::List(ids) if bitmap_of(ids).is_some_and(|bits| bits.len() + 8 < 4 * ids.len()) => {
+                out.push(TAG_BITMAP);
+                out.extend_from_slice(&ids.first().copied().unwrap_or_default().to_le_bytes());
+                out.extend_from_slice(&bitmap_of(ids).unwrap_or_default());
+            }
             Self::List(ids) if ids.iter().all(|&id| u32::try_from(id).is_ok()) => {
                 out.push(TAG_U32);
                 ids.iter().for_each(|&id| out.extend_from_slice(&(id as u32).to_le_bytes()));
@@ -99,12 +105,30 @@ impl RowSet {
             TAG_U32 if rest.len() % 4 == 0 => {
                 Some(Self::List((0..rest.len() / 4).filter_map(|i| rest.u32_at(i * 4)).map(u64::from).collect()))
             }
+            TAG_BITMAP if rest.last().is_some_and(|&last| last != 0) => {
+                let (first, bits) = (rest.u64_at(0)?, rest.get(8..)?);
+                let bits = (0..8 * bits.len()).filter(|i| bits.get(i / 8).is_some_and(|b| b >> (i % 8) & 1 == 1));
+                Some(Self::List(bits.map(|i| first.checked_add(i as u64)).collect::<Option<_>>()?))
+            }
             TAG_U64 if rest.len() % 8 == 0 => {
                 Some(Self::List((0..rest.len() / 8).filter_map(|i| rest.u64_at(i * 8)).collect()))
             }
             _ => None,
         }
     }
+}
+
+/// Bit i says whether the first id + i is there; `None` for ids that do not ascend, or spread too far to be worth it.
+fn bitmap_of(ids: &[u64]) -> Option<Vec<u8>> {
+    let (&first, &last) = (ids.first()?, ids.last()?);
+    if !ids.is_sorted_by(|a, b| a < b) || (last - first) / 32 >= ids.len() as u64 {
+        return None;
+    }
+    let mut bits = vec![0u8; ((last - first) / 8 + 1) as usize];
+    for id in ids {
+        bits[((id - first) / 8) as usize] |= 1 << ((id - first) % 8);
+    }
+    Some(bits)
 }
 
 const LEAF_ROWS: u64 = 1 << 12;
@@ -172,6 +196,8 @@ mod tests {
         fn row_sets_round_trip(ids in prop_oneof![
             proptest::collection::vec(any::<u64>(), 0..50),
             proptest::collection::vec(0u64..1000, 0..50),
+            (proptest::collection::btree_set(0u64..400, 0..300), any::<u32>())
+                .prop_map(|(ids, start)| ids.into_iter().map(|id| id + u64::from(start)).collect::<Vec<u64>>()),
             (0u64..1000, 0u64..50).prop_map(|(a, n)| (a..a + n).collect::<Vec<u64>>()),
         ]) {
             let set = RowSet::from_ids(&ids);
@@ -197,5 +223,8 @@ mod tests {
         assert_eq!(RowSet::from_ids(&[5, 6, 7]), RowSet::Range(5..8));
         assert_eq!(RowSet::from_ids(&[5, 7, 6]), RowSet::List(vec![5, 7, 6]));
         assert_eq!(RowSet::from_bytes(&[9, 1]), None);
+        assert_eq!(RowSet::List(vec![5, 6, 8, 9]).to_bytes(), [3, 5, 0, 0, 0, 0, 0, 0, 0, 0b11011]);
+        assert_eq!(RowSet::from_bytes(&[3, 5, 0, 0, 0, 0, 0, 0, 0, 0]), None, "an empty end");
+        assert_eq!(RowSet::from_bytes(&[[3].as_slice(), &[0xFF; 9]].concat()), None, "beyond the largest id");
     }
 }

@@ -228,6 +228,13 @@ impl Store {
         self.catalog().intermediate(key)
     }
 
+    /// The oldest intermediate that a computation gave, whole.
+    ///
+    /// Errors: `Catalog`, `Corrupt`.
+    pub fn intermediate_by_stage(&self, stage: &Fingerprint) -> Result<Option<IntermediateRecord>> {
+        Ok(self.catalog().intermediates_by_stage(stage)?.into_iter().next())
+    }
+
     /// Finds rows.
     ///
     /// Errors: `NoSuchRow`, `Catalog`.

@@ -263,7 +263,7 @@ fn the_example_decodes() {
 fn row_sets_and_chunk_lists_are_as_documented() {
     let storage = MemoryStorage::new(None).unwrap();
     let store = Store::on(Arc::new(storage.clone()), true, StoreOptions::default()).unwrap();
-    for rows in [&[5u64, 6, 7][..], &[9, 4], &[1 << 40, 3]] {
+    for rows in [&[5u64, 6, 7][..], &[9, 4], &[1 << 40, 3], &[20, 22, 23, 24, 30]] {
         let mut log = store.logger(LogOptions::default()).unwrap();
         let key = ModelKey::new("p", format!("m{}", rows.len() as u64 + rows[0]));
         let model = log.model(&ModelSpec::raw(key), IfExists::Continue).unwrap();
@@ -272,6 +272,15 @@ fn row_sets_and_chunk_lists_are_as_documented() {
         log.commit().unwrap();
     }
     let catalog = storage.open_catalog().unwrap();
+    let sql = "SELECT b.intermediate_id, b.block_no, b.min_row, b.max_row, b.n_rows, b.row_set_id, b.chunks, b.checksum
+               FROM row_blocks b";
+    let mut statement = catalog.prepare(sql).unwrap();
+    let mut rows = statement.query([]).unwrap();
+    while let Some(r) = rows.next().unwrap() {
+        let mut bytes: Vec<u8> = (0..6).flat_map(|i| r.get::<_, i64>(i).unwrap().to_le_bytes()).collect();
+        bytes.extend(r.get::<_, Vec<u8>>(6).unwrap());
+        assert_eq!(r.get::<_, i64>(7).unwrap(), xxhash_rust::xxh3::xxh3_64(&bytes) as i64);
+    }
     let sql = "SELECT s.rows, s.hash, b.chunks FROM row_blocks b JOIN row_sets s ON s.id = b.row_set_id
                ORDER BY b.intermediate_id";
     let mut statement = catalog.prepare(sql).unwrap();
@@ -282,13 +291,14 @@ fn row_sets_and_chunk_lists_are_as_documented() {
         numbers(0, &[&5u64.to_le_bytes(), &8u64.to_le_bytes()]),
         numbers(1, &[&9u32.to_le_bytes(), &4u32.to_le_bytes()]),
         numbers(2, &[&(1u64 << 40).to_le_bytes(), &3u64.to_le_bytes()]),
+        numbers(3, &[&20u64.to_le_bytes(), &[0b0001_1101, 0b100]]),
     ];
     for (i, (rows, hash, chunks)) in found.iter().enumerate() {
         assert_eq!(*rows, want[i]);
         assert_eq!(hash[..], xxhash_rust::xxh3::xxh3_128(rows).to_le_bytes());
-        assert_eq!(chunks[..], (i as i64 + 1).to_le_bytes());
+        assert_eq!(chunks[..], [2 * (i as u8 + 1), 0]);
     }
-    assert_eq!(found.len(), 3);
+    assert_eq!(found.len(), 4);
 }
 
 /// What the second reader finds of an intermediate: by RowBlock, its rows and the chunks of its groups.
@@ -299,11 +309,11 @@ fn blocks_of(storage: &MemoryStorage, name: &str) -> Vec<(Vec<u64>, Vec<parse::C
     let mut statement = catalog.prepare(sql).unwrap();
     let blocks: Vec<(Vec<u8>, Vec<u8>)> =
         statement.query_map([name], |r| Ok((r.get(0)?, r.get(1)?))).unwrap().map(Result::unwrap).collect();
-    let chunk = |id: &[u8; 8]| {
+    let chunk = |id: i64| {
         let sql = "SELECT partition_id, offset, len_bytes, hash FROM chunks WHERE id = ?1";
         let place = |r: &rusqlite::Row<'_>| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?));
         let (partition, at, len, hash): (i64, usize, usize, [u8; 16]) =
-            catalog.query_row(sql, [i64::from_le_bytes(*id)], place).unwrap();
+            catalog.query_row(sql, [id], place).unwrap();
         let file = storage.open(&format!("partitions/{partition:010}.mqp")).unwrap();
         let bytes = file.read(0..file.len_bytes()).unwrap().into_owned();
         let mut chunks = parse::partition(&bytes).chunks;
@@ -317,9 +327,15 @@ fn blocks_of(storage: &MemoryStorage, name: &str) -> Vec<(Vec<u64>, Vec<parse::C
             (u64::from_le_bytes(ends[0])..u64::from_le_bytes(ends[1])).collect()
         }
         1 => bytes[1..].as_chunks::<4>().0.iter().map(|b| u32::from_le_bytes(*b).into()).collect(),
-        _ => bytes[1..].as_chunks::<8>().0.iter().map(|b| u64::from_le_bytes(*b)).collect(),
+        2 => bytes[1..].as_chunks::<8>().0.iter().map(|b| u64::from_le_bytes(*b)).collect(),
+        3 => {
+            let first = u64::from_le_bytes(bytes[1..9].try_into().unwrap());
+            let bits = &bytes[9..];
+            (0..8 * bits.len()).filter(|i| bits[i / 8] >> (i % 8) & 1 == 1).map(|i| first + i as u64).collect()
+        }
+        tag => panic!("rows of tag {tag}"),
     };
-    blocks.iter().map(|(r, c)| (rows(r), c.as_chunks::<8>().0.iter().map(chunk).collect())).collect()
+    blocks.iter().map(|(r, c)| (rows(r), parse::chunk_numbers(c).into_iter().map(chunk).collect())).collect()
 }
 
 #[test]

@@ -96,6 +96,9 @@ pub enum QuantizeError {
     /// The compressor refused; not expected on any input.
     #[error("zstd: {0}")]
     Zstd(&'static str),
+    /// The compressor refused; not expected on any input.
+    #[error("pco: {0}")]
+    Pco(String),
 }
 
 /// Shorthand of the crate.

@@ -9,7 +9,7 @@ use mistique_quantize::{
 use proptest::prelude::*;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
-const EFFORTS: [Effort; 2] = [Effort::Fast, Effort::Small];
+const EFFORTS: [Effort; 3] = [Effort::Fast, Effort::Small, Effort::Column];
 
 fn codes() -> Vec<Code> {
     (0..=255).filter_map(|id| Code::from_id(id).ok()).collect()

@@ -1,5 +1,6 @@
 //! The MetadataDB: a SQLite database that says what is stored where. One transaction makes a commit visible.
 
+mod block_row;
 mod read;
 mod write;
 
@@ -10,7 +11,7 @@ use rusqlite::{Connection, MAIN_DB, OptionalExtension, TransactionBehavior};
 
 pub(crate) use read::stored_code;
 pub use read::{Block, ChunkRow, CostRecord, ErrorRecord, OperatorRecord};
-pub use write::{Commit, IntermediateProgress, NewBlock, NewIntermediate, NewModel};
+pub use write::{Commit, IntermediateProgress, NewBlock, NewIntermediate, NewLink, NewModel};
 
 use crate::error::{CatalogContext, EngineError, Result};
 use crate::format::{CATALOG_VERSION, OLDEST_CATALOG_VERSION};

@@ -7,6 +7,7 @@ use mistique_quantize::{Code, Params, UnitError};
 use rusqlite::{OptionalExtension, Row, params};
 
 use super::Catalog;
+use super::block_row::{BLOCK_COLUMNS, BlockRow, RawBlockRow};
 use crate::chunk::ChunkHash;
 use crate::counters::Running;
 use crate::error::{CatalogContext, EngineError, Result, nearest};
@@ -146,7 +147,7 @@ impl RawModel {
 
 const INTERMEDIATE: &str = "SELECT i.id, i.model_id, m.project, m.name, m.version, i.name, i.position, i.kind, i.shape,
     i.dtype, i.unit_axis, i.scheme, i.params, i.block_rows, i.group_units, i.page_rows, i.schema, i.n_rows, i.max_span,
-    i.n_query FROM intermediates i JOIN models m ON m.id = i.model_id";
+    i.n_query, i.stage FROM intermediates i JOIN models m ON m.id = i.model_id";
 
 /// Shape, type, unit axis, scheme, parameters and units a chunk, as the catalogue has them.
 type RawTensor = (String, u8, i64, String, Option<Vec<u8>>, usize);
@@ -158,6 +159,7 @@ struct RawIntermediate {
     block_rows: usize,
     page_rows: usize,
     schema: Option<Vec<u8>>,
+    stage: Option<Vec<u8>>,
 }
 
 impl RawIntermediate {
@@ -175,6 +177,7 @@ impl RawIntermediate {
             block_rows: r.get(13)?,
             page_rows: r.get(15)?,
             schema: r.get(16)?,
+            stage: r.get(20)?,
         })
     }
 
@@ -210,7 +213,8 @@ impl RawIntermediate {
             }
             _ => return Err(bad(T, "a kind that this build does not know")),
         };
-        Ok(IntermediateRecord { id, model_id, key, position, content: Arc::new(content), n_rows, max_span, n_query })
+        let (content, stage) = (Arc::new(content), self.stage.map(|s| blob(s, T)).transpose()?);
+        Ok(IntermediateRecord { id, model_id, key, position, content, n_rows, max_span, n_query, stage })
     }
 }
 
@@ -313,32 +317,42 @@ impl Catalog {
         found.map(RawIntermediate::record).transpose()
     }
 
+    /// The intermediates that a computation gave, oldest first.
+    ///
+    /// Errors: `Catalog`, `Corrupt`.
+    pub fn intermediates_by_stage(&self, stage: &Fingerprint) -> Result<Vec<IntermediateRecord>> {
+        const DOING: &str = "find an intermediate by its stage";
+        let sql = format!("{INTERMEDIATE} WHERE i.stage = ?1 ORDER BY i.id");
+        let mut statement = self.conn.prepare_cached(&sql).doing(DOING)?;
+        let rows = statement.query_map([&stage[..]], RawIntermediate::of).doing(DOING)?;
+        rows.map(|r| r.doing(DOING)?.record()).collect()
+    }
+
     /// RowBlocks of an intermediate that can hold rows of `min_row..=max_row`, by smallest row_id.
     ///
     /// Errors: `Catalog`, `Corrupt`.
     pub fn blocks(&self, intermediate: &IntermediateRecord, min_row: u64, max_row: u64) -> Result<Vec<Block>> {
         const DOING: &str = "find RowBlocks";
-        let mut statement = self
-            .conn
-            .prepare_cached(
-                "SELECT b.block_no, s.rows, b.chunks, s.hash FROM row_blocks b JOIN row_sets s ON s.id = b.row_set_id
-                 WHERE b.intermediate_id = ?1 AND b.max_row >= ?2 AND b.min_row
-                 BETWEEN ?2 - (SELECT max_span FROM intermediates WHERE id = ?1) AND ?3
-                 ORDER BY b.min_row, b.block_no",
-            )
-            .doing(DOING)?;
+        let sql = format!(
+            "SELECT {BLOCK_COLUMNS}, s.rows, s.hash FROM row_blocks b JOIN row_sets s ON s.id = b.row_set_id
+             WHERE b.intermediate_id = ?1 AND b.max_row >= ?2 AND b.min_row
+             BETWEEN ?2 - (SELECT max_span FROM intermediates WHERE id = ?1) AND ?3
+             ORDER BY b.min_row, b.block_no"
+        );
+        let mut statement = self.conn.prepare_cached(&sql).doing(DOING)?;
         let clip = |row: u64| i64::try_from(row).unwrap_or(i64::MAX);
         let rows = statement
             .query_map(params![intermediate.id, clip(min_row), clip(max_row)], |r| {
-                Ok((r.get::<_, i64>(0)?, r.get::<_, Vec<u8>>(1)?, r.get::<_, Vec<u8>>(2)?, r.get::<_, Vec<u8>>(3)?))
+                Ok((RawBlockRow::of(r)?, r.get::<_, Vec<u8>>(8)?, r.get::<_, Vec<u8>>(9)?))
             })
             .doing(DOING)?;
-        let block = |(block_no, rows, chunks, hash): (i64, Vec<u8>, Vec<u8>, Vec<u8>)| {
+        let block = |(raw, rows, hash): (RawBlockRow, Vec<u8>, Vec<u8>)| {
+            let BlockRow { block_no, chunks, .. } = raw.row()?;
             if fingerprint(&rows)[..] != hash {
                 return Err(bad("row_sets", "rows that do not have their hash"));
             }
             let rows = RowSet::from_bytes(&rows).ok_or_else(|| bad("row_sets", "rows that are none"))?;
-            Ok(Block { block_no, rows: Arc::new(rows), chunks: ids_from_bytes(&chunks) })
+            Ok(Block { block_no, rows: Arc::new(rows), chunks })
         };
         rows.map(|r| block(r.doing(DOING)?)).collect()
     }
@@ -392,13 +406,13 @@ impl Catalog {
     /// Errors: `Catalog`.
     pub fn chunk_references(&self) -> Result<BTreeMap<(i64, i64), u64>> {
         const DOING: &str = "count references to chunks";
-        let mut statement = self.conn.prepare("SELECT intermediate_id, chunks FROM row_blocks").doing(DOING)?;
+        let sql = format!("SELECT {BLOCK_COLUMNS} FROM row_blocks b");
+        let mut statement = self.conn.prepare(&sql).doing(DOING)?;
         let mut references = BTreeMap::new();
-        let rows = statement.query_map([], |r| Ok((r.get::<_, i64>(0)?, r.get::<_, Vec<u8>>(1)?))).doing(DOING)?;
-        for row in rows {
-            let (intermediate, chunks) = row.doing(DOING)?;
-            for chunk in ids_from_bytes(&chunks) {
-                *references.entry((intermediate, chunk)).or_default() += 1;
+        for row in statement.query_map([], RawBlockRow::of).doing(DOING)? {
+            let row = row.doing(DOING)?.row()?;
+            for chunk in row.chunks {
+                *references.entry((row.intermediate_id, chunk)).or_default() += 1;
             }
         }
         Ok(references)
@@ -518,13 +532,4 @@ impl Catalog {
         let cost = |r: &Row<'_>| Ok(Running { n: r.get(0)?, mean: r.get(1)?, m2: r.get(2)?, updated: r.get(3)? });
         statement.query_row(params![machine, what, subject], cost).optional().doing(DOING)
     }
-}
-
-/// Chunk numbers as stored in a RowBlock.
-pub(crate) fn ids_to_bytes(ids: &[i64]) -> Vec<u8> {
-    ids.iter().flat_map(|id| id.to_le_bytes()).collect()
-}
-
-fn ids_from_bytes(bytes: &[u8]) -> Vec<i64> {
-    bytes.chunks_exact(8).filter_map(|b| b.try_into().ok()).map(i64::from_le_bytes).collect()
 }

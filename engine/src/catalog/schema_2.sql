@@ -1,6 +1,7 @@
 -- From version 1 of the MetadataDB to version 2: what computed an intermediate, chunks coded against others, checksums
 -- of RowBlocks, the run record of pipelines, similar chunks, queries by column, and indexes.
 ALTER TABLE intermediates ADD COLUMN stage BLOB;
+ALTER TABLE intermediates ADD COLUMN linked INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE chunks ADD COLUMN base_id INTEGER REFERENCES chunks (id);
 ALTER TABLE chunks ADD COLUMN saved_bytes INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE row_blocks ADD COLUMN checksum INTEGER;
@@ -20,10 +21,11 @@ CREATE TABLE stages (
   PRIMARY KEY (model_id, position)
 ) STRICT, WITHOUT ROWID;
 
+-- No foreign key: rows of chunks that are gone are harmless, and `gc` removes them.
 CREATE TABLE lsh (
   band INTEGER NOT NULL,
   hash INTEGER NOT NULL,
-  chunk_id INTEGER NOT NULL REFERENCES chunks (id) ON DELETE CASCADE,
+  chunk_id INTEGER NOT NULL,
   PRIMARY KEY (band, hash, chunk_id)
 ) STRICT, WITHOUT ROWID;
 
@@ -46,5 +48,4 @@ CREATE TABLE indexes (
 
 CREATE INDEX intermediates_by_stage ON intermediates (stage) WHERE stage IS NOT NULL;
 CREATE INDEX chunks_of_base ON chunks (base_id) WHERE base_id IS NOT NULL;
-CREATE INDEX lsh_of_chunk ON lsh (chunk_id);
 CREATE INDEX indexes_of_intermediate ON indexes (intermediate_id);

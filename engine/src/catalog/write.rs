@@ -3,12 +3,12 @@
 use mistique_quantize::UnitError;
 use rusqlite::{Transaction, params};
 
-use super::read::ids_to_bytes;
+use super::block_row::{BLOCK_COLUMNS, BlockRow, RawBlockRow};
 use super::{Catalog, now};
 use crate::chunk::ChunkHash;
 use crate::counters::Running;
-use crate::error::{CatalogContext, Result};
-use crate::model::{Content, ModelSpec, TensorContent, UnitAxis, fingerprint, schema_to_bytes};
+use crate::error::{CatalogContext, EngineError, Result};
+use crate::model::{Content, Fingerprint, ModelSpec, TensorContent, UnitAxis, fingerprint, schema_to_bytes};
 use crate::partition::{ChunkPlace, FinishedPartition};
 use crate::rows::RowSet;
 use crate::storage::Storage;
@@ -35,6 +35,21 @@ pub struct NewIntermediate {
     pub position: i64,
     /// Columns.
     pub content: Content,
+}
+
+/// An intermediate to add that holds what another one holds.
+#[derive(Debug, Clone)]
+pub struct NewLink {
+    /// Its number.
+    pub id: i64,
+    /// Number of its model.
+    pub model_id: i64,
+    /// Name.
+    pub name: String,
+    /// Place among its siblings.
+    pub position: i64,
+    /// Number of the other one, stored or of this commit.
+    pub source: i64,
 }
 
 /// A RowBlock to add.
@@ -82,6 +97,10 @@ pub struct Commit {
     pub blocks: Vec<NewBlock>,
     /// Errors, clamps and parameters.
     pub progress: Vec<IntermediateProgress>,
+    /// The computations that gave intermediates all of whose rows are there.
+    pub stages: Vec<(i64, Fingerprint)>,
+    /// Intermediates that hold what others hold, after everything above.
+    pub links: Vec<NewLink>,
     /// Models whose log is finished (or not, after it went on).
     pub complete: Vec<(i64, bool)>,
 }
@@ -132,6 +151,12 @@ impl Catalog {
         }
         for p in &commit.progress {
             update_progress(&tx, p)?;
+        }
+        for (id, stage) in &commit.stages {
+            tx.execute("UPDATE intermediates SET stage = ?2 WHERE id = ?1", params![id, &stage[..]]).doing(DOING)?;
+        }
+        for link in &commit.links {
+            insert_link(&tx, link)?;
         }
         for (id, complete) in &commit.complete {
             tx.execute("UPDATE models SET complete = ?2 WHERE id = ?1", params![id, complete]).doing(DOING)?;
@@ -307,6 +332,32 @@ fn insert_intermediate(tx: &Transaction<'_>, new: &NewIntermediate) -> Result<()
     Ok(())
 }
 
+/// Everything but names, place and queries is that of the source; no value is touched.
+fn insert_link(tx: &Transaction<'_>, link: &NewLink) -> Result<()> {
+    const DOING: &str = "link an intermediate";
+    let added = tx
+        .execute(
+            "INSERT INTO intermediates (id, model_id, name, position, kind, shape, dtype, unit_axis, scheme, params,
+             block_rows, group_units, page_rows, schema, n_rows, max_span, clamped, measured_rows, errors, stage, linked)
+             SELECT ?1, ?2, ?3, ?4, kind, shape, dtype, unit_axis, scheme, params, block_rows, group_units, page_rows,
+             schema, n_rows, max_span, clamped, measured_rows, errors, stage, 1 FROM intermediates
+             WHERE id = ?5",
+            params![link.id, link.model_id, link.name, link.position, link.source],
+        )
+        .doing(DOING)?;
+    if added == 0 {
+        let (what, name) = ("intermediate to link to", link.source.to_string());
+        return Err(EngineError::NotFound { what, name, nearest: vec![] });
+    }
+    let sql = format!("SELECT {BLOCK_COLUMNS} FROM row_blocks b WHERE b.intermediate_id = ?1");
+    let mut statement = tx.prepare_cached(&sql).doing(DOING)?;
+    let rows = statement.query_map([link.source], RawBlockRow::of).doing(DOING)?;
+    for row in rows.collect::<Vec<_>>() {
+        BlockRow { intermediate_id: link.id, ..row.doing(DOING)?.row()? }.insert(tx)?;
+    }
+    Ok(())
+}
+
 fn insert_block(tx: &Transaction<'_>, block: &NewBlock) -> Result<()> {
     const DOING: &str = "add a RowBlock";
     let rows = block.rows.to_bytes();
@@ -317,14 +368,24 @@ fn insert_block(tx: &Transaction<'_>, block: &NewBlock) -> Result<()> {
     let (min, max) = block.rows.bounds().unwrap_or_default();
     let mut statement = tx
         .prepare_cached(
-            "INSERT INTO row_blocks (intermediate_id, block_no, min_row, max_row, n_rows, row_set_id, chunks) SELECT ?1, (SELECT coalesce(max(block_no), -1) + 1 FROM row_blocks
-             WHERE intermediate_id = ?1 AND min_row = ?2), ?2, ?3, ?4, (SELECT id FROM row_sets WHERE hash = ?5), ?6",
+            "SELECT (SELECT coalesce(max(block_no), -1) + 1 FROM row_blocks WHERE intermediate_id = ?1 AND min_row = ?2),
+             id FROM row_sets WHERE hash = ?3",
         )
         .doing(DOING)?;
+    let numbers = statement.query_row(params![block.intermediate_id, min, &hash[..]], |r| Ok((r.get(0)?, r.get(1)?)));
+    let (block_no, row_set_id) = numbers.doing(DOING)?;
     let n = block.rows.len() as u64;
-    statement
-        .execute(params![block.intermediate_id, min, max, n, &hash[..], ids_to_bytes(&block.chunks)])
-        .doing(DOING)?;
+    let signed = |row: u64| i64::try_from(row).unwrap_or(i64::MAX);
+    BlockRow {
+        intermediate_id: block.intermediate_id,
+        block_no,
+        min_row: signed(min),
+        max_row: signed(max),
+        n_rows: signed(n),
+        row_set_id,
+        chunks: block.chunks.clone(),
+    }
+    .insert(tx)?;
     let mut statement = tx
         .prepare_cached("UPDATE intermediates SET n_rows = n_rows + ?2, max_span = max(max_span, ?3) WHERE id = ?1")
         .doing(DOING)?;

@@ -24,7 +24,7 @@ use budget::Budget;
 use worker::{Begin, Job, Worker};
 use writer::ChunkWriter;
 
-use crate::catalog::{Catalog, IntermediateProgress, NewIntermediate, NewModel, stored_code};
+use crate::catalog::{Catalog, IntermediateProgress, NewIntermediate, NewLink, NewModel, stored_code};
 use crate::column::stored_schema;
 use crate::error::{EngineError, Result};
 use crate::format::{MAX_BLOCK_ROWS, MAX_ROW_VALUES, PARTITION_TARGET_BYTES};
@@ -193,6 +193,8 @@ struct Open {
     key: IntermediateKey,
     content: Content,
     logged: RowMask,
+    /// Given when all rows are there: more are refused.
+    stage: Option<Fingerprint>,
 }
 
 /// A running log. Dropping it without [`Logger::commit`] leaves what was committed before, and nothing else.
@@ -209,6 +211,10 @@ pub struct Logger {
     open: HashMap<i64, Open>,
     datasets: HashMap<String, DatasetSpec>,
     replaced: HashSet<i64>,
+    replaced_models: HashSet<i64>,
+    /// Intermediates of this log by what computed them.
+    stages: HashMap<Fingerprint, i64>,
+    linked: HashMap<IntermediateKey, Option<Fingerprint>>,
     options: LogOptions,
     _lock: Arc<dyn Send + Sync>,
 }
@@ -248,6 +254,9 @@ impl Logger {
             open: HashMap::new(),
             datasets: HashMap::new(),
             replaced: HashSet::new(),
+            replaced_models: HashSet::new(),
+            stages: HashMap::new(),
+            linked: HashMap::new(),
             options,
             _lock: lock,
         })
@@ -299,7 +308,10 @@ impl Logger {
                 self.models.insert(existing.id, (spec.clone(), false));
                 return Ok(ModelHandle(existing.id));
             }
-            (_, Some(id)) => self.send(Job::Replace(id))?,
+            (_, Some(id)) => {
+                self.send(Job::Replace(id))?;
+                self.replaced_models.insert(id);
+            }
             (None, None) => {}
         }
         let id = self.next_model;
@@ -422,17 +434,17 @@ impl Logger {
         if let Some((&id, open)) = self.open.iter().find(|(_, o)| o.key == key) {
             return differs(&open.content, &content).map_or(Ok(Handle(id)), |d| Err(conflict(d)));
         }
-        let existing = if model_is_new {
-            None
-        } else {
-            let records = self.catalog.intermediates(Some(model.0))?;
-            records.into_iter().find(|i| i.key == key && !self.replaced.contains(&i.id))
-        };
+        if self.linked.contains_key(&key) {
+            return Err(conflict(("set of rows", "those of another intermediate".into(), "rows of its own".into())));
+        }
+        let existing = self.stored(model, model_is_new, &key)?;
+        let mut stage = None;
         let (id, is_new, content, logged, progress) = match existing {
             Some(existing) => {
                 if let Some(d) = differs(&existing.content, &content) {
                     return Err(conflict(d));
                 }
+                stage = existing.stage;
                 let logged = self.logged_rows(&existing)?;
                 let errors = self.catalog.errors(existing.id)?;
                 let progress = errors.map_or_else(IntermediateProgress::default, |e| IntermediateProgress {
@@ -451,8 +463,14 @@ impl Logger {
         let record =
             NewIntermediate { id, model_id: model.0, name: name.to_string(), position, content: content.clone() };
         self.send(Job::Intermediate(Box::new(Begin { key: key.clone(), record, is_new, progress })))?;
-        self.open.insert(id, Open { key, content, logged });
+        self.open.insert(id, Open { key, content, logged, stage });
         Ok(Handle(id))
+    }
+
+    /// The intermediate of that key in the catalogue, unless this log replaces it.
+    fn stored(&self, model: ModelHandle, is_new: bool, key: &IntermediateKey) -> Result<Option<IntermediateRecord>> {
+        let records = if is_new { Vec::new() } else { self.catalog.intermediates(Some(model.0))? };
+        Ok(records.into_iter().find(|i| i.key == *key && !self.replaced.contains(&i.id)))
     }
 
     fn logged_rows(&self, record: &IntermediateRecord) -> Result<RowMask> {
@@ -483,6 +501,12 @@ impl Logger {
     fn claim(&mut self, handle: Handle, rows: &[u64]) -> Result<()> {
         self.opened(handle)?;
         let Some(open) = self.open.get_mut(&handle.0) else { return Ok(()) };
+        if open.stage.is_some() && !rows.is_empty() {
+            return Err(EngineError::Unsupported {
+                what: format!("more rows of {}", open.key),
+                why: "all rows of its stage were logged; log them as another version of the model".into(),
+            });
+        }
         for (i, &row) in rows.iter().enumerate() {
             let too_large = row > i64::MAX as u64;
             if too_large || !open.logged.insert(row) {
@@ -567,6 +591,103 @@ impl Logger {
         self.send(Job::Table { id: handle.0, rows: rows.to_vec(), batch, bytes })
     }
 
+    /// Says, with the next commit, that all rows of the intermediate were logged, and which computation gave them: the
+    /// fingerprint of operator, parameters, inputs and dataset. More rows are refused after it.
+    ///
+    /// Errors: `Conflict` when it has another stage, `NotFound` for another log's handle, `LogFailed`.
+    pub fn set_stage(&mut self, handle: Handle, stage: &Fingerprint) -> Result<()> {
+        let open = self.opened(handle)?;
+        match open.stage {
+            Some(known) if known == *stage => return Ok(()),
+            Some(known) => return Err(other_stage(&open.key, &hex(&known), stage)),
+            None => self.send(Job::Stage(handle.0, *stage))?,
+        }
+        if let Some(open) = self.open.get_mut(&handle.0) {
+            open.stage = Some(*stage);
+        }
+        self.stages.entry(*stage).or_insert(handle.0);
+        Ok(())
+    }
+
+    /// Whether an intermediate has that stage, stored or of this log; what this log replaces does not count.
+    ///
+    /// Errors: `Catalog`, `Corrupt`.
+    pub fn knows_stage(&self, stage: &Fingerprint) -> Result<bool> {
+        Ok(self.source(stage)?.is_some())
+    }
+
+    fn source(&self, stage: &Fingerprint) -> Result<Option<i64>> {
+        if let Some(&id) = self.stages.get(stage).filter(|id| !self.replaced.contains(id)) {
+            return Ok(Some(id));
+        }
+        let stored = self.catalog.intermediates_by_stage(stage)?;
+        let stays =
+            |i: &&IntermediateRecord| !self.replaced.contains(&i.id) && !self.replaced_models.contains(&i.model_id);
+        Ok(stored.iter().find(stays).map(|i| i.id))
+    }
+
+    /// Registers `name` of `model`, with the next commit, as holding what the intermediate of that stage holds, stored or
+    /// of this log: the same columns, the same RowBlocks of the same chunks. No value is read, hashed or written. Where
+    /// the intermediate exists without a stage, as an interrupted log leaves it, it is replaced.
+    ///
+    /// Returns `false`, and nothing happens, where no intermediate has the stage.
+    /// Errors: `Conflict` when `name` has another stage, or rows of this log; `Catalog`, `LogFailed`.
+    pub fn link_stage(&mut self, model: ModelHandle, name: &str, position: i64, stage: &Fingerprint) -> Result<bool> {
+        let (key, is_new) = self.key_of(model, name)?;
+        let of_log = self.open.values().find(|o| o.key == key).map(|o| o.stage);
+        let stored = self.stored(model, is_new, &key)?;
+        let known = of_log.or_else(|| self.linked.get(&key).copied()).or_else(|| stored.as_ref().map(|s| s.stage));
+        match known.flatten() {
+            Some(known) if known == *stage => return Ok(true),
+            Some(known) => return Err(other_stage(&key, &hex(&known), stage)),
+            None if of_log.is_some() => return Err(other_stage(&key, "rows of this log", stage)),
+            None => {}
+        }
+        let Some(source) = self.source(stage)? else { return Ok(false) };
+        if let Some(unfinished) = stored {
+            self.send(Job::ReplaceIntermediate(unfinished.id))?;
+            self.replaced.insert(unfinished.id);
+        }
+        let id = self.link(model, key, position, source, Some(*stage))?;
+        self.stages.entry(*stage).or_insert(id);
+        Ok(true)
+    }
+
+    /// As [`Logger::link_stage`], to a stored intermediate with or without a stage, as it is at the commit.
+    ///
+    /// Errors: `Conflict` when there is an intermediate of that name; `NotFound` with the commit when the source is gone.
+    pub fn link_intermediate(
+        &mut self,
+        model: ModelHandle,
+        name: &str,
+        position: i64,
+        source: &IntermediateRecord,
+    ) -> Result<()> {
+        let (key, is_new) = self.key_of(model, name)?;
+        let taken = self.linked.contains_key(&key) || self.open.values().any(|o| o.key == key);
+        if taken || self.stored(model, is_new, &key)?.is_some() {
+            let (what, logged) = ("set of rows", "rows of its own".into());
+            return Err(EngineError::Conflict { key: key.to_string(), what, logged, given: source.key.to_string() });
+        }
+        self.link(model, key, position, source.id, source.stage).map(drop)
+    }
+
+    fn link(
+        &mut self,
+        model: ModelHandle,
+        key: IntermediateKey,
+        position: i64,
+        source: i64,
+        stage: Option<Fingerprint>,
+    ) -> Result<i64> {
+        let id = self.next_intermediate;
+        self.next_intermediate += 1;
+        let name = key.intermediate.clone();
+        self.send(Job::Link(NewLink { id, model_id: model.0, name, position, source }))?;
+        self.linked.insert(key, stage);
+        Ok(id)
+    }
+
     /// Says, with the next commit, that the model's log is finished.
     ///
     /// Errors: `LogFailed`.
@@ -594,8 +715,13 @@ impl Logger {
         for (_, is_new) in self.models.values_mut() {
             *is_new = false;
         }
+        self.linked.clear();
         Ok(report)
     }
+}
+
+fn other_stage(key: &IntermediateKey, logged: &str, given: &Fingerprint) -> EngineError {
+    EngineError::Conflict { key: key.to_string(), what: "stage", logged: logged.into(), given: hex(given) }
 }
 
 fn check_same(logged: &ModelSpec, given: &ModelSpec) -> Result<()> {

@@ -12,11 +12,11 @@ use super::source::TensorSource;
 use super::table::{SealedTable, TableBuilder};
 use super::tensor::{Buffers, SealedBlock, TensorBuilder, Tools};
 use super::writer::{ChunkWriter, GroupCodes, LogReport};
-use crate::catalog::{Commit, IntermediateProgress, NewBlock, NewIntermediate, NewModel};
+use crate::catalog::{Commit, IntermediateProgress, NewBlock, NewIntermediate, NewLink, NewModel};
 use crate::chunk::{ChunkShape, Extra};
 use crate::error::{EngineError, Result};
 use crate::key::IntermediateKey;
-use crate::model::{Content, TensorContent};
+use crate::model::{Content, Fingerprint, TensorContent};
 use crate::rows::RowSet;
 use crate::storage::Storage;
 
@@ -52,6 +52,10 @@ pub enum Job {
         /// Bytes taken from the budget.
         bytes: usize,
     },
+    /// The computation that gave an intermediate whose rows are all there, said with the next commit.
+    Stage(i64, Fingerprint),
+    /// An intermediate that holds what another one holds, with the next commit.
+    Link(NewLink),
     /// Whether a model's log is finished, said with the next commit.
     Complete(i64, bool),
     /// Makes everything before it durable and visible.
@@ -182,6 +186,8 @@ impl Worker {
             Job::Model(model) => self.commit.models.push(model),
             Job::Replace(id) => self.commit.replaced_models.push(id),
             Job::ReplaceIntermediate(id) => self.commit.replaced_intermediates.push(id),
+            Job::Stage(id, stage) => self.commit.stages.push((id, stage)),
+            Job::Link(link) => self.commit.links.push(link),
             Job::Complete(id, complete) => self.commit.complete.push((id, complete)),
             Job::Intermediate(begin) => {
                 let Begin { key, record, is_new, progress } = *begin;

@@ -310,6 +310,7 @@ pub fn decode(code: u8, encoding: u8, page: &[u8], n: usize, map_w: usize, table
             (0..n).flat_map(|i| (0..width).map(|p| planes[p * n + i]).collect::<Vec<_>>()).collect()
         }
         7 => entropy(code, page, n, map_w, Some(tables.expect("tables of the chunk"))),
+        8 => unpco(code, page, n),
         _ => panic!("encoding {encoding}"),
     }
 }
@@ -333,6 +334,42 @@ fn unzstd(page: &[u8], len: usize) -> Vec<u8> {
     context.set_parameter(DParameter::Format(FrameFormat::Magicless)).unwrap();
     let mut out = vec![0; len];
     assert_eq!(context.decompress(&mut out[..], page).unwrap(), len);
+    out
+}
+
+fn unpco(code: u8, page: &[u8], n: usize) -> Vec<u8> {
+    use pco::standalone::simple_decompress;
+    fn bytes<T: Copy, const W: usize>(numbers: &[T], to: impl Fn(T) -> [u8; W]) -> Vec<u8> {
+        numbers.iter().flat_map(|x| to(*x)).collect()
+    }
+    let out = match code {
+        1 => bytes(&simple_decompress::<half::f16>(page).unwrap(), half::f16::to_le_bytes),
+        3 => bytes(&simple_decompress::<f32>(page).unwrap(), f32::to_le_bytes),
+        4 => bytes(&simple_decompress::<f64>(page).unwrap(), f64::to_le_bytes),
+        34 => bytes(&simple_decompress::<i16>(page).unwrap(), i16::to_le_bytes),
+        36 => bytes(&simple_decompress::<i32>(page).unwrap(), i32::to_le_bytes),
+        40 => bytes(&simple_decompress::<i64>(page).unwrap(), i64::to_le_bytes),
+        _ => panic!("pco of code {code}"),
+    };
+    assert_eq!(out.len(), n * width_and_bits(code).0);
+    out
+}
+
+/// Numbers of chunks, as a RowBlock lists them.
+pub fn chunk_numbers(mut bytes: &[u8]) -> Vec<i64> {
+    let mut leb = || {
+        let len = bytes.iter().position(|b| b & 0x80 == 0).map(|i| i + 1)?;
+        let n = bytes[..len].iter().rev().fold(0u64, |n, b| n << 7 | u64::from(b & 0x7F));
+        bytes = &bytes[len..];
+        Some(n)
+    };
+    let (mut out, mut end) = (Vec::new(), 0);
+    while let Some(distance) = leb() {
+        let distance = (distance >> 1) as i64 ^ -((distance & 1) as i64);
+        let n = leb().unwrap() as i64;
+        out.extend(end + distance..=end + distance + n);
+        end += distance + n + 1;
+    }
     out
 }
 

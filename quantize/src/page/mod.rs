@@ -9,6 +9,7 @@ mod block;
 mod huffman;
 mod model;
 mod pack;
+mod pco;
 mod shared;
 mod sparse;
 mod zstd;
@@ -33,6 +34,8 @@ pub enum Effort {
     Fast,
     /// In the background: the smallest there is.
     Small,
+    /// For columns of tables: the smallest there is for a few thousand numbers.
+    Column,
 }
 
 /// Stored identifier of a page's encoding; explicit and never reused.
@@ -55,11 +58,13 @@ pub enum Encoding {
     ShuffledZstd = 6,
     /// As `Entropy`, but parts may be coded by tables that the pages of a chunk share.
     Shared = 7,
+    /// A pco stream of the codes.
+    Pco = 8,
 }
 
 impl Encoding {
     /// All encodings, in order of identifier.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Plain,
         Self::Constant,
         Self::Packed,
@@ -68,6 +73,7 @@ impl Encoding {
         Self::Zstd,
         Self::ShuffledZstd,
         Self::Shared,
+        Self::Pco,
     ];
 }
 
@@ -111,10 +117,10 @@ pub fn encode_page(
     }
     let split = sparse::split(code, codes);
     let fixed = fixed(code, codes, &split);
-    if effort == Effort::Small && codes.len() > w {
+    if effort != Effort::Fast && codes.len() > w {
         let from = out.len();
         let limit = fixed.1;
-        let enc = encode_small(code, codes, &split, map_w, shared, out)?;
+        let enc = encode_small(code, codes, &split, map_w, effort, shared, out)?;
         if out.len() - from < limit {
             return Ok(enc);
         }
@@ -147,6 +153,7 @@ fn encode_small(
     codes: &[u8],
     split: &sparse::Split,
     map_w: usize,
+    effort: Effort,
     shared: Option<&SharedEncoder>,
     out: &mut Vec<u8>,
 ) -> Result<Encoding> {
@@ -162,6 +169,15 @@ fn encode_small(
             out.truncate(from);
             out.extend_from_slice(&other);
             best = Encoding::Shared;
+        }
+        other.clear();
+    }
+    if effort == Effort::Column && pco::holds(code) {
+        pco::compress(code, codes, &mut other)?;
+        if other.len() < out.len() - from {
+            out.truncate(from);
+            out.extend_from_slice(&other);
+            best = Encoding::Pco;
         }
         other.clear();
     }
@@ -234,6 +250,7 @@ pub fn decode_page(
             sparse::read_entropy(code, bytes, n, map_w, shared, |p| p.codes(w, out))?;
         }
         Encoding::Zstd => zstd::decompress(bytes, out)?,
+        Encoding::Pco => pco::decompress(code, bytes, out)?,
         Encoding::ShuffledZstd => with_buffer(out.len(), |planes| {
             zstd::decompress(bytes, planes)?;
             pack::unshuffle(w, planes, out);

@@ -1,0 +1,84 @@
+//! pco streams: numbers by how they are distributed, for columns of tables.
+
+use half::f16;
+use pco::ChunkConfig;
+use pco::data_types::Number;
+use pco::standalone::{DecompressorItem, FileDecompressor, simple_compress};
+
+use crate::Code;
+use crate::error::{QuantizeError, Result, corrupt};
+
+/// Whether codes of this type can be a pco stream.
+pub(crate) const fn holds(code: Code) -> bool {
+    matches!(code, Code::F16 | Code::F32 | Code::F64 | Code::Int(2 | 4 | 8))
+}
+
+/// Calls a function of a number type with the type of a code.
+macro_rules! by_type {
+    ($code:expr, $f:ident($($arg:expr),*)) => {
+        match $code {
+            Code::F16 => $f::<f16, 2>($($arg,)* |b| f16::from_le_bytes(b), |x| x.to_le_bytes()),
+            Code::F32 => $f::<f32, 4>($($arg,)* f32::from_le_bytes, f32::to_le_bytes),
+            Code::F64 => $f::<f64, 8>($($arg,)* f64::from_le_bytes, f64::to_le_bytes),
+            Code::Int(2) => $f::<i16, 2>($($arg,)* i16::from_le_bytes, i16::to_le_bytes),
+            Code::Int(4) => $f::<i32, 4>($($arg,)* i32::from_le_bytes, i32::to_le_bytes),
+            Code::Int(8) => $f::<i64, 8>($($arg,)* i64::from_le_bytes, i64::to_le_bytes),
+            code => Err(QuantizeError::UnsupportedCode { what: "a pco stream", code }),
+        }
+    };
+}
+
+/// Appends the codes as a pco stream.
+///
+/// Errors: `UnsupportedCode`, `Pco`.
+pub(crate) fn compress(code: Code, codes: &[u8], out: &mut Vec<u8>) -> Result<()> {
+    by_type!(code, compress_as(codes, out))
+}
+
+/// Decodes exactly `out.len()` bytes of codes.
+///
+/// Errors: `UnsupportedCode`; `Corrupt` for a stream of more or fewer numbers, of another type, or with bytes after it.
+pub(crate) fn decompress(code: Code, bytes: &[u8], out: &mut [u8]) -> Result<()> {
+    by_type!(code, decompress_as(bytes, out))
+}
+
+fn compress_as<T: Number, const W: usize>(
+    codes: &[u8],
+    out: &mut Vec<u8>,
+    from: impl Fn([u8; W]) -> T,
+    _: impl Fn(T) -> [u8; W],
+) -> Result<()> {
+    let numbers: Vec<T> = codes.as_chunks::<W>().0.iter().map(|b| from(*b)).collect();
+    let stream = simple_compress(&numbers, &ChunkConfig::default()).map_err(|e| QuantizeError::Pco(e.to_string()))?;
+    out.extend_from_slice(&stream);
+    Ok(())
+}
+
+fn decompress_as<T: Number + Default, const W: usize>(
+    bytes: &[u8],
+    out: &mut [u8],
+    _: impl Fn([u8; W]) -> T,
+    to: impl Fn(T) -> [u8; W],
+) -> Result<()> {
+    let bad = |_| corrupt("pco stream", "contents");
+    let places = out.as_chunks_mut::<W>().0;
+    let mut numbers = vec![T::default(); places.len()];
+    let mut at = 0;
+    let (file, mut rest) = FileDecompressor::new(bytes).map_err(bad)?;
+    loop {
+        match file.chunk_decompressor::<T, _>(rest).map_err(bad)? {
+            DecompressorItem::EndOfData(after) if at == numbers.len() && after.is_empty() => break,
+            DecompressorItem::EndOfData(_) => return Err(corrupt("pco stream", "length")),
+            DecompressorItem::Chunk(mut chunk) => {
+                let progress = chunk.read(&mut numbers[at..]).map_err(bad)?;
+                if !progress.finished || progress.n_processed == 0 {
+                    return Err(corrupt("pco stream", "length"));
+                }
+                at += progress.n_processed;
+                rest = chunk.into_src();
+            }
+        }
+    }
+    places.iter_mut().zip(numbers).for_each(|(place, x)| *place = to(x));
+    Ok(())
+}
