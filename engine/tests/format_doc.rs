@@ -312,8 +312,7 @@ fn blocks_of(storage: &MemoryStorage, name: &str) -> Vec<(Vec<u64>, Vec<parse::C
     let chunk = |id: i64| {
         let sql = "SELECT partition_id, offset, len_bytes, hash FROM chunks WHERE id = ?1";
         let place = |r: &rusqlite::Row<'_>| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?));
-        let (partition, at, len, hash): (i64, usize, usize, [u8; 16]) =
-            catalog.query_row(sql, [id], place).unwrap();
+        let (partition, at, len, hash): (i64, usize, usize, [u8; 16]) = catalog.query_row(sql, [id], place).unwrap();
         let file = storage.open(&format!("partitions/{partition:010}.mqp")).unwrap();
         let bytes = file.read(0..file.len_bytes()).unwrap().into_owned();
         let mut chunks = parse::partition(&bytes).chunks;
