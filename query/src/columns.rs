@@ -178,6 +178,7 @@ mod tests {
             n_rows: 0,
             max_span: 0,
             n_query: 0,
+            stage: None,
         }
     }
 
