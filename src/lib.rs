@@ -40,8 +40,8 @@ pub use mistique_engine::{
     StoreStats, TensorSource, TensorSpec, UnitAxis, UnitError, Values, VerifyReport,
 };
 pub use mistique_query::{
-    Answer, ChunkReader, Data, Explanation, PlanChoice, Predicate, QueryError, Request, RowSelection, Source,
-    diagnostics,
+    Answer, ChunkReader, Data, Explanation, HeatMap, Picture, PlanChoice, Predicate, QueryError, Request, RowSelection,
+    Source, diagnostics,
 };
 pub use mistique_workflow::{
     CandleSource, Device, Executor, Input, LayerPattern, Network, NetworkError, NetworkRerun, RunOptions, RunReport,

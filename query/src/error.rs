@@ -52,6 +52,12 @@ pub enum QueryError {
         /// How they differ.
         why: String,
     },
+    /// A picture that cannot be drawn.
+    #[error("{why}")]
+    Picture {
+        /// Why, and what to do.
+        why: String,
+    },
 }
 
 impl From<arrow::error::ArrowError> for QueryError {
