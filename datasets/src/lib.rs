@@ -44,6 +44,7 @@ mod spec;
 mod split;
 mod table;
 mod table_hash;
+mod table_set;
 mod tar;
 
 pub use csv_file::read_csv;
@@ -58,3 +59,4 @@ pub use npy::{NpyArray, NpyData, read_npy, read_npy_from, write_npy};
 pub use parquet_file::read_parquet;
 pub use spec::Spec;
 pub use split::Split;
+pub use table_set::{Generated, TableFile, TableSet, open_tables};

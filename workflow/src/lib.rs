@@ -17,6 +17,7 @@ mod log;
 mod network;
 mod parse;
 mod pattern;
+pub mod pipeline;
 mod rerun;
 mod rng;
 mod source;

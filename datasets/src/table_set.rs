@@ -1,0 +1,215 @@
+//! Sets of tables, as pipelines read them: the files of a folder, one file, or tables that a generator makes.
+
+use std::path::{Path, PathBuf};
+
+use arrow::record_batch::RecordBatch;
+
+use crate::files::read_file;
+use crate::fingerprint::Fingerprint;
+use crate::{DatasetError, Spec, Target, housing_batch};
+
+/// Named tables.
+pub trait TableSet: Send + Sync {
+    /// Default name of the set in a store.
+    fn name(&self) -> String;
+
+    /// Text from which [`open_tables`] opens it again, with absolute paths.
+    fn source(&self) -> String;
+
+    /// Names of its tables, where they are listed.
+    fn files(&self) -> Vec<String>;
+
+    /// The table called `file`.
+    ///
+    /// Errors: `NotFound` with the names that there are.
+    fn file(&self, file: &str) -> Result<TableFile, DatasetError>;
+}
+
+/// A table of a [`TableSet`].
+#[derive(Debug, Clone)]
+pub enum TableFile {
+    /// A file.
+    Path(PathBuf),
+    /// Made by a generator.
+    Generated(Generated),
+}
+
+/// A generated table, not yet made.
+#[derive(Debug, Clone)]
+pub struct Generated {
+    spec: Spec,
+    file: String,
+    make: fn(&Spec, &str) -> Result<RecordBatch, DatasetError>,
+}
+
+impl Generated {
+    /// The table.
+    ///
+    /// Errors: `BadSpec` for options out of range, `Arrow`.
+    pub fn make(&self) -> Result<RecordBatch, DatasetError> {
+        (self.make)(&self.spec, &self.file)
+    }
+}
+
+impl TableFile {
+    /// Hash of the content: of a file's bytes; of a generated table, of what it is made from.
+    ///
+    /// Errors: `NotFound`, `Io`.
+    pub fn fingerprint(&self) -> Result<[u8; 16], DatasetError> {
+        match self {
+            TableFile::Path(path) => {
+                let bytes = read_file(path, "a file", "check the path")?;
+                let mut hash = Fingerprint::new("file");
+                hash.number(bytes.len() as u64);
+                hash.bytes(&bytes);
+                Ok(hash.finish())
+            }
+            TableFile::Generated(g) => {
+                let mut hash = Fingerprint::new("generated table");
+                hash.text(&g.spec.to_string());
+                hash.text(&g.file);
+                Ok(hash.finish())
+            }
+        }
+    }
+}
+
+/// A generator of tables.
+pub(crate) struct Generator {
+    /// Name of the loader whose specs it takes.
+    pub(crate) loader: &'static str,
+    /// Names of its tables, as the real files are called.
+    pub(crate) files: &'static [&'static str],
+    /// Makes a table; the same bits for the same spec.
+    pub(crate) make: fn(&Spec, &str) -> Result<RecordBatch, DatasetError>,
+}
+
+/// All generators of tables.
+const GENERATORS: &[Generator] = &[Generator {
+    loader: "generated:housing",
+    files: &["housing.csv"],
+    make: |spec, _| {
+        let n_rows = spec.number("rows", 20_640, 1..=50_000_000)?;
+        housing_batch(spec.number("seed", 1, 0..=u64::MAX)?, 0..n_rows)
+    },
+}];
+
+/// The tables that `text` names: a folder, a file, or a generator's spec such as `generated:housing?rows=1000`.
+///
+/// Errors: `BadSpec`, `NotFound`.
+pub fn open_tables(text: &str) -> Result<Box<dyn TableSet>, DatasetError> {
+    let path = Path::new(text);
+    if path.is_dir() {
+        return Ok(Box::new(Folder { path: absolute(path) }));
+    }
+    if path.is_file() {
+        return Ok(Box::new(OneFile { path: absolute(path) }));
+    }
+    if let Ok(spec) = text.parse::<Spec>() {
+        if let Some(generator) = GENERATORS.iter().find(|g| g.loader == spec.loader().name) {
+            return Ok(Box::new(Made { spec, generator }));
+        }
+        if let (Target::File, Some(path)) = (spec.loader().target, spec.path()) {
+            return Ok(Box::new(OneFile { path: absolute(path) }));
+        }
+    }
+    let generators: Vec<&str> = GENERATORS.iter().map(|g| g.loader).collect();
+    Err(DatasetError::BadSpec {
+        spec: text.to_owned(),
+        why: "it is neither a folder, a file nor a generator of tables".to_owned(),
+        hint: format!("write a path, or one of {}", generators.join(", ")),
+    })
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+fn missing(path: PathBuf, known: &[String]) -> DatasetError {
+    let hint = match known.is_empty() {
+        true => "check --data and the stage's file".to_owned(),
+        false => format!("there are {}; check --data and the stage's file", known.join(", ")),
+    };
+    DatasetError::NotFound { path, expected: "a table", hint }
+}
+
+struct Folder {
+    path: PathBuf,
+}
+
+impl TableSet for Folder {
+    fn name(&self) -> String {
+        self.path.file_name().map_or_else(|| "data".into(), |n| n.to_string_lossy().into_owned())
+    }
+
+    fn source(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    fn files(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(&self.path).into_iter().flatten().flatten();
+        let names = entries.filter(|e| e.path().is_file()).map(|e| e.file_name().to_string_lossy().into_owned());
+        let mut names: Vec<String> = names.collect();
+        names.sort();
+        names
+    }
+
+    fn file(&self, file: &str) -> Result<TableFile, DatasetError> {
+        let path = self.path.join(file);
+        if path.is_file() { Ok(TableFile::Path(path)) } else { Err(missing(path, &self.files())) }
+    }
+}
+
+struct OneFile {
+    path: PathBuf,
+}
+
+impl TableSet for OneFile {
+    fn name(&self) -> String {
+        self.path.file_stem().map_or_else(|| "data".into(), |n| n.to_string_lossy().into_owned())
+    }
+
+    fn source(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    fn files(&self) -> Vec<String> {
+        self.path.file_name().map(|n| n.to_string_lossy().into_owned()).into_iter().collect()
+    }
+
+    fn file(&self, file: &str) -> Result<TableFile, DatasetError> {
+        let own = self.files();
+        if own.iter().any(|f| f == file) && self.path.is_file() {
+            Ok(TableFile::Path(self.path.clone()))
+        } else {
+            Err(missing(PathBuf::from(file), &own))
+        }
+    }
+}
+
+struct Made {
+    spec: Spec,
+    generator: &'static Generator,
+}
+
+impl TableSet for Made {
+    fn name(&self) -> String {
+        self.spec.to_string()
+    }
+
+    fn source(&self) -> String {
+        self.spec.to_string()
+    }
+
+    fn files(&self) -> Vec<String> {
+        self.generator.files.iter().map(|f| (*f).to_owned()).collect()
+    }
+
+    fn file(&self, file: &str) -> Result<TableFile, DatasetError> {
+        if !self.generator.files.contains(&file) {
+            return Err(missing(PathBuf::from(file), &self.files()));
+        }
+        let (spec, file) = (self.spec.clone(), file.to_owned());
+        Ok(TableFile::Generated(Generated { spec, file, make: self.generator.make }))
+    }
+}
