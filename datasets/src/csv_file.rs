@@ -4,9 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BooleanBuilder, Date32Builder, Float64Builder, GenericStringBuilder, Int64Builder, OffsetSizeTrait,
+    ArrayRef, BooleanBuilder, Date32Builder, Float32Builder, Float64Builder, GenericStringBuilder, Int64Builder,
+    OffsetSizeTrait,
 };
-use arrow::datatypes::{Field, Schema};
+use arrow::datatypes::{DataType, Field, Schema};
 use arrow::record_batch::RecordBatch;
 use csv::{ByteRecord, ReaderBuilder};
 
@@ -37,15 +38,40 @@ fn open(spec: &Spec) -> Result<Box<dyn Dataset>, DatasetError> {
 ///
 /// Errors: `NotFound`; `BadRow` for a line with too few or too many fields, or that is not UTF-8.
 pub fn read_csv(path: impl AsRef<Path>) -> Result<RecordBatch, DatasetError> {
+    read_csv_as(path, &[])
+}
+
+/// As [`read_csv`], with some columns of given types: int64, float64, float32, boolean, date or text.
+///
+/// Errors: as there; `NoSuchColumn` for a type of a column that the file does not have, `Unsupported` for another type,
+/// `BadRow` naming line and column of a value that is not of its type.
+pub fn read_csv_as(path: impl AsRef<Path>, types: &[(String, DataType)]) -> Result<RecordBatch, DatasetError> {
     let path = path.as_ref();
     let bytes = read_file(path, "a CSV file", "check the path")?;
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
     let (names, columns) = infer(path, bytes)?;
     let origin = path.display().to_string();
     let mut builders: Vec<ColumnBuilder> = columns.iter().map(Inferred::builder).collect();
-    for_each_record(path, bytes, |record, _| {
-        for (builder, field) in builders.iter_mut().zip(record) {
-            builder.push(std::str::from_utf8(field).unwrap_or_default());
+    for (name, data_type) in types {
+        let builder = names.iter().position(|n| n == name).and_then(|at| builders.get_mut(at));
+        let builder = builder.ok_or_else(|| DatasetError::NoSuchColumn {
+            origin: origin.clone(),
+            column: name.clone(),
+            present: names.join(", "),
+        })?;
+        *builder = ColumnBuilder::of(data_type).ok_or_else(|| DatasetError::Unsupported {
+            origin: origin.clone(),
+            what: format!("column '{name}' as {data_type}"),
+            hint: "use int64, float64, float32, boolean, date or text",
+        })?;
+    }
+    for_each_record(path, bytes, |record, line| {
+        for ((builder, field), name) in builders.iter_mut().zip(record).zip(&names) {
+            let text = std::str::from_utf8(field).unwrap_or_default();
+            if !builder.push(text) {
+                let why = format!("{text:?} is not {}", builder.describe());
+                return Err(DatasetError::BadRow { path: path.to_owned(), line, column: name.clone(), why });
+            }
         }
         Ok(())
     })?;
@@ -172,6 +198,7 @@ impl Inferred {
 enum ColumnBuilder {
     Int(Int64Builder),
     Float(Float64Builder),
+    Float32(Float32Builder),
     Bool(BooleanBuilder),
     Date(Date32Builder),
     Text(GenericStringBuilder<i32>),
@@ -179,17 +206,54 @@ enum ColumnBuilder {
 }
 
 impl ColumnBuilder {
-    fn push(&mut self, text: &str) {
-        fn push_text<O: OffsetSizeTrait>(builder: &mut GenericStringBuilder<O>, text: &str) {
+    fn of(data_type: &DataType) -> Option<ColumnBuilder> {
+        Some(match data_type {
+            DataType::Int64 => ColumnBuilder::Int(Int64Builder::new()),
+            DataType::Float64 => ColumnBuilder::Float(Float64Builder::new()),
+            DataType::Float32 => ColumnBuilder::Float32(Float32Builder::new()),
+            DataType::Boolean => ColumnBuilder::Bool(BooleanBuilder::new()),
+            DataType::Date32 => ColumnBuilder::Date(Date32Builder::new()),
+            DataType::Utf8 => ColumnBuilder::Text(GenericStringBuilder::new()),
+            _ => return None,
+        })
+    }
+
+    /// Appends a value, nothing for an empty text; whether it was of the column's type.
+    fn push(&mut self, text: &str) -> bool {
+        fn number<T>(text: &str, parse: impl Fn(&str) -> Option<T>) -> (Option<T>, bool) {
+            let value = parse(text);
+            let fits = value.is_some() || text.is_empty();
+            (value, fits)
+        }
+        fn push_text<O: OffsetSizeTrait>(builder: &mut GenericStringBuilder<O>, text: &str) -> bool {
             builder.append_option((!text.is_empty()).then_some(text));
+            true
+        }
+        macro_rules! push {
+            ($builder:expr, $parse:expr) => {{
+                let (value, fits) = number(text, $parse);
+                $builder.append_option(value);
+                fits
+            }};
         }
         match self {
-            ColumnBuilder::Int(builder) => builder.append_option(parse_int(text)),
-            ColumnBuilder::Float(builder) => builder.append_option(parse_float(text)),
-            ColumnBuilder::Bool(builder) => builder.append_option(parse_bool(text)),
-            ColumnBuilder::Date(builder) => builder.append_option(parse_date(text)),
+            ColumnBuilder::Int(builder) => push!(builder, parse_int),
+            ColumnBuilder::Float(builder) => push!(builder, parse_float),
+            ColumnBuilder::Float32(builder) => push!(builder, |t: &str| t.trim().parse().ok()),
+            ColumnBuilder::Bool(builder) => push!(builder, parse_bool),
+            ColumnBuilder::Date(builder) => push!(builder, parse_date),
             ColumnBuilder::Text(builder) => push_text(builder, text),
             ColumnBuilder::LargeText(builder) => push_text(builder, text),
+        }
+    }
+
+    fn describe(&self) -> &'static str {
+        match self {
+            ColumnBuilder::Int(_) => "a whole number",
+            ColumnBuilder::Float(_) | ColumnBuilder::Float32(_) => "a number",
+            ColumnBuilder::Bool(_) => "true or false",
+            ColumnBuilder::Date(_) => "a date such as 2016-01-31",
+            ColumnBuilder::Text(_) | ColumnBuilder::LargeText(_) => "a text",
         }
     }
 
@@ -197,6 +261,7 @@ impl ColumnBuilder {
         match self {
             ColumnBuilder::Int(mut builder) => Arc::new(builder.finish()),
             ColumnBuilder::Float(mut builder) => Arc::new(builder.finish()),
+            ColumnBuilder::Float32(mut builder) => Arc::new(builder.finish()),
             ColumnBuilder::Bool(mut builder) => Arc::new(builder.finish()),
             ColumnBuilder::Date(mut builder) => Arc::new(builder.finish()),
             ColumnBuilder::Text(mut builder) => Arc::new(builder.finish()),

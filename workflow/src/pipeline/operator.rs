@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use mistique_datasets::TableSet;
+use super::data::Data;
 
 use super::columns::Columns;
 use super::error::{OperatorError, PipelineError};
@@ -116,7 +116,7 @@ pub struct Inputs<'a> {
     /// What this stage (or the one that `fit` names) has learnt.
     pub learnt: Option<Learnt>,
     /// The files that `--data` names.
-    pub data: &'a dyn TableSet,
+    pub data: &'a Data,
 }
 
 impl Inputs<'_> {
@@ -176,7 +176,7 @@ pub trait Operator: Debug + Send + Sync {
     /// What the operator will give for such inputs; nothing runs. `data` is asked only by operators that read files.
     ///
     /// Errors: `NoColumn`, `ColumnType` and the like; the parameter that they name says where.
-    fn check(&self, inputs: &[Given], data: &dyn TableSet) -> Result<Checked, OperatorError>;
+    fn check(&self, inputs: &[Given], data: &Data) -> Result<Checked, OperatorError>;
 
     /// Learns from the inputs (`None`: nothing to learn). Not called when the artifact is stored already, or taken from
     /// another stage by `fit`.

@@ -10,6 +10,21 @@ use super::error::{PipelineError, Spot};
 use super::node::{Key, Kind, Node, Place};
 use crate::suggest::nearest;
 
+/// Entries of a map, or of a list of maps of one entry: the canonical form, which keeps their order.
+fn entries(node: &Node) -> Option<Vec<(Key, Node)>> {
+    match &node.kind {
+        Kind::Map(map) => Some(map.clone()),
+        Kind::List(list) => list
+            .iter()
+            .map(|n| match &n.kind {
+                Kind::Map(map) => <[_; 1]>::try_from(map.clone()).ok().map(|[entry]| entry),
+                _ => None,
+            })
+            .collect(),
+        _ => None,
+    }
+}
+
 /// The parameters of one stage.
 pub struct Params {
     pub(crate) file: Arc<str>,
@@ -244,12 +259,10 @@ impl Params {
     pub fn numbers_by_name(&mut self, key: &'static str) -> Result<Vec<(String, f64)>, PipelineError> {
         let Some(node) = self.take(key)? else { return Ok(Vec::new()) };
         let number = |n: &Node| if let Kind::Number(n) = &n.kind { n.as_f64() } else { None };
-        let map: Option<Vec<(String, f64)>> = match &node.kind {
-            Kind::Map(map) => map.iter().map(|(k, v)| Some((k.name.clone(), number(v)?))).collect(),
-            _ => None,
-        };
+        let entry = |(k, v): &(Key, Node)| Some((k.name.clone(), number(v)?));
+        let map: Option<Vec<(String, f64)>> = entries(&node).and_then(|e| e.iter().map(entry).collect());
         let Some(map) = map else { return Err(self.bad(key, "numbers by name, such as {a: 0.5, b: 1}", &node)) };
-        self.keep(key, node.value());
+        self.keep(key, map.iter().map(|(k, v)| json!({ k.as_str(): v })).collect());
         Ok(map)
     }
 
@@ -267,12 +280,10 @@ impl Params {
     /// A map of texts by name, in the order of the file.
     pub fn texts_by_name(&mut self, key: &'static str) -> Result<Vec<(String, String)>, PipelineError> {
         let Some(node) = self.take(key)? else { return Ok(Vec::new()) };
-        let map: Option<Vec<(String, String)>> = match &node.kind {
-            Kind::Map(map) => map.iter().map(|(k, v)| Some((k.name.clone(), v.text()?.to_string()))).collect(),
-            _ => None,
-        };
+        let text = |(k, v): &(Key, Node)| Some((k.name.clone(), v.text()?.to_string()));
+        let map: Option<Vec<(String, String)>> = entries(&node).and_then(|e| e.iter().map(text).collect());
         let Some(map) = map else { return Err(self.bad(key, "texts by name, such as {a: x, b: y}", &node)) };
-        self.keep(key, json!(map));
+        self.keep(key, map.iter().map(|(k, v)| json!({ k.as_str(): v })).collect());
         Ok(map)
     }
 

@@ -2,8 +2,7 @@
 //!
 //! Parameters: `columns`, the names.
 
-use mistique_datasets::TableSet;
-
+use crate::pipeline::data::Data;
 use crate::pipeline::error::{OperatorError, PipelineError};
 use crate::pipeline::operator::{Checked, Given, Inputs, Operator, OperatorKind, Outcome, Slot};
 use crate::pipeline::params::Params;
@@ -21,7 +20,7 @@ fn parse(params: &mut Params) -> Result<Box<dyn Operator>, PipelineError> {
 }
 
 impl Operator for DropColumns {
-    fn check(&self, inputs: &[Given], _: &dyn TableSet) -> Result<Checked, OperatorError> {
+    fn check(&self, inputs: &[Given], _: &Data) -> Result<Checked, OperatorError> {
         let [given] = inputs else { return Ok(Checked::default()) };
         let mut columns = given.table()?.clone();
         for name in &self.columns {

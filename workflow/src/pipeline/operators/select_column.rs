@@ -2,9 +2,8 @@
 //!
 //! Parameters: `columns`, the names.
 
-use mistique_datasets::TableSet;
-
 use crate::pipeline::columns::Columns;
+use crate::pipeline::data::Data;
 use crate::pipeline::error::{OperatorError, PipelineError};
 use crate::pipeline::operator::{Checked, Given, Inputs, Operator, OperatorKind, Outcome, Slot};
 use crate::pipeline::params::Params;
@@ -22,7 +21,7 @@ fn parse(params: &mut Params) -> Result<Box<dyn Operator>, PipelineError> {
 }
 
 impl Operator for SelectColumn {
-    fn check(&self, inputs: &[Given], _: &dyn TableSet) -> Result<Checked, OperatorError> {
+    fn check(&self, inputs: &[Given], _: &Data) -> Result<Checked, OperatorError> {
         let [given] = inputs else { return Ok(Checked::default()) };
         let table = given.table()?;
         let columns = self.columns.iter().map(|c| Ok((c.clone(), table.get("columns", c)?)));

@@ -1,0 +1,81 @@
+//! The files that a pipeline reads: opened once, hashed once, parsed once for the check and the run.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use mistique_datasets::{DatasetError, TableFile, TableSet};
+use mistique_engine::Fingerprint;
+
+use super::error::OperatorError;
+use super::table::Table;
+
+/// What `--data` names, with what is known of it.
+pub struct Data {
+    set: Box<dyn TableSet>,
+    fingerprints: Mutex<HashMap<String, Fingerprint>>,
+    parsed: Mutex<HashMap<String, Table>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Data {
+    /// The tables of a folder, a file or a generator (`generated:housing?rows=1000`).
+    ///
+    /// Errors: `BadSpec`.
+    pub fn open(text: &str) -> Result<Self, DatasetError> {
+        Ok(Self::new(mistique_datasets::open_tables(text)?))
+    }
+
+    /// Any set of tables.
+    pub fn new(set: Box<dyn TableSet>) -> Self {
+        Self { set, fingerprints: Mutex::default(), parsed: Mutex::default() }
+    }
+
+    /// The tables.
+    pub fn set(&self) -> &dyn TableSet {
+        &*self.set
+    }
+
+    /// The file or generated table called `file`.
+    ///
+    /// Errors: `NotFound` with the names that there are.
+    pub fn file(&self, file: &str) -> Result<TableFile, DatasetError> {
+        self.set.file(file)
+    }
+
+    /// Hash of the content of `file`, computed once.
+    ///
+    /// Errors: `NotFound`, `Io`.
+    pub fn fingerprint(&self, file: &str) -> Result<Fingerprint, DatasetError> {
+        if let Some(known) = lock(&self.fingerprints).get(file) {
+            return Ok(*known);
+        }
+        let fingerprint = self.set.file(file)?.fingerprint()?;
+        lock(&self.fingerprints).insert(file.into(), fingerprint);
+        Ok(fingerprint)
+    }
+
+    /// The table that `read` makes of a file; `key` says all that it depends on. Made once, and kept until
+    /// [`Data::forget`].
+    ///
+    /// Errors: those of `read`.
+    pub fn parsed(
+        &self,
+        key: &str,
+        read: impl FnOnce() -> Result<Table, OperatorError>,
+    ) -> Result<Table, OperatorError> {
+        if let Some(table) = lock(&self.parsed).get(key) {
+            return Ok(table.clone());
+        }
+        let table = read()?;
+        lock(&self.parsed).insert(key.into(), table.clone());
+        Ok(table)
+    }
+
+    /// Lets go of what [`Data::parsed`] keeps.
+    pub(crate) fn forget(&self) {
+        lock(&self.parsed).clear();
+    }
+}

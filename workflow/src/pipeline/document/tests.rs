@@ -1,0 +1,135 @@
+use super::super::data::Data;
+use super::super::testing;
+use super::*;
+
+fn data() -> Data {
+    Data::open("generated:housing?rows=50").unwrap()
+}
+
+fn error(yaml: &str) -> String {
+    match testing::plans(yaml, &data()) {
+        Ok(_) => panic!("taken: {yaml}"),
+        Err(e) => e.to_string(),
+    }
+}
+
+const READ: &str = "name: p\nstages:\n  - {name: homes, op: ReadCSV, file: housing.csv}\n";
+
+#[test]
+fn mistakes_are_reported_with_their_place_and_the_nearest_name() {
+    for (stage, expected) in [
+        (
+            "  - {name: x, op: OneHotEncodng, inputs: [homes]}",
+            "test.yaml:4:18: unknown operator OneHotEncodng at line 4: did you mean OneHotEncoding?",
+        ),
+        (
+            "  - {name: x, op: Avg, inputs: [home], columns: [a], output: b}",
+            "test.yaml:4:36: unknown stage home at line 4: did you mean homes?; known: homes, x",
+        ),
+        (
+            "  - {name: x, op: DropColumns, inputs: [homes], colums: [a]}",
+            "test.yaml:4:51: unknown parameter of DropColumns colums at line 4: did you mean columns?",
+        ),
+        (
+            "  - {name: x, op: DropColumns, inputs: [homes]}",
+            "test.yaml:4:5: stage x: DropColumns needs `columns` (names of columns)",
+        ),
+        (
+            "  - {name: x, op: DropColumns, columns: [population]}",
+            "test.yaml:4:5: stage x: DropColumns takes a table, found none; say `inputs: [stage]`",
+        ),
+        (
+            "  - {name: x, op: DropColumns, inputs: [homes], columns: [1]}",
+            "test.yaml:4:60: `columns` is [1]; expected a list of texts, such as [a, b]",
+        ),
+        (
+            "  - name: x\n    op: DropColumns\n    inputs: homes\n    columns:\n      - population\n      - total_room",
+            "test.yaml:9:9: stage x (DropColumns): no column total_room: did you mean total_rooms?; the columns are longitude, ",
+        ),
+        (
+            "  - {name: x, op: Avg, inputs: [homes], columns: [ocean_proximity], output: b}",
+            "test.yaml:4:53: stage x (Avg): column ocean_proximity is text; expected a number, boolean or date",
+        ),
+        ("  - {name: homes, op: Avg, inputs: [homes]}", "test.yaml:4:5: the name homes is already taken on line 3"),
+        (
+            "  - {name: a, op: SelectColumn, inputs: [b], columns: [x]}\n  - {name: b, op: SelectColumn, inputs: [a], columns: [x]}",
+            "the stages form a cycle: a -> b -> a",
+        ),
+        (
+            "  - {name: x, op: SelectColumn, inputs: [homes/train], columns: [x]}",
+            "unknown output homes/train at line 4: did you mean homes?; known: homes",
+        ),
+        ("  - {name: x/y, op: SelectColumn, inputs: [homes], columns: [x]}", "expected a name without `/`"),
+        ("  - {name: x, op: Avg, inputs: [homes], columns: ['${c}'], output: b}", "unknown parameter c at line 4"),
+        ("  - {name: x, inputs: [homes]}", "expected a key `op` that names its operator"),
+    ] {
+        let found = error(&format!("{READ}{stage}\n"));
+        assert!(found.contains(expected), "{stage}\n{found}");
+    }
+    for (yaml, expected) in [
+        ("name: p\nstags: []\n", "test.yaml:2:1: unknown key stags at line 2: did you mean stages?"),
+        ("name: p\n", "a pipeline needs `stages: [...]`"),
+        ("stages: [{name: a, op: ReadCSV, file: housing.csv}]\n", "a pipeline needs `name: ...`"),
+        (
+            "name: p\nstages: [{name: a, op: ReadCSV, file: house.csv}]\n",
+            "house.csv: not found, expected a table; there are housing.csv",
+        ),
+        ("name: p\n  x: [\n", "test.yaml:"),
+        ("name: p\nname: q\nstages: []\n", "test.yaml:2:1: "),
+        ("- a\n", "expected a map with the keys `name` and `stages`"),
+    ] {
+        let found = error(yaml);
+        assert!(found.contains(expected), "{yaml}\n{found}");
+    }
+    let unused = format!(
+        "defaults: {{used: [population], unusd: 1}}\n{READ}  - {{name: x, op: DropColumns, inputs: [homes], columns: '${{used}}'}}\n"
+    );
+    assert!(
+        error(&unused).contains("test.yaml:1:31: unknown parameter: no stage has ${} of it: unusd"),
+        "{}",
+        error(&unused)
+    );
+}
+
+#[test]
+fn grids_expand() {
+    let text = |grid: &str| {
+        format!(
+            "name: p\ndefaults: {{a: 1, b: x}}\n{grid}\nstages:\n  - {{name: s, op: X, k: '${{a}}', l: 'b ${{b}} ${{a}}'}}\n"
+        )
+    };
+    let settings = |grid: &str| {
+        let template = Template::parse("t", &text(grid)).unwrap();
+        let of = |s: &Setting| (s.version.clone(), Value::Object(s.values()).to_string());
+        template.settings().iter().map(of).collect::<Vec<_>>()
+    };
+    let list = |l: &[(&str, &str)]| l.iter().map(|(a, b)| (a.to_string(), b.to_string())).collect::<Vec<_>>();
+    assert_eq!(settings(""), list(&[("", r#"{"a":1,"b":"x"}"#)]));
+    let cross = settings("grid: {a: [1, 2], b: [y, z]}");
+    assert_eq!(
+        cross,
+        list(&[
+            ("v1", r#"{"a":1,"b":"y"}"#),
+            ("v2", r#"{"a":1,"b":"z"}"#),
+            ("v3", r#"{"a":2,"b":"y"}"#),
+            ("v4", r#"{"a":2,"b":"z"}"#),
+        ])
+    );
+    let given = settings("grid: [{a: 5}, {version: best, b: q}]");
+    assert_eq!(given, list(&[("v1", r#"{"a":5,"b":"x"}"#), ("best", r#"{"a":1,"b":"q"}"#)]));
+    let template = Template::parse("t", &text("grid: [{a: 0.5}]")).unwrap();
+    let stages = template.stages(&template.settings()[0]).unwrap();
+    let params: Vec<String> = stages[0].params.iter().map(|(_, v)| v.value().to_string()).collect();
+    assert_eq!(params, ["0.5", "\"b x 0.5\""]);
+    assert!(Template::parse("t", &text("grid: [{version: v1}, {version: v1}]")).is_err());
+    assert!(Template::parse("t", &text("grid: {a: 3}")).is_err());
+}
+
+#[test]
+fn stages_may_stand_in_any_order_and_as_a_map() {
+    let yaml = "name: p\nstages:\n  last: {op: DropColumns, input: homes, columns: [population]}\n  homes: {op: ReadCSV, file: housing.csv}\n";
+    let plans = testing::plans(yaml, &data()).unwrap();
+    let names: Vec<&str> = plans[0].pipeline.stages().iter().map(|s| s.name()).collect();
+    assert_eq!(names, ["homes", "last"]);
+    assert!(is_pipeline(yaml) && !is_pipeline("layers:\n"));
+}
