@@ -116,11 +116,13 @@ impl Pipeline {
         let mut position = vec![0; raw.len()];
         graph.order.iter().enumerate().for_each(|(at, &index)| position[index] = at);
         let mut raw: Vec<Option<(RawStage, Vec<Reading>)>> = raw.into_iter().zip(graph.readings).map(Some).collect();
-        let mut stages = Vec::with_capacity(raw.len());
+        let mut stages: Vec<Stage> = Vec::with_capacity(raw.len());
         for index in graph.order {
             let Some((stage, mut readings)) = raw.get_mut(index).and_then(Option::take) else { continue };
             readings.iter_mut().for_each(|r| r.stage = position[r.stage]);
             let fit = if stage.fit.is_some() { readings.pop() } else { None };
+            let fitted = fit.as_ref().and_then(|f| stages.get(f.stage));
+            let stage = inherit(stage, fitted);
             stages.push(build_stage(file, stage, readings, fit)?);
         }
         Ok(Self { file: Arc::clone(file), name, version, setting, stages })
@@ -195,6 +197,16 @@ pub(crate) fn sort_keys(value: &mut Value) {
         }
         _ => {}
     }
+}
+
+/// A stage that applies what another of its operator learnt has that stage's parameters, where it gives none.
+fn inherit(mut stage: RawStage, fitted: Option<&Stage>) -> RawStage {
+    for (key, node) in fitted.filter(|f| f.kind.name == stage.op).map_or(&[][..], |f| &f.written) {
+        if !stage.params.iter().any(|(k, _)| k.name == key.name) {
+            stage.params.push((key.clone(), node.clone()));
+        }
+    }
+    stage
 }
 
 fn build_stage(

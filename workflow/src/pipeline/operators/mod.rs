@@ -1,13 +1,45 @@
 //! The operators, one file each. A new one is a file and a line in [`OPERATORS`].
 
 mod avg;
+mod category;
+mod compute_neighborhood;
 mod drop_columns;
+mod expression;
+mod fill_na;
+mod filter;
+mod get_construction_recency;
+mod is_residential;
+mod join;
+mod label_indexing;
+mod one_hot_encoding;
+mod read;
+mod read_csv;
+mod read_parquet;
+mod scaling;
 mod select_column;
+mod train_test_split;
 
 use super::operator::OperatorKind;
 
 /// All operators.
-pub(crate) const OPERATORS: &[&OperatorKind] = &[&avg::KIND, &drop_columns::KIND, &select_column::KIND];
+pub(crate) const OPERATORS: &[&OperatorKind] = &[
+    &avg::KIND,
+    &compute_neighborhood::KIND,
+    &drop_columns::KIND,
+    &expression::KIND,
+    &fill_na::KIND,
+    &filter::KIND,
+    &get_construction_recency::KIND,
+    &is_residential::KIND,
+    &join::KIND,
+    &label_indexing::KIND,
+    &one_hot_encoding::KIND,
+    &read_csv::KIND,
+    &read_parquet::KIND,
+    &scaling::KIND,
+    &select_column::KIND,
+    &train_test_split::KIND,
+];
 
 /// The operator called `name`.
 pub(crate) fn find(name: &str) -> Option<&'static OperatorKind> {

@@ -1,0 +1,289 @@
+//! The value of an expression for every row of a table.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, Datum, Float64Array, Int64Array, Scalar, StringArray, UInt32Array,
+    new_null_array,
+};
+use arrow::buffer::{BooleanBuffer, NullBuffer};
+use arrow::compute::kernels::{cmp, numeric, zip::zip};
+use arrow::compute::{CastOptions, DatePart, and_kleene, cast_with_options, date_part, is_null, not, or_kleene, take};
+use arrow::datatypes::{DataType, Float64Type, Int64Type};
+
+use super::{Arithmetic, Comparison, Expr, Function, common, is_date_pair};
+use crate::pipeline::error::OperatorError;
+use crate::pipeline::table::Table;
+
+type Result<T> = std::result::Result<T, OperatorError>;
+
+/// A column, or one value that stands for a column of it.
+struct Value {
+    array: ArrayRef,
+    one: bool,
+}
+
+impl Value {
+    fn one(array: impl Array + 'static) -> Self {
+        Self { array: Arc::new(array), one: true }
+    }
+
+    fn datum(&self) -> Box<dyn Datum> {
+        if self.one { Box::new(Scalar::new(Arc::clone(&self.array))) } else { Box::new(Arc::clone(&self.array)) }
+    }
+
+    fn cast(self, to: &DataType) -> Result<Self> {
+        if self.array.data_type() == to {
+            return Ok(self);
+        }
+        if *self.array.data_type() == DataType::Null {
+            return Ok(Self { array: new_null_array(to, self.array.len()), one: self.one });
+        }
+        let from = if *self.array.data_type() == DataType::Date32 && *to != DataType::Utf8 {
+            cast_with_options(&self.array, &DataType::Int32, &CastOptions::default())?
+        } else {
+            Arc::clone(&self.array)
+        };
+        // A text that is no date must not become a null silently.
+        let strict = *from.data_type() == DataType::Utf8;
+        let options = CastOptions { safe: !strict, ..CastOptions::default() };
+        Ok(Self { array: cast_with_options(&from, to, &options)?, one: self.one })
+    }
+
+    /// A column of `n` rows.
+    fn column(self, n: usize) -> Result<ArrayRef> {
+        match self.one {
+            true => Ok(take(&self.array, &UInt32Array::from(vec![0; n]), None)?),
+            false => Ok(self.array),
+        }
+    }
+}
+
+/// The values of `root`, whose type is `result`.
+pub(super) fn evaluate(param: &'static str, table: &Table, root: &Expr, result: &DataType) -> Result<ArrayRef> {
+    let evaluator = Evaluator { param, table };
+    evaluator.value(root)?.cast(result)?.column(table.n_rows())
+}
+
+struct Evaluator<'a> {
+    param: &'static str,
+    table: &'a Table,
+}
+
+impl Evaluator<'_> {
+    fn value(&self, expr: &Expr) -> Result<Value> {
+        Ok(match expr {
+            Expr::Whole(n) => Value::one(Int64Array::from(vec![*n])),
+            Expr::Number(n) => Value::one(Float64Array::from(vec![*n])),
+            Expr::Text(t) => Value::one(StringArray::from(vec![t.as_str()])),
+            Expr::Boolean(b) => Value::one(BooleanArray::from(vec![*b])),
+            Expr::Null => Value::one(arrow::array::NullArray::new(1)),
+            Expr::Column(name) => Value { array: Arc::clone(self.table.column(self.param, name)?), one: false },
+            Expr::Negate(of) => {
+                let of = self.number(of)?;
+                Value { array: numeric::neg(&of.array)?, one: of.one }
+            }
+            Expr::Not(of) => {
+                let of = self.value(of)?.cast(&DataType::Boolean)?;
+                Value { array: Arc::new(not(of.array.as_boolean())?), one: of.one }
+            }
+            Expr::IsNull(of) => {
+                let of = self.value(of)?;
+                Value { array: Arc::new(is_null(&of.array)?), one: of.one }
+            }
+            Expr::Arithmetic(op, a, b) => arithmetic(*op, self.number(a)?, self.number(b)?)?,
+            Expr::Compare(comparison, a, b) => compare(*comparison, self.value(a)?, self.value(b)?)?,
+            Expr::And(a, b) => self.logical(a, b, and_kleene)?,
+            Expr::Or(a, b) => self.logical(a, b, or_kleene)?,
+            Expr::In(of, among) => {
+                let mut any = Value::one(BooleanArray::from(vec![false])).column(self.table.n_rows())?;
+                for item in among {
+                    let equal = compare(Comparison::Equal, self.value(of)?, self.value(item)?)?;
+                    let equal = equal.column(self.table.n_rows())?;
+                    any = Arc::new(or_kleene(any.as_boolean(), equal.as_boolean())?);
+                }
+                Value { array: any, one: false }
+            }
+            Expr::When(cases, otherwise) => self.when(cases, otherwise)?,
+            Expr::Call(function, arguments) => self.call(*function, arguments)?,
+        })
+    }
+
+    /// A number as int64 or float64.
+    fn number(&self, expr: &Expr) -> Result<Value> {
+        let value = self.value(expr)?;
+        let to = if *value.array.data_type() == DataType::Int64 { DataType::Int64 } else { DataType::Float64 };
+        value.cast(&to)
+    }
+
+    fn boolean(&self, expr: &Expr) -> Result<BooleanArray> {
+        let column = self.value(expr)?.cast(&DataType::Boolean)?.column(self.table.n_rows())?;
+        Ok(column.as_boolean().clone())
+    }
+
+    fn logical(
+        &self,
+        a: &Expr,
+        b: &Expr,
+        kernel: fn(&BooleanArray, &BooleanArray) -> std::result::Result<BooleanArray, arrow::error::ArrowError>,
+    ) -> Result<Value> {
+        Ok(Value { array: Arc::new(kernel(&self.boolean(a)?, &self.boolean(b)?)?), one: false })
+    }
+
+    /// The last case first, so that the first true condition wins.
+    fn when(&self, cases: &[(Expr, Expr)], otherwise: &Expr) -> Result<Value> {
+        let mut result = self.value(otherwise)?;
+        for (condition, value) in cases.iter().rev() {
+            let value = self.value(value)?;
+            let to = common(value.array.data_type(), result.array.data_type()).unwrap_or(DataType::Null);
+            let (value, otherwise) = (value.cast(&to)?, result.cast(&to)?);
+            let condition = self.boolean(condition)?;
+            // A null condition is not true.
+            let condition = BooleanArray::new(
+                condition.nulls().map_or_else(|| condition.values().clone(), |n| condition.values() & n.inner()),
+                None,
+            );
+            result = Value { array: zip(&condition, &*value.datum(), &*otherwise.datum())?, one: false };
+        }
+        Ok(result)
+    }
+
+    fn call(&self, function: Function, arguments: &[Expr]) -> Result<Value> {
+        if matches!(function, Function::Min | Function::Max | Function::Coalesce) {
+            return self.fold(function, arguments);
+        }
+        let Some(argument) = arguments.first() else {
+            return Err(OperatorError::Param { param: self.param, why: format!("{} takes a value", function.name()) });
+        };
+        let date = |part| -> Result<Value> {
+            let of = self.value(argument)?;
+            Value { array: date_part(&of.array, part)?, one: of.one }.cast(&DataType::Int64)
+        };
+        let float = |f: fn(f64) -> f64| -> Result<Value> {
+            let of = self.value(argument)?.cast(&DataType::Float64)?;
+            let array: Float64Array = of.array.as_primitive::<Float64Type>().unary(f);
+            Ok(Value { array: Arc::new(array), one: of.one })
+        };
+        let either = |f: fn(f64) -> f64, whole: fn(i64) -> i64| -> Result<Value> {
+            let of = self.number(argument)?;
+            match of.array.as_primitive_opt::<Int64Type>() {
+                None => float(f),
+                Some(numbers) => {
+                    let array: Int64Array = numbers.unary(whole);
+                    Ok(Value { array: Arc::new(array), one: of.one })
+                }
+            }
+        };
+        match function {
+            Function::Abs => either(f64::abs, i64::saturating_abs),
+            Function::Floor => either(f64::floor, |n| n),
+            Function::Ceil => either(f64::ceil, |n| n),
+            Function::Round => either(f64::round_ties_even, |n| n),
+            Function::Sqrt => float(f64::sqrt),
+            Function::Exp => float(f64::exp),
+            Function::Log => float(f64::ln),
+            Function::Log1p => float(f64::ln_1p),
+            Function::Float => self.value(argument)?.cast(&DataType::Float64),
+            Function::Int => self.value(argument)?.cast(&DataType::Int64),
+            Function::Year => date(DatePart::Year),
+            Function::Month => date(DatePart::Month),
+            Function::Day => date(DatePart::Day),
+            Function::Min | Function::Max | Function::Coalesce => self.fold(function, arguments),
+        }
+    }
+
+    /// min, max and coalesce of two values or more.
+    fn fold(&self, function: Function, arguments: &[Expr]) -> Result<Value> {
+        let mut result = Value::one(arrow::array::NullArray::new(1));
+        for (i, argument) in arguments.iter().enumerate() {
+            let next = self.value(argument)?;
+            let to = common(result.array.data_type(), next.array.data_type()).unwrap_or(DataType::Null);
+            let (left, right) = (result.cast(&to)?, next.cast(&to)?);
+            if i == 0 {
+                result = right;
+                continue;
+            }
+            let n = self.table.n_rows();
+            let (left, right) = (left.column(n)?, right.column(n)?);
+            let choose_right = if function == Function::Coalesce {
+                is_null(&left)?
+            } else {
+                let less = if function == Function::Min { Comparison::Less } else { Comparison::Greater };
+                let both = |a: &ArrayRef| Value { array: Arc::clone(a), one: false };
+                let less = compare(less, both(&right), both(&left))?.array;
+                // A null on either side is the result, so the right one is taken where it is null.
+                let null = is_null(&right)?;
+                let less = less.as_boolean();
+                BooleanArray::from_iter((0..n).map(|i| Some(null.value(i) || (less.is_valid(i) && less.value(i)))))
+            };
+            result = Value { array: zip(&choose_right, &right, &left)?, one: false };
+        }
+        Ok(result)
+    }
+}
+
+fn arithmetic(op: Arithmetic, a: Value, b: Value) -> Result<Value> {
+    let whole = |v: &Value| *v.array.data_type() == DataType::Int64;
+    let to = if whole(&a) && whole(&b) && op != Arithmetic::Divide { DataType::Int64 } else { DataType::Float64 };
+    let (a, b) = (a.cast(&to)?, b.cast(&to)?);
+    let one = a.one && b.one;
+    let (left, right) = (a.datum(), b.datum());
+    let array = match op {
+        Arithmetic::Add => numeric::add(&*left, &*right)?,
+        Arithmetic::Subtract => numeric::sub(&*left, &*right)?,
+        Arithmetic::Multiply => numeric::mul(&*left, &*right)?,
+        Arithmetic::Divide => numeric::div(&*left, &*right)?,
+        Arithmetic::Remainder => numeric::rem(&*left, &*right)?,
+    };
+    Ok(Value { array, one })
+}
+
+fn compare(comparison: Comparison, a: Value, b: Value) -> Result<Value> {
+    let (ta, tb) = (a.array.data_type().clone(), b.array.data_type().clone());
+    let to = if is_date_pair(&ta, &tb) { DataType::Date32 } else { common(&ta, &tb).unwrap_or(DataType::Null) };
+    let one = a.one && b.one;
+    if to == DataType::Null {
+        return Ok(Value::one(BooleanArray::from(vec![None])));
+    }
+    let to = if to == DataType::Float32 { DataType::Float64 } else { to };
+    let (a, b) = (a.cast(&to)?, b.cast(&to)?);
+    if to == DataType::Float64 {
+        return Ok(compare_floats(comparison, &a, &b));
+    }
+    let (left, right) = (a.datum(), b.datum());
+    let array = match comparison {
+        Comparison::Equal => cmp::eq(&*left, &*right)?,
+        Comparison::Unequal => cmp::neq(&*left, &*right)?,
+        Comparison::Less => cmp::lt(&*left, &*right)?,
+        Comparison::LessEqual => cmp::lt_eq(&*left, &*right)?,
+        Comparison::Greater => cmp::gt(&*left, &*right)?,
+        Comparison::GreaterEqual => cmp::gt_eq(&*left, &*right)?,
+    };
+    Ok(Value { array: Arc::new(array), one })
+}
+
+/// As IEEE 754 has it: −0 equals 0, and NaN is unequal to everything (Arrow's kernels order floats by their bits).
+fn compare_floats(comparison: Comparison, a: &Value, b: &Value) -> Value {
+    let (left, right) = (a.array.as_primitive::<Float64Type>(), b.array.as_primitive::<Float64Type>());
+    let n = if a.one { right.len() } else { left.len() };
+    let of =
+        |v: &Float64Array, one: bool, i: usize| v.values().get(if one { 0 } else { i }).copied().unwrap_or_default();
+    let bits = BooleanBuffer::collect_bool(n, |i| {
+        let (x, y) = (of(left, a.one, i), of(right, b.one, i));
+        match comparison {
+            Comparison::Equal => x == y,
+            Comparison::Unequal => x != y,
+            Comparison::Less => x < y,
+            Comparison::LessEqual => x <= y,
+            Comparison::Greater => x > y,
+            Comparison::GreaterEqual => x >= y,
+        }
+    });
+    let nulls = |v: &Float64Array, one: bool| match (v.nulls(), one) {
+        (Some(nulls), true) if nulls.is_null(0) => Some(NullBuffer::new_null(n)),
+        (Some(nulls), false) => Some(nulls.clone()),
+        _ => None,
+    };
+    let nulls = NullBuffer::union(nulls(left, a.one).as_ref(), nulls(right, b.one).as_ref());
+    Value { array: Arc::new(BooleanArray::new(bits, nulls)), one: a.one && b.one }
+}

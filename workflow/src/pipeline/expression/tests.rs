@@ -1,0 +1,112 @@
+use std::sync::Arc;
+
+use arrow::array::{BooleanArray, Date32Array, Float32Array, Float64Array, Int64Array, StringArray};
+
+use super::super::testing::table;
+use super::*;
+
+fn sample() -> Table {
+    table(vec![
+        ("i", Arc::new(Int64Array::from(vec![Some(1), Some(-2), None, Some(7)]))),
+        ("f", Arc::new(Float64Array::from(vec![Some(0.5), Some(-0.0), Some(f64::NAN), None]))),
+        ("s", Arc::new(Float32Array::from(vec![1.5, 2.5, 3.5, 4.5]))),
+        ("t", Arc::new(StringArray::from(vec![Some("a"), Some("b"), None, Some("")]))),
+        ("b", Arc::new(BooleanArray::from(vec![Some(true), Some(false), None, Some(true)]))),
+        // 1970-01-02, 2016-02-29, 1969-12-31
+        ("d", Arc::new(Date32Array::from(vec![Some(1), Some(16_860), None, Some(-1)]))),
+        ("two words", Arc::new(Int64Array::from(vec![10, 20, 30, 40]))),
+    ])
+}
+
+fn shown(text: &str) -> String {
+    let table = sample();
+    let value = Expression::parse(text).unwrap_or_else(|e| panic!("{text}: {e}")).evaluate("where", &table);
+    let value = value.unwrap_or_else(|e| panic!("{text}: {e}"));
+    let row = |i| match value.is_null(i) {
+        true => "_".to_string(),
+        false => arrow::util::display::array_value_to_string(&value, i).unwrap(),
+    };
+    (0..4).map(row).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn values_by_hand() {
+    for (text, expected) in [
+        ("i + 1", "2 -1 _ 8"),
+        ("i * 2 - 1", "1 -5 _ 13"),
+        ("2 + 3 * 4 - -1", "15 15 15 15"),
+        ("(2 + 3) * 4", "20 20 20 20"),
+        ("i / 2", "0.5 -1.0 _ 3.5"),
+        ("i % 2", "1 0 _ 1"),
+        ("-i", "-1 2 _ -7"),
+        ("i + f", "1.5 -2.0 _ _"),
+        ("s * 2", "3.0 5.0 7.0 9.0"),
+        ("f = 0", "false true false _"),
+        ("f != f", "false false true _"),
+        ("f >= 0", "true true false _"),
+        ("i > 0 and b", "true false _ true"),
+        ("i > 0 or b", "true false _ true"),
+        ("not b", "false true _ false"),
+        ("b or i is null", "true false true true"),
+        ("i is not null", "true true false true"),
+        ("t = 'a'", "true false _ false"),
+        ("t in ('a', '')", "true false _ true"),
+        ("i not in (1, 7)", "false true _ false"),
+        ("d < '2016-01-01'", "true false _ true"),
+        ("year(d)", "1970 2016 _ 1969"),
+        ("month(d) * 100 + day(d)", "102 229 _ 1231"),
+        ("when(i > 5, 'big', i > 0, 'small', 'none')", "small none none big"),
+        ("when(b, 1, null)", "1 _ _ 1"),
+        ("when(b, i, 0.5)", "1.0 0.5 0.5 7.0"),
+        ("coalesce(i, 0)", "1 -2 0 7"),
+        ("coalesce(null, t, 'x')", "a b x "),
+        ("min(i, 2)", "1 -2 _ 2"),
+        ("max(i, 2, s)", "2.0 2.5 _ 7.0"),
+        ("abs(i)", "1 2 _ 7"),
+        ("round(s)", "2.0 2.0 4.0 4.0"),
+        ("floor(s) + ceil(s)", "3.0 5.0 7.0 9.0"),
+        ("sqrt(exp(log(4)))", "2.0 2.0 2.0 2.0"),
+        ("int(s)", "1 2 3 4"),
+        ("float(b)", "1.0 0.0 _ 1.0"),
+        ("\"two words\" / 10", "1.0 2.0 3.0 4.0"),
+        ("1e3 + .5", "1000.5 1000.5 1000.5 1000.5"),
+        ("'it''s'", "it's it's it's it's"),
+    ] {
+        assert_eq!(shown(text), expected, "{text}");
+    }
+}
+
+#[test]
+fn mistakes_say_what_was_expected() {
+    for (text, expected) in [
+        ("1 +", "a value at the end"),
+        ("(1", ") at the end"),
+        ("1 2", "ends before 2 (character 3)"),
+        ("a ? b", "no '?' (character 3)"),
+        ("'open", "a closing ' for that of character 1"),
+        ("sqr(1)", "did you mean \"sqrt\"?"),
+        ("when(1, 2)", "when(condition, value, ..., otherwise)"),
+        ("a is 3", "null before 3"),
+    ] {
+        let found = Expression::parse(text).unwrap_err();
+        assert!(found.contains(expected), "{text}: {found}");
+    }
+    let columns = Columns::of(&sample().schema());
+    for (text, expected) in [
+        ("t + 1", "+ takes numbers, found text"),
+        ("i and b", "and/or takes true or false, found int64"),
+        ("t > 1", "a comparison takes two values of one kind, found text and int64"),
+        ("j + 1", "no column j: did you mean"),
+        ("year(i)", "year takes a date, found int64"),
+        ("when(b, 1, 'a')", "when takes values of one kind, found text and int64"),
+        ("min(1)", "min takes 2 values or more"),
+        ("null", "always null"),
+    ] {
+        let found = Expression::parse(text).unwrap().check("where", &columns).unwrap_err().to_string();
+        assert!(found.contains(expected), "{text}: {found}");
+    }
+    assert!(Expression::parse(&"(".repeat(100_000)).is_err());
+    assert!(Expression::parse(&"-".repeat(100_000)).is_err());
+    let overflow = Expression::parse("i + 9223372036854775807").unwrap().evaluate("where", &sample());
+    assert!(overflow.is_err());
+}

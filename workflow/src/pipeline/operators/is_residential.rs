@@ -1,0 +1,79 @@
+//! IsResidential: whether a home's land-use code is among those given, as a new boolean column; false where the code is
+//! missing.
+//!
+//! Parameters: `codes`, a list of numbers or texts; `column` (default `propertylandusetypeid`); `output`, the new column's
+//! name (default `is_residential`).
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use arrow::array::{AsArray, BooleanArray};
+use arrow::datatypes::DataType;
+use serde_json::json;
+
+use crate::pipeline::data::Data;
+use crate::pipeline::error::{OperatorError, PipelineError};
+use crate::pipeline::node::Kind;
+use crate::pipeline::operator::{Checked, Given, Inputs, Operator, OperatorKind, Outcome, Slot};
+use crate::pipeline::params::Params;
+
+pub(crate) const KIND: OperatorKind =
+    OperatorKind { name: "IsResidential", version: 1, inputs: &[Slot::Table], fit: false, parse };
+
+#[derive(Debug)]
+struct IsResidential {
+    column: String,
+    numbers: Vec<f64>,
+    texts: HashSet<String>,
+    output: String,
+}
+
+fn parse(params: &mut Params) -> Result<Box<dyn Operator>, PipelineError> {
+    const EXPECTED: &str = "a list of codes, such as [261, 263]";
+    let node = params.take("codes")?.ok_or_else(|| params.missing("codes", EXPECTED))?;
+    let Kind::List(list) = &node.kind else { return Err(params.bad("codes", EXPECTED, &node)) };
+    let (mut numbers, mut texts) = (Vec::new(), HashSet::new());
+    for code in list {
+        match &code.kind {
+            Kind::Number(n) => {
+                numbers.extend(n.as_f64());
+                texts.insert(n.to_string());
+            }
+            Kind::Text(t) => {
+                numbers.extend(t.parse::<f64>());
+                texts.insert(t.clone());
+            }
+            _ => return Err(params.bad("codes", EXPECTED, code)),
+        }
+    }
+    params.keep("codes", json!(node.value()));
+    Ok(Box::new(IsResidential {
+        column: params.text_or("column", "propertylandusetypeid")?,
+        numbers,
+        texts,
+        output: params.text_or("output", "is_residential")?,
+    }))
+}
+
+impl Operator for IsResidential {
+    fn check(&self, inputs: &[Given], _: &Data) -> Result<Checked, OperatorError> {
+        let [given] = inputs else { return Ok(Checked::default()) };
+        let mut columns = given.table()?.clone();
+        columns.get("column", &self.column)?;
+        columns.set(&self.output, DataType::Boolean);
+        Ok(Checked::table(columns))
+    }
+
+    fn run(&self, inputs: &Inputs<'_>) -> Result<Outcome, OperatorError> {
+        let table = inputs.table(0)?;
+        let column = table.column("column", &self.column)?;
+        let among: BooleanArray = match column.as_string_opt::<i32>() {
+            Some(texts) => texts.iter().map(|t| Some(t.is_some_and(|t| self.texts.contains(t)))).collect(),
+            None => {
+                let numbers = table.numbers("column", &self.column)?;
+                numbers.iter().map(|n| Some(n.is_some_and(|n| self.numbers.contains(&n)))).collect()
+            }
+        };
+        Ok(Outcome::table(table.with_columns(vec![(self.output.clone(), Arc::new(among))])?))
+    }
+}
