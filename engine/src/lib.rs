@@ -30,7 +30,7 @@ mod storage;
 mod store;
 mod stream;
 
-pub use catalog::{Catalog, CostRecord, ErrorRecord, OperatorRecord};
+pub use catalog::{Catalog, CostRecord, ErrorRecord, OperatorRecord, StageRecord};
 pub use codec::TensorCodec;
 pub use column::to_f64 as column_to_f64;
 pub use error::{EngineError, Result, nearest};

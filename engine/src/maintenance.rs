@@ -260,7 +260,8 @@ impl Store {
         let (chunks, live, dead_operators, before) = {
             let catalog = self.catalog();
             let live: BTreeSet<i64> = catalog.chunk_references()?.into_keys().map(|(_, c)| c).collect();
-            let used: BTreeSet<[u8; 16]> = catalog.models()?.iter().filter_map(|m| m.spec.weights).collect();
+            let mut used: BTreeSet<[u8; 16]> = catalog.models()?.iter().filter_map(|m| m.spec.weights).collect();
+            used.extend(catalog.artifacts()?);
             let operators = catalog.operators()?;
             let before: u64 = catalog.partitions()?.iter().map(|(_, l)| l).sum::<u64>()
                 + operators.iter().map(|o| o.len_bytes).sum::<u64>();

@@ -2,6 +2,7 @@
 
 mod block_row;
 mod read;
+mod stages;
 mod write;
 
 use std::time::Duration;
@@ -11,6 +12,7 @@ use rusqlite::{Connection, MAIN_DB, OptionalExtension, TransactionBehavior};
 
 pub(crate) use read::stored_code;
 pub use read::{Block, ChunkRow, CostRecord, ErrorRecord, OperatorRecord};
+pub use stages::{NewStage, StageRecord};
 pub use write::{Commit, IntermediateProgress, NewBlock, NewIntermediate, NewLink, NewModel};
 
 use crate::error::{CatalogContext, EngineError, Result};

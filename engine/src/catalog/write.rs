@@ -4,6 +4,7 @@ use mistique_quantize::UnitError;
 use rusqlite::{Transaction, params};
 
 use super::block_row::{BLOCK_COLUMNS, BlockRow, RawBlockRow};
+use super::stages::{NewStage, insert_stage};
 use super::{Catalog, now};
 use crate::chunk::ChunkHash;
 use crate::counters::Running;
@@ -97,6 +98,8 @@ pub struct Commit {
     pub blocks: Vec<NewBlock>,
     /// Errors, clamps and parameters.
     pub progress: Vec<IntermediateProgress>,
+    /// Stages of pipelines that ran.
+    pub runs: Vec<NewStage>,
     /// The computations that gave intermediates all of whose rows are there.
     pub stages: Vec<(i64, Fingerprint)>,
     /// Intermediates that hold what others hold, after everything above.
@@ -157,6 +160,9 @@ impl Catalog {
         }
         for link in &commit.links {
             insert_link(&tx, link)?;
+        }
+        for run in &commit.runs {
+            insert_stage(&tx, run)?;
         }
         for (id, complete) in &commit.complete {
             tx.execute("UPDATE models SET complete = ?2 WHERE id = ?1", params![id, complete]).doing(DOING)?;

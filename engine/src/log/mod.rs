@@ -24,7 +24,9 @@ use budget::Budget;
 use worker::{Begin, Job, Worker};
 use writer::ChunkWriter;
 
-use crate::catalog::{Catalog, IntermediateProgress, NewIntermediate, NewLink, NewModel, stored_code};
+use crate::catalog::{
+    Catalog, IntermediateProgress, NewIntermediate, NewLink, NewModel, NewStage, StageRecord, stored_code,
+};
 use crate::column::stored_schema;
 use crate::error::{EngineError, Result};
 use crate::format::{MAX_BLOCK_ROWS, MAX_ROW_VALUES, PARTITION_TARGET_BYTES};
@@ -686,6 +688,14 @@ impl Logger {
         self.send(Job::Link(NewLink { id, model_id: model.0, name, position, source }))?;
         self.linked.insert(key, stage);
         Ok(id)
+    }
+
+    /// Adds a stage to the record of a pipeline's run, with the next commit. A record is never changed: one that is there
+    /// already stays.
+    ///
+    /// Errors: `LogFailed`.
+    pub fn stage(&mut self, model: ModelHandle, record: StageRecord) -> Result<()> {
+        self.send(Job::Run(Box::new(NewStage { model_id: model.0, record })))
     }
 
     /// Says, with the next commit, that the model's log is finished.

@@ -12,7 +12,7 @@ use super::source::TensorSource;
 use super::table::{SealedTable, TableBuilder};
 use super::tensor::{Buffers, SealedBlock, TensorBuilder, Tools};
 use super::writer::{ChunkWriter, GroupCodes, LogReport};
-use crate::catalog::{Commit, IntermediateProgress, NewBlock, NewIntermediate, NewLink, NewModel};
+use crate::catalog::{Commit, IntermediateProgress, NewBlock, NewIntermediate, NewLink, NewModel, NewStage};
 use crate::chunk::{ChunkShape, Extra};
 use crate::error::{EngineError, Result};
 use crate::key::IntermediateKey;
@@ -56,6 +56,8 @@ pub enum Job {
     Stage(i64, Fingerprint),
     /// An intermediate that holds what another one holds, with the next commit.
     Link(NewLink),
+    /// A stage of a pipeline that ran.
+    Run(Box<NewStage>),
     /// Whether a model's log is finished, said with the next commit.
     Complete(i64, bool),
     /// Makes everything before it durable and visible.
@@ -186,6 +188,7 @@ impl Worker {
             Job::Model(model) => self.commit.models.push(model),
             Job::Replace(id) => self.commit.replaced_models.push(id),
             Job::ReplaceIntermediate(id) => self.commit.replaced_intermediates.push(id),
+            Job::Run(run) => self.commit.runs.push(*run),
             Job::Stage(id, stage) => self.commit.stages.push((id, stage)),
             Job::Link(link) => self.commit.links.push(link),
             Job::Complete(id, complete) => self.commit.complete.push((id, complete)),

@@ -38,6 +38,18 @@ pub struct StagePlan {
     about: BTreeMap<&'static str, String>,
 }
 
+impl StagePlan {
+    /// A stage that was checked before, and ran.
+    pub(crate) fn known(
+        fingerprint: Fingerprint,
+        outputs: Vec<(String, Columns)>,
+        learns: Option<usize>,
+        inputs: Vec<ReadFrom>,
+    ) -> Self {
+        Self { fingerprint, outputs, learns, inputs, needs: None, about: BTreeMap::new() }
+    }
+}
+
 /// An input of a stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadFrom {

@@ -14,6 +14,7 @@ pub struct Data {
     set: Box<dyn TableSet>,
     fingerprints: Mutex<HashMap<String, Fingerprint>>,
     parsed: Mutex<HashMap<String, Table>>,
+    n_rows: Mutex<HashMap<String, u64>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -30,7 +31,7 @@ impl Data {
 
     /// Any set of tables.
     pub fn new(set: Box<dyn TableSet>) -> Self {
-        Self { set, fingerprints: Mutex::default(), parsed: Mutex::default() }
+        Self { set, fingerprints: Mutex::default(), parsed: Mutex::default(), n_rows: Mutex::default() }
     }
 
     /// The tables.
@@ -57,12 +58,13 @@ impl Data {
         Ok(fingerprint)
     }
 
-    /// The table that `read` makes of a file; `key` says all that it depends on. Made once, and kept until
+    /// The table that `read` makes of `file`; `key` says all that it depends on. Made once, and kept until
     /// [`Data::forget`].
     ///
     /// Errors: those of `read`.
     pub fn parsed(
         &self,
+        file: &str,
         key: &str,
         read: impl FnOnce() -> Result<Table, OperatorError>,
     ) -> Result<Table, OperatorError> {
@@ -70,8 +72,14 @@ impl Data {
             return Ok(table.clone());
         }
         let table = read()?;
+        lock(&self.n_rows).insert(file.into(), table.n_rows() as u64);
         lock(&self.parsed).insert(key.into(), table.clone());
         Ok(table)
+    }
+
+    /// Rows of `file`, when it was parsed.
+    pub(crate) fn n_rows(&self, file: &str) -> Option<u64> {
+        lock(&self.n_rows).get(file).copied()
     }
 
     /// Lets go of what [`Data::parsed`] keeps.

@@ -26,7 +26,7 @@ fn parse(params: &mut Params) -> Result<Box<dyn Operator>, PipelineError> {
 impl ReadCsv {
     fn read(&self, data: &Data) -> Result<Table, OperatorError> {
         let Reading { file, types, .. } = &self.0;
-        data.parsed(&format!("{self:?}"), || {
+        data.parsed(&self.0.file, &format!("{self:?}"), || {
             let batch = match data.file(file)? {
                 TableFile::Path(path) => read_csv_as(path, types)?,
                 TableFile::Generated(generated) => generated.make()?,

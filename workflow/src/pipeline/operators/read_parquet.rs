@@ -24,7 +24,7 @@ fn parse(params: &mut Params) -> Result<Box<dyn Operator>, PipelineError> {
 
 impl ReadParquet {
     fn read(&self, data: &Data) -> Result<Table, OperatorError> {
-        data.parsed(&format!("{self:?}"), || {
+        data.parsed(&self.0.file, &format!("{self:?}"), || {
             let batch = match data.file(&self.0.file)? {
                 TableFile::Path(path) => read_parquet(path)?,
                 TableFile::Generated(generated) => generated.make()?,
