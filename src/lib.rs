@@ -28,7 +28,7 @@ pub mod cli;
 
 /// What only the command line needs of the engine.
 mod engine_types {
-    pub use mistique_engine::{IntermediateStats, nearest};
+    pub use mistique_engine::{IntermediateStats, StageRecord, nearest};
 }
 
 pub use mistique_datasets as datasets;
@@ -43,6 +43,7 @@ pub use mistique_query::{
     Answer, ChunkReader, Data, Explanation, HeatMap, Picture, PlanChoice, Predicate, QueryError, Request, RowSelection,
     Source, diagnostics,
 };
+pub use mistique_workflow::pipeline;
 pub use mistique_workflow::{
     CandleSource, Device, Executor, Input, LayerPattern, Network, NetworkError, NetworkRerun, RunOptions, RunReport,
     Trainer, TrainingLogger, Weights, WorkflowError, log_intermediates,

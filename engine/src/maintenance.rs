@@ -213,8 +213,14 @@ impl Store {
             report.bytes += operator.len_bytes;
             if let Err(e) = self.operator(&operator.hash) {
                 let place = format!("operators/{}", hex(&operator.hash));
-                let uses = self.models()?.into_iter().filter(|m| m.spec.weights == Some(operator.hash));
-                let keys = uses.map(|m| m.spec.key.to_string()).collect();
+                let mut keys = Vec::new();
+                for model in self.models()? {
+                    let hash = Some(operator.hash);
+                    if model.spec.weights == hash || self.catalog().stages(model.id)?.iter().any(|s| s.artifact == hash)
+                    {
+                        keys.push(model.spec.key.to_string());
+                    }
+                }
                 report.damage.push(Damage { place, why: e.to_string(), keys });
             }
         }

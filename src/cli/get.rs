@@ -100,7 +100,9 @@ impl RequestArgs {
 
 /// A reader that can also run what the store's workflows logged.
 pub fn reader(store: &Store, device: Device) -> ChunkReader<'_> {
-    ChunkReader::new(store).with_workflow(Box::new(NetworkRerun::new(store, device)))
+    ChunkReader::new(store)
+        .with_workflow(Box::new(NetworkRerun::new(store, device)))
+        .with_workflow(Box::new(crate::pipeline::PipelineRerun::new(store)))
 }
 
 pub fn get(args: &GetArgs, store: &Store, as_json: bool) -> Result<String> {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::output::{Rows, bytes, count, float, object, pretty, times};
 use super::{CliError, Result};
 use crate::engine_types::IntermediateStats;
-use crate::{Content, EngineError, IntermediateKey, ModelKey, ModelRecord, Store};
+use crate::{Content, EngineError, IntermediateKey, ModelKey, ModelKind, ModelRecord, Store};
 
 /// Shape and type of an intermediate's rows.
 fn kind(content: &Content) -> String {
@@ -117,6 +117,9 @@ fn show_model(store: &Store, model: &ModelRecord, as_json: bool) -> Result<Strin
             let names = own.iter().map(|s| s.record.key.to_string()).collect::<Vec<_>>();
             map.insert("intermediates".into(), json!(names));
             map.insert("description".into(), description.unwrap_or(Value::Null));
+            if spec.kind == ModelKind::Pipeline {
+                map.insert("stages".into(), super::pipeline::stages_json(&store.catalog().stages(model.id)?));
+            }
         }
         return Ok(pretty(&value));
     }
@@ -126,6 +129,9 @@ fn show_model(store: &Store, model: &ModelRecord, as_json: bool) -> Result<Strin
             out += &format!("dataset {} ({}), {} rows of {:?}\n", d.name, d.source, count(d.n_rows), d.row_shape)
         }
         None => out += "no dataset is known; RERUN is not possible\n",
+    }
+    if spec.kind == ModelKind::Pipeline {
+        return Ok(out + &super::pipeline::show(store, model, &own)?);
     }
     let layers = description.as_ref().and_then(|d| d.get("layers")?.as_array().cloned()).unwrap_or_default();
     let mut rows = Rows::new(&["intermediate", "made by", "rows of", ">rows", "scheme", ">stored"]);

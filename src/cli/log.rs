@@ -7,29 +7,34 @@ use serde_json::json;
 
 use super::output::{bytes, count, pretty, seconds, times};
 use super::progress::Progress;
-use super::{CliError, Result, file_error};
+use super::{CliError, Result, file_error, pipeline};
 use crate::{
     Device, Effort, IfExists, Input, LayerPattern, LogOptions, ModelKey, Network, OnUnholdable, RunOptions, Scheme,
     Spec, Store, Weights, log_intermediates,
 };
 
 #[derive(Debug, Args)]
-#[command(group(clap::ArgGroup::new("start").required(true).args(["weights", "init"])))]
+#[command(group(clap::ArgGroup::new("start").args(["weights", "init"])))]
 pub struct LogArgs {
-    /// project.model or project.model@version.
-    model: String,
+    /// project.model or project.model@version with --arch; or pipelines: YAML files with `stages`.
+    #[arg(required = true, value_name = "MODEL|PIPELINE.yaml")]
+    what: Vec<String>,
     /// A built-in network (digits_cnn, cifar10_cnn, vgg16, resnet20) or a YAML or JSON file.
-    #[arg(long, value_name = "NAME|FILE")]
-    arch: String,
+    #[arg(long, value_name = "NAME|FILE", requires = "start")]
+    arch: Option<String>,
     /// Weights, named as PyTorch names them.
     #[arg(long, value_name = "FILE.safetensors")]
     weights: Option<PathBuf>,
     /// Random weights from this seed instead.
     #[arg(long, value_name = "SEED")]
     init: Option<u64>,
-    /// The dataset, such as digits, cifar10:DIR or npy:FILE; `mistique dataset ls` lists all.
+    /// The dataset, such as digits, cifar10:DIR or npy:FILE; `mistique dataset ls` lists all. Of a pipeline: where its files
+    /// are, a folder, one file, or generated:NAME.
     #[arg(long, value_name = "SPEC")]
     data: String,
+    /// Project of a pipeline's models (default: what its file says, else `pipelines`).
+    #[arg(long, value_name = "NAME")]
+    project: Option<String>,
     /// Name of the dataset in the store (default: from --data).
     #[arg(long, value_name = "NAME")]
     dataset: Option<String>,
@@ -129,8 +134,23 @@ fn row_range(text: &str) -> Result<std::ops::Range<u64>> {
 }
 
 pub fn run(args: &LogArgs, store: &Path, as_json: bool) -> Result<String> {
-    let key: ModelKey = args.model.parse()?;
-    let network = network(&args.arch)?;
+    let checkpoint = std::time::Duration::try_from_secs_f64(args.checkpoint)
+        .map_err(|e| CliError::Usage(format!("--checkpoint {}: {e}", args.checkpoint)))?;
+    let pipelines = if args.arch.is_none() { pipeline::files(&args.what)? } else { Vec::new() };
+    if !pipelines.is_empty() {
+        let (dataset, project) = (args.dataset.clone(), args.project.clone());
+        let args = pipeline::PipelineArgs { data: &args.data, dataset, project, checkpoint, options: &args.options };
+        return pipeline::log(&pipelines, &args, store, as_json);
+    }
+    let ([model], Some(arch)) = (args.what.as_slice(), &args.arch) else {
+        let what = args.what.join(" ");
+        return Err(CliError::Usage(format!(
+            "{what}: to log a network, write project.model --arch NAME|FILE with --weights FILE or --init SEED; to log a \
+             pipeline, write the name of its YAML file (with `stages`)"
+        )));
+    };
+    let key: ModelKey = model.parse()?;
+    let network = network(arch)?;
     let weights = match (&args.weights, args.init) {
         (Some(path), _) => {
             let bytes = std::fs::read(path).map_err(file_error(path))?;
@@ -152,8 +172,7 @@ pub fn run(args: &LogArgs, store: &Path, as_json: bool) -> Result<String> {
         rows: args.rows.as_deref().map(row_range).transpose()?,
         if_exists: args.options.if_exists(),
         log: args.options.log_options(),
-        checkpoint: std::time::Duration::try_from_secs_f64(args.checkpoint)
-            .map_err(|e| CliError::Usage(format!("--checkpoint {}: {e}", args.checkpoint)))?,
+        checkpoint,
     };
     // Everything is checked before a store is made.
     options.layers.select(&network)?;

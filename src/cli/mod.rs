@@ -3,12 +3,14 @@
 mod append;
 mod dataset;
 mod demo;
+mod diff;
 mod export;
 mod get;
 mod inspect;
 mod log;
 mod maintain;
 mod output;
+mod pipeline;
 mod progress;
 mod query;
 
@@ -36,7 +38,7 @@ struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run a network over a dataset and log its layers.
+    /// Run a network over a dataset, or pipelines over tables, and log every layer or stage.
     Log(log::LogArgs),
     /// Append values of any framework from a file.
     Append(append::AppendArgs),
@@ -49,6 +51,13 @@ enum Command {
     Show {
         /// project.model or project.model.intermediate.
         key: String,
+    },
+    /// In what two models differ, and which intermediates they share.
+    Diff {
+        /// project.model or project.model@version.
+        first: String,
+        /// The other model.
+        second: String,
     },
     /// Bytes logical and stored, by scheme, and what de-duplication saved.
     Stats {
@@ -110,6 +119,9 @@ pub enum CliError {
     /// A network.
     #[error(transparent)]
     Network(Box<crate::NetworkError>),
+    /// A pipeline.
+    #[error(transparent)]
+    Pipeline(Box<crate::pipeline::PipelineError>),
     /// A dataset.
     #[error(transparent)]
     Dataset(#[from] DatasetError),
@@ -152,6 +164,12 @@ impl From<crate::NetworkError> for CliError {
     }
 }
 
+impl From<crate::pipeline::PipelineError> for CliError {
+    fn from(e: crate::pipeline::PipelineError) -> Self {
+        Self::Pipeline(Box::new(e))
+    }
+}
+
 type Result<T, E = CliError> = std::result::Result<T, E>;
 
 /// Runs the command that the process was called with.
@@ -175,6 +193,7 @@ fn execute(args: &Args) -> Result<()> {
         Command::Append(a) => append::run(a, &args.store, args.json)?,
         Command::Ls { pattern } => inspect::ls(&open()?, pattern.as_deref(), args.json)?,
         Command::Show { key } => inspect::show(&open()?, key, args.json)?,
+        Command::Diff { first, second } => diff::run(&open()?, first, second, args.json)?,
         Command::Stats { key } => inspect::stats(&open()?, key.as_deref(), args.json)?,
         Command::Get(a) => get::get(a, &open()?, args.json)?,
         Command::Explain(a) => get::explain(a, &open()?, args.json)?,

@@ -86,6 +86,8 @@ pub struct Commit {
     pub replaced_models: Vec<i64>,
     /// Intermediates whose content is removed first.
     pub replaced_intermediates: Vec<i64>,
+    /// Unfinished pipelines that go on under another description; the record of their stages is written anew.
+    pub redescribed: Vec<NewModel>,
     /// New models.
     pub models: Vec<NewModel>,
     /// New intermediates.
@@ -128,6 +130,9 @@ impl Catalog {
         }
         for id in &commit.replaced_intermediates {
             tx.execute("DELETE FROM intermediates WHERE id = ?1", [id]).doing(DOING)?;
+        }
+        for model in &commit.redescribed {
+            redescribe(&tx, model)?;
         }
         for model in &commit.models {
             insert_model(&tx, model)?;
@@ -267,23 +272,33 @@ impl Catalog {
     }
 }
 
+fn insert_dataset(tx: &Transaction<'_>, spec: &ModelSpec) -> Result<Option<i64>> {
+    const DOING: &str = "add a dataset";
+    let Some(d) = &spec.dataset else { return Ok(None) };
+    let shape = serde_json::to_string(&d.row_shape).unwrap_or_default();
+    tx.execute(
+        "INSERT INTO datasets (name, source, fingerprint, n_rows, row_shape, created)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (name) DO UPDATE SET source = ?2, fingerprint = ?3,
+         n_rows = ?4, row_shape = ?5",
+        params![d.name, d.source, &d.fingerprint[..], d.n_rows, shape, now()],
+    )
+    .doing(DOING)?;
+    Ok(Some(tx.query_row("SELECT id FROM datasets WHERE name = ?1", [&d.name], |r| r.get(0)).doing(DOING)?))
+}
+
+fn redescribe(tx: &Transaction<'_>, model: &NewModel) -> Result<()> {
+    const DOING: &str = "describe a model anew";
+    let dataset_id = insert_dataset(tx, &model.spec)?;
+    let sql = "UPDATE models SET description = ?2, dataset_id = ?3 WHERE id = ?1";
+    tx.execute(sql, params![model.id, model.spec.description, dataset_id]).doing(DOING)?;
+    tx.execute("DELETE FROM stages WHERE model_id = ?1", [model.id]).doing(DOING)?;
+    Ok(())
+}
+
 fn insert_model(tx: &Transaction<'_>, model: &NewModel) -> Result<()> {
     const DOING: &str = "add a model";
     let spec = &model.spec;
-    let dataset_id: Option<i64> = match &spec.dataset {
-        None => None,
-        Some(d) => {
-            let shape = serde_json::to_string(&d.row_shape).unwrap_or_default();
-            tx.execute(
-                "INSERT INTO datasets (name, source, fingerprint, n_rows, row_shape, created)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (name) DO UPDATE SET source = ?2, fingerprint = ?3,
-                 n_rows = ?4, row_shape = ?5",
-                params![d.name, d.source, &d.fingerprint[..], d.n_rows, shape, now()],
-            )
-            .doing(DOING)?;
-            Some(tx.query_row("SELECT id FROM datasets WHERE name = ?1", [&d.name], |r| r.get(0)).doing(DOING)?)
-        }
-    };
+    let dataset_id = insert_dataset(tx, spec)?;
     let weights = spec.weights.as_ref().map(|w| &w[..]);
     let key = &spec.key;
     tx.execute(

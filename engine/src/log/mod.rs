@@ -32,8 +32,8 @@ use crate::error::{EngineError, Result};
 use crate::format::{MAX_BLOCK_ROWS, MAX_ROW_VALUES, PARTITION_TARGET_BYTES};
 use crate::key::{IntermediateKey, ModelKey};
 use crate::model::{
-    Content, DatasetSpec, Fingerprint, IntermediateRecord, ModelSpec, TableContent, TensorContent, TensorLayout,
-    UnitAxis, hex, units_of,
+    Content, DatasetSpec, Fingerprint, IntermediateRecord, ModelKind, ModelRecord, ModelSpec, TableContent,
+    TensorContent, TensorLayout, UnitAxis, hex, units_of,
 };
 use crate::rows::RowMask;
 use crate::storage::Storage;
@@ -289,7 +289,9 @@ impl Logger {
         }
     }
 
-    /// The model to log under. One that exists goes on when description, weights and dataset are the same.
+    /// The model to log under. One that exists goes on when description, weights and dataset are the same; an unfinished
+    /// pipeline goes on with another description and dataset too, since its stages say what gave them: who goes on takes
+    /// care of those that are of other stages ([`Logger::replace`]).
     ///
     /// Errors: `Conflict` for other content under a used key (another version or [`IfExists::Replace`] resolves it),
     /// `Invalid` for an empty name.
@@ -302,11 +304,17 @@ impl Logger {
         let existing = self.catalog.model_exact(&spec.key)?;
         let replaced = existing.as_ref().filter(|_| if_exists == IfExists::Replace).map(|m| m.id);
         if let Some(dataset) = &spec.dataset {
-            self.check_dataset(&spec.key, dataset, replaced)?;
+            let unbound = existing.as_ref().filter(|m| goes_on(m, spec)).map(|m| m.id);
+            self.check_dataset(&spec.key, dataset, replaced.or(unbound))?;
         }
         match (existing, replaced) {
             (Some(existing), None) => {
-                check_same(&existing.spec, spec)?;
+                match check_same(&existing.spec, spec) {
+                    Err(_) if goes_on(&existing, spec) => {
+                        self.send(Job::Redescribe(NewModel { id: existing.id, spec: spec.clone() }))?;
+                    }
+                    same => same?,
+                }
                 self.models.insert(existing.id, (spec.clone(), false));
                 return Ok(ModelHandle(existing.id));
             }
@@ -728,6 +736,12 @@ impl Logger {
         self.linked.clear();
         Ok(report)
     }
+}
+
+/// Whether an unfinished pipeline goes on under another description or dataset.
+fn goes_on(existing: &ModelRecord, spec: &ModelSpec) -> bool {
+    let pipeline = ModelKind::Pipeline;
+    !existing.complete && existing.spec.kind == pipeline && spec.kind == pipeline
 }
 
 fn other_stage(key: &IntermediateKey, logged: &str, given: &Fingerprint) -> EngineError {

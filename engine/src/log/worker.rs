@@ -24,6 +24,8 @@ use crate::storage::Storage;
 pub enum Job {
     /// A model to add with the next commit.
     Model(NewModel),
+    /// An unfinished pipeline that goes on under another description.
+    Redescribe(NewModel),
     /// A model whose content goes with the next commit.
     Replace(i64),
     /// An intermediate whose content goes with the next commit.
@@ -186,6 +188,7 @@ impl Worker {
     fn take(&mut self, job: Job) -> Result<()> {
         match job {
             Job::Model(model) => self.commit.models.push(model),
+            Job::Redescribe(model) => self.commit.redescribed.push(model),
             Job::Replace(id) => self.commit.replaced_models.push(id),
             Job::ReplaceIntermediate(id) => self.commit.replaced_intermediates.push(id),
             Job::Run(run) => self.commit.runs.push(*run),

@@ -62,7 +62,7 @@ impl Template {
     /// Errors: `Syntax`, `Unknown`, `BadValue`, `DuplicateName`, each with line and column.
     pub fn parse(file: &str, text: &str) -> Result<Self, PipelineError> {
         let file: Arc<str> = file.into();
-        let root: Node = serde_saphyr::from_str(text).map_err(|e| {
+        let root = Node::parse(text).map_err(|e| {
             let place = e.location().map_or(Place::default(), |l| Place { line: l.line(), column: l.column() });
             PipelineError::Syntax { at: Spot::new(&file, place), message: e.without_snippet().to_string() }
         })?;

@@ -251,6 +251,9 @@ impl Session<'_> {
             dataset: Some(self.dataset(plan)?),
         };
         let model = self.log.model(&spec, self.options.if_exists)?;
+        if self.options.if_exists == IfExists::Continue {
+            self.forget_others(plan, model, &key)?;
+        }
         self.log.incomplete(model)?;
         let mut report = ModelReport { key, stages: Vec::new(), metrics: BTreeMap::new() };
         let mut position = 0;
@@ -288,6 +291,21 @@ impl Session<'_> {
         }
         self.log.complete(model)?;
         Ok(report)
+    }
+
+    /// Takes away what an interrupted run of another description left under the model: intermediates of other stages.
+    fn forget_others(&mut self, plan: &Plan, model: ModelHandle, key: &ModelKey) -> Result<(), PipelineError> {
+        let Some(existing) = self.store.catalog().model_exact(key)? else { return Ok(()) };
+        for record in self.store.intermediates(&existing)? {
+            let name = &record.key.intermediate;
+            let wanted = plan
+                .intermediate(name)
+                .and_then(|(stage, output)| Some(output_fingerprint(&plan.stages.get(stage)?.fingerprint, output)));
+            if record.stage != wanted {
+                self.log.replace(model, name)?;
+            }
+        }
+        Ok(())
     }
 
     /// The record of a stage that ran elsewhere, under this pipeline's names.

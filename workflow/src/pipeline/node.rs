@@ -40,6 +40,11 @@ pub(crate) struct Key {
 }
 
 impl Node {
+    /// The tree in a YAML text. Only `true` and `false` are truth values: `y`, `n`, `on` and the like are names.
+    pub(crate) fn parse(text: &str) -> Result<Node, serde_saphyr::Error> {
+        serde_saphyr::from_str_with_options(text, serde_saphyr::options! { strict_booleans: true })
+    }
+
     /// A tree of plain values, all at one place.
     pub(crate) fn of(value: &Value, place: Place) -> Node {
         let kind = match value {

@@ -77,8 +77,11 @@ impl Params {
         self.canonical.insert(key.into(), value);
     }
 
-    /// A `MissingParam`.
+    /// A `MissingParam`; where something that looks like the parameter is left, that is what is wrong.
     pub fn missing(&self, key: &str, expected: impl Into<String>) -> PipelineError {
+        if let Some((mistyped, _)) = self.left.iter().find(|(k, _)| nearest(&k.name, [key]).is_some()) {
+            return self.unknown(mistyped, vec![key]);
+        }
         PipelineError::MissingParam {
             at: Spot::new(&self.file, self.place),
             stage: self.stage.clone(),
@@ -287,23 +290,25 @@ impl Params {
         Ok(map)
     }
 
+    fn unknown(&self, key: &Key, mut known: Vec<&str>) -> PipelineError {
+        known.extend(&self.known);
+        known.extend(["name", "op", "inputs"]);
+        known.sort_unstable();
+        known.dedup();
+        PipelineError::Unknown {
+            at: Spot::new(&self.file, key.place),
+            what: format!("parameter of {}", self.op),
+            name: key.name.clone(),
+            nearest: nearest(&key.name, known.iter().copied()),
+            known: known.join(", "),
+        }
+    }
+
     /// Checks that every parameter was understood; the canonical form.
     pub(crate) fn finish(self) -> Result<(Map<String, Value>, Vec<(Key, Node)>), PipelineError> {
         match self.left.first() {
             None => Ok((self.canonical, self.written)),
-            Some((key, _)) => {
-                let mut known = self.known;
-                known.extend(["name", "op", "inputs"]);
-                known.sort_unstable();
-                known.dedup();
-                Err(PipelineError::Unknown {
-                    at: Spot::new(&self.file, key.place),
-                    what: format!("parameter of {}", self.op),
-                    name: key.name.clone(),
-                    nearest: nearest(&key.name, known.iter().copied()),
-                    known: known.join(", "),
-                })
-            }
+            Some((key, _)) => Err(self.unknown(key, Vec::new())),
         }
     }
 }

@@ -35,7 +35,7 @@ pub(crate) fn run_with(
     values: Vec<Input>,
     learnt: Option<Learnt>,
 ) -> Result<(Option<Learnt>, Outcome), Box<dyn std::error::Error>> {
-    let node: Node = serde_saphyr::from_str(yaml)?;
+    let node = Node::parse(yaml)?;
     let Kind::Map(keys) = node.kind else { return Err("parameters are a map".into()) };
     let kind = operators::find(op).ok_or("no such operator")?;
     let mut params = Params::new(&"test".into(), "stage", op, node.place, keys);

@@ -17,54 +17,82 @@ const READ: &str = "name: p\nstages:\n  - {name: homes, op: ReadCSV, file: housi
 
 #[test]
 fn mistakes_are_reported_with_their_place_and_the_nearest_name() {
-    for (stage, expected) in [
+    // The stage, where in it the mistake is (the last such text), and the message.
+    for (stage, token, expected) in [
         (
-            "  - {name: x, op: OneHotEncodng, inputs: [homes]}",
-            "test.yaml:4:18: unknown operator OneHotEncodng at line 4: did you mean OneHotEncoding?",
+            "{name: x, op: OneHotEncodng, inputs: [homes]}",
+            "OneHotEncodng",
+            "unknown operator OneHotEncodng at line 4: did you mean OneHotEncoding?",
         ),
         (
-            "  - {name: x, op: Avg, inputs: [home], columns: [a], output: b}",
-            "test.yaml:4:36: unknown stage home at line 4: did you mean homes?; known: homes, x",
+            "{name: x, op: Avg, inputs: [home], columns: [a], output: b}",
+            "home]",
+            "unknown stage home at line 4: did you mean homes?; known: homes, x",
         ),
         (
-            "  - {name: x, op: DropColumns, inputs: [homes], colums: [a]}",
-            "test.yaml:4:51: unknown parameter of DropColumns colums at line 4: did you mean columns?",
+            "{name: x, op: DropColumns, inputs: [homes], colums: [a]}",
+            "colums",
+            "unknown parameter of DropColumns colums at line 4: did you mean columns?",
         ),
         (
-            "  - {name: x, op: DropColumns, inputs: [homes]}",
-            "test.yaml:4:5: stage x: DropColumns needs `columns` (names of columns)",
+            "{name: x, op: DropColumns, inputs: [homes]}",
+            "{name",
+            "stage x: DropColumns needs `columns` (names of columns)",
         ),
         (
-            "  - {name: x, op: DropColumns, columns: [population]}",
-            "test.yaml:4:5: stage x: DropColumns takes a table, found none; say `inputs: [stage]`",
+            "{name: x, op: DropColumns, columns: [population]}",
+            "{name",
+            "stage x: DropColumns takes a table, found none; say `inputs: [stage]`",
         ),
         (
-            "  - {name: x, op: DropColumns, inputs: [homes], columns: [1]}",
-            "test.yaml:4:60: `columns` is [1]; expected a list of texts, such as [a, b]",
+            "{name: x, op: DropColumns, inputs: [homes], columns: [1]}",
+            "[1]",
+            "`columns` is [1]; expected a list of texts, such as [a, b]",
         ),
         (
-            "  - name: x\n    op: DropColumns\n    inputs: homes\n    columns:\n      - population\n      - total_room",
-            "test.yaml:9:9: stage x (DropColumns): no column total_room: did you mean total_rooms?; the columns are longitude, ",
+            "name: x\n    op: DropColumns\n    inputs: homes\n    columns:\n      - population\n      - total_room",
+            "total_room",
+            "stage x (DropColumns): no column total_room: did you mean total_rooms?; the columns are longitude, ",
         ),
         (
-            "  - {name: x, op: Avg, inputs: [homes], columns: [ocean_proximity], output: b}",
-            "test.yaml:4:53: stage x (Avg): column ocean_proximity is text; expected a number, boolean or date",
+            "{name: x, op: Avg, inputs: [homes], columns: [ocean_proximity], output: b}",
+            "ocean_proximity",
+            "stage x (Avg): column ocean_proximity is text; expected a number, boolean or date",
         ),
-        ("  - {name: homes, op: Avg, inputs: [homes]}", "test.yaml:4:5: the name homes is already taken on line 3"),
+        ("{name: homes, op: Avg, inputs: [homes]}", "{name", "the name homes is already taken on line 3"),
         (
-            "  - {name: a, op: SelectColumn, inputs: [b], columns: [x]}\n  - {name: b, op: SelectColumn, inputs: [a], columns: [x]}",
+            "{name: a, op: SelectColumn, inputs: [b], columns: [x]}\n  - {name: b, op: SelectColumn, inputs: [a], columns: [x]}",
+            "a], columns",
             "the stages form a cycle: a -> b -> a",
         ),
         (
-            "  - {name: x, op: SelectColumn, inputs: [homes/train], columns: [x]}",
-            "unknown output homes/train at line 4: did you mean homes?; known: homes",
+            "{name: x, op: SelectColumn, inputs: [homes/train], columns: [x]}",
+            "homes/train",
+            "unknown output homes/train at line 4",
         ),
-        ("  - {name: x/y, op: SelectColumn, inputs: [homes], columns: [x]}", "expected a name without `/`"),
-        ("  - {name: x, op: Avg, inputs: [homes], columns: ['${c}'], output: b}", "unknown parameter c at line 4"),
-        ("  - {name: x, inputs: [homes]}", "expected a key `op` that names its operator"),
+        ("{name: x/y, op: SelectColumn, inputs: [homes], columns: [x]}", "{name", "expected a name without `/`"),
+        (
+            "{name: x, op: Avg, inputs: [homes], columns: ['${c}'], output: b}",
+            "'${c}'",
+            "unknown parameter c at line 4",
+        ),
+        ("{name: x, inputs: [homes]}", "{name", "expected a key `op` that names its operator"),
+        (
+            "{name: x, op: Scaling, inputs: [homes], fit: homes}",
+            "homes}",
+            "Scaling takes a table, found `fit: homes`, which has learnt nothing itself",
+        ),
+        (
+            "{name: x, op: Avg, inputs: [homes], fit: homes, columns: [y], output: z}",
+            "homes, columns",
+            "unknown parameter of Avg (it learns nothing) fit",
+        ),
     ] {
-        let found = error(&format!("{READ}{stage}\n"));
+        let yaml = format!("{READ}  - {stage}\n");
+        let (line, column) = yaml.lines().zip(1..).filter_map(|(l, n)| Some((n, l.rfind(token)? + 1))).last().unwrap();
+        let found = error(&yaml);
         assert!(found.contains(expected), "{stage}\n{found}");
+        assert!(found.starts_with(&format!("test.yaml:{line}:{column}: ")), "{stage}\n{found}\nwanted {line}:{column}");
     }
     for (yaml, expected) in [
         ("name: p\nstags: []\n", "test.yaml:2:1: unknown key stags at line 2: did you mean stages?"),
@@ -85,7 +113,7 @@ fn mistakes_are_reported_with_their_place_and_the_nearest_name() {
         "defaults: {{used: [population], unusd: 1}}\n{READ}  - {{name: x, op: DropColumns, inputs: [homes], columns: '${{used}}'}}\n"
     );
     assert!(
-        error(&unused).contains("test.yaml:1:31: unknown parameter: no stage has ${} of it: unusd"),
+        error(&unused).contains("test.yaml:1:32: unknown parameter: no stage has ${} of it: unusd"),
         "{}",
         error(&unused)
     );

@@ -19,6 +19,9 @@ mod scaling;
 mod select_column;
 mod train_test_split;
 
+#[cfg(test)]
+mod tests;
+
 use super::operator::OperatorKind;
 
 /// All operators.
