@@ -76,10 +76,13 @@ pub fn log(files: &[(PathBuf, String)], args: &PipelineArgs<'_>, store: &Path, a
         let logged = log_pipelines(&store, &plans, &data, &options, &mut |p| {
             progress.stage(p.model, p.stage, p.done as u64, p.total as u64);
         });
-        if logged.is_err() {
-            progress.finish();
+        match logged {
+            Ok(report) => out.add(&report, as_json),
+            Err(e) => {
+                progress.finish();
+                return Err(e.into());
+            }
         }
-        out.add(&logged?, as_json);
     }
     progress.finish();
     Ok(out.render(as_json))

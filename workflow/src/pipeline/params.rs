@@ -25,6 +25,9 @@ fn entries(node: &Node) -> Option<Vec<(Key, Node)>> {
     }
 }
 
+/// Parameters as written.
+pub(crate) type Written = Vec<(Key, Node)>;
+
 /// The parameters of one stage.
 pub struct Params {
     pub(crate) file: Arc<str>,
@@ -304,8 +307,8 @@ impl Params {
         }
     }
 
-    /// Checks that every parameter was understood; the canonical form.
-    pub(crate) fn finish(self) -> Result<(Map<String, Value>, Vec<(Key, Node)>), PipelineError> {
+    /// Checks that every parameter was understood; the canonical form, and all as written.
+    pub(crate) fn finish(self) -> Result<(Map<String, Value>, Written), PipelineError> {
         match self.left.first() {
             None => Ok((self.canonical, self.written)),
             Some((key, _)) => Err(self.unknown(key, Vec::new())),

@@ -297,7 +297,7 @@ impl Parser {
 
 fn call(name: &str, mut arguments: Vec<Expr>) -> Result<Expr, String> {
     if name == "when" {
-        if arguments.len() < 3 || arguments.len() % 2 == 0 {
+        if arguments.len() < 3 || arguments.len().is_multiple_of(2) {
             return Err("when(condition, value, ..., otherwise)".into());
         }
         let otherwise = arguments.pop().unwrap_or(Expr::Null);
