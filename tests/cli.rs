@@ -434,6 +434,11 @@ fn completions_and_help() {
     assert!(cli.ok(&["--help"]).contains("MISTIQUE_STORE"));
     assert!(cli.ok(&["dataset", "ls"]).contains("cifar10"));
     assert_eq!(cli.json(&["dataset", "show", "digits"])["rows"], 1797);
+    let into = cli.path("zillow");
+    let written = cli.json(&["dataset", "write", "generated:zillow?rows=500", "--into", into.to_str().unwrap()]);
+    assert_eq!(written[0]["rows"], 500);
+    let properties = mistique::datasets::read_csv(into.join("properties_2016.csv")).unwrap();
+    assert_eq!((properties.num_rows(), properties.num_columns()), (500, 58));
 }
 
 #[test]

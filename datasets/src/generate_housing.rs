@@ -14,7 +14,8 @@ use crate::detmath::exp;
 use crate::generate_table::round;
 use crate::prng::Rng;
 use crate::table::{Table, arrow_error};
-use crate::{DatasetError, Loader, Target};
+use crate::table_set::Generator;
+use crate::{DatasetError, Loader, Spec, Target};
 
 pub(crate) const LOADER: Loader = Loader {
     name: "generated:housing",
@@ -24,11 +25,26 @@ pub(crate) const LOADER: Loader = Loader {
     options: &["rows", "seed", "label"],
     path_options: &[],
     open: |spec| {
-        let n_rows = spec.number("rows", 20_640, 1..=50_000_000)?;
-        let batch = housing_batch(spec.number("seed", 1, 0..=u64::MAX)?, 0..n_rows)?;
+        let batch = housing_batch(seed(spec)?, 0..n_rows(spec)?)?;
         Ok(Box::new(Table::new(&spec.to_string(), batch, spec.option("label"))?))
     },
 };
+
+pub(crate) const TABLES: Generator = Generator {
+    loader: LOADER.name,
+    files: &["housing.csv"],
+    version: 1,
+    n_rows,
+    make: |spec, _, rows| housing_batch(seed(spec)?, rows),
+};
+
+fn n_rows(spec: &Spec) -> Result<u64, DatasetError> {
+    spec.number("rows", 20_640, 1..=50_000_000)
+}
+
+fn seed(spec: &Spec) -> Result<u64, DatasetError> {
+    spec.number("seed", 1, 0..=u64::MAX)
+}
 
 const NUMERIC: [&str; 9] = [
     "longitude",

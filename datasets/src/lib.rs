@@ -32,6 +32,8 @@ mod fingerprint;
 mod generate_housing;
 mod generate_images;
 mod generate_table;
+mod generate_zillow;
+mod generate_zillow_property;
 mod idx;
 mod images;
 mod known;

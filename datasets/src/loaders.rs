@@ -1,8 +1,8 @@
 //! The list of loaders.
 
 use crate::{
-    Dataset, DatasetError, Spec, cifar, csv_file, digits, generate_housing, generate_images, generate_table, idx,
-    npy_dataset, parquet_file,
+    Dataset, DatasetError, Spec, cifar, csv_file, digits, generate_housing, generate_images, generate_table,
+    generate_zillow, idx, npy_dataset, parquet_file,
 };
 
 /// Every loader. The first whose name a spec starts with reads it.
@@ -17,6 +17,7 @@ pub const LOADERS: &[&Loader] = &[
     &generate_images::LOADER,
     &generate_table::LOADER,
     &generate_housing::LOADER,
+    &generate_zillow::LOADER,
 ];
 
 /// What follows a loader's name in a spec.

@@ -1,12 +1,16 @@
 //! Sets of tables, as pipelines read them: the files of a folder, one file, or tables that a generator makes.
 
+use std::io::Write;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use arrow::csv::WriterBuilder;
 use arrow::record_batch::RecordBatch;
 
-use crate::files::read_file;
+use crate::files::{io_error, read_file};
 use crate::fingerprint::Fingerprint;
-use crate::{DatasetError, Spec, Target, housing_batch};
+use crate::table::{arrow_error, concat};
+use crate::{DatasetError, Spec, Target, generate_housing, generate_zillow};
 
 /// Named tables.
 pub trait TableSet: Send + Sync {
@@ -38,16 +42,44 @@ pub enum TableFile {
 #[derive(Debug, Clone)]
 pub struct Generated {
     spec: Spec,
-    file: String,
-    make: fn(&Spec, &str) -> Result<RecordBatch, DatasetError>,
+    file: &'static str,
+    generator: &'static Generator,
 }
+
+/// Rows that a generator makes at a time, so that tables can be written that do not fit into memory.
+const BLOCK: u64 = 1 << 16;
 
 impl Generated {
     /// The table.
     ///
     /// Errors: `BadSpec` for options out of range, `Arrow`.
     pub fn make(&self) -> Result<RecordBatch, DatasetError> {
-        (self.make)(&self.spec, &self.file)
+        let blocks = self.blocks()?.collect::<Result<Vec<_>, _>>()?;
+        match &blocks[..] {
+            [only] => Ok(only.clone()),
+            _ => concat(self.file, &(self.generator.make)(&self.spec, self.file, 0..0)?.schema(), &blocks),
+        }
+    }
+
+    /// Writes the table as CSV with a header line, block by block; the number of its rows.
+    ///
+    /// Errors: `BadSpec` for options out of range, `Arrow`; `Io`, which names `path`.
+    pub fn write_csv(&self, out: &mut dyn Write, path: &Path) -> Result<u64, DatasetError> {
+        let mut n_rows = 0;
+        for (i, block) in self.blocks()?.enumerate() {
+            let block = block?;
+            n_rows += block.num_rows() as u64;
+            let mut writer = WriterBuilder::new().with_header(i == 0).build(&mut *out);
+            writer.write(&block).map_err(arrow_error(&path.display().to_string()))?;
+        }
+        out.flush().map_err(io_error(path, "write"))?;
+        Ok(n_rows)
+    }
+
+    fn blocks(&self) -> Result<impl Iterator<Item = Result<RecordBatch, DatasetError>> + '_, DatasetError> {
+        let n_rows = (self.generator.n_rows)(&self.spec)?;
+        let starts = (0..n_rows).step_by(BLOCK as usize);
+        Ok(starts.map(move |start| (self.generator.make)(&self.spec, self.file, start..n_rows.min(start + BLOCK))))
     }
 }
 
@@ -66,8 +98,9 @@ impl TableFile {
             }
             TableFile::Generated(g) => {
                 let mut hash = Fingerprint::new("generated table");
+                hash.number(g.generator.version);
                 hash.text(&g.spec.to_string());
-                hash.text(&g.file);
+                hash.text(g.file);
                 Ok(hash.finish())
             }
         }
@@ -75,24 +108,22 @@ impl TableFile {
 }
 
 /// A generator of tables.
+#[derive(Debug)]
 pub(crate) struct Generator {
     /// Name of the loader whose specs it takes.
     pub(crate) loader: &'static str,
     /// Names of its tables, as the real files are called.
     pub(crate) files: &'static [&'static str],
-    /// Makes a table; the same bits for the same spec.
-    pub(crate) make: fn(&Spec, &str) -> Result<RecordBatch, DatasetError>,
+    /// Changes whenever the values do that it makes.
+    pub(crate) version: u64,
+    /// Rows that a spec asks for.
+    pub(crate) n_rows: fn(&Spec) -> Result<u64, DatasetError>,
+    /// Makes these rows of a table, or what belongs to them; the same bits for the same spec, in whatever pieces.
+    pub(crate) make: fn(&Spec, &str, Range<u64>) -> Result<RecordBatch, DatasetError>,
 }
 
 /// All generators of tables.
-const GENERATORS: &[Generator] = &[Generator {
-    loader: "generated:housing",
-    files: &["housing.csv"],
-    make: |spec, _| {
-        let n_rows = spec.number("rows", 20_640, 1..=50_000_000)?;
-        housing_batch(spec.number("seed", 1, 0..=u64::MAX)?, 0..n_rows)
-    },
-}];
+const GENERATORS: &[&Generator] = &[&generate_housing::TABLES, &generate_zillow::TABLES];
 
 /// The tables that `text` names: a folder, a file, or a generator's spec such as `generated:housing?rows=1000`.
 ///
@@ -106,7 +137,7 @@ pub fn open_tables(text: &str) -> Result<Box<dyn TableSet>, DatasetError> {
         return Ok(Box::new(OneFile { path: absolute(path) }));
     }
     if let Ok(spec) = text.parse::<Spec>() {
-        if let Some(generator) = GENERATORS.iter().find(|g| g.loader == spec.loader().name) {
+        if let Some(generator) = GENERATORS.iter().copied().find(|g| g.loader == spec.loader().name) {
             return Ok(Box::new(Made { spec, generator }));
         }
         if let (Target::File, Some(path)) = (spec.loader().target, spec.path()) {
@@ -206,10 +237,11 @@ impl TableSet for Made {
     }
 
     fn file(&self, file: &str) -> Result<TableFile, DatasetError> {
-        if !self.generator.files.contains(&file) {
-            return Err(missing(PathBuf::from(file), &self.files()));
+        match self.generator.files.iter().find(|f| **f == file) {
+            Some(&file) => {
+                Ok(TableFile::Generated(Generated { spec: self.spec.clone(), file, generator: self.generator }))
+            }
+            None => Err(missing(PathBuf::from(file), &self.files())),
         }
-        let (spec, file) = (self.spec.clone(), file.to_owned());
-        Ok(TableFile::Generated(Generated { spec, file, make: self.generator.make }))
     }
 }

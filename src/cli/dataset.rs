@@ -1,15 +1,17 @@
 //! `mistique dataset`.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::BufWriter;
+use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use serde_json::json;
 
-use super::Result;
 use super::output::{Rows, bytes, count, pretty};
 use super::progress::Progress;
+use super::{Result, file_error};
 use crate::Spec;
-use crate::datasets::{KNOWN, LOADERS};
+use crate::datasets::{KNOWN, LOADERS, TableFile, open_tables};
 
 #[derive(Debug, Subcommand)]
 pub enum DatasetCommand {
@@ -22,6 +24,14 @@ pub enum DatasetCommand {
         /// Where to put it (default: ./data/NAME).
         #[arg(long, value_name = "DIR")]
         into: Option<PathBuf>,
+    },
+    /// Write a generator's tables as CSV files, such as the three of generated:zillow?rows=2985217.
+    Write {
+        /// Such as generated:zillow or 'generated:housing?rows=1000'.
+        spec: String,
+        /// Where to put them.
+        #[arg(long, value_name = "DIR")]
+        into: PathBuf,
     },
     /// Rows, shape and fingerprint of a dataset.
     Show {
@@ -60,6 +70,7 @@ pub fn run(command: &DatasetCommand, as_json: bool) -> Result<String> {
                 format!("{}\nuse it as --data {name}:{}\n", files.join("\n"), dir.display())
             })
         }
+        DatasetCommand::Write { spec, into } => write(spec, into, as_json),
         DatasetCommand::Show { spec } => {
             let spec: Spec = spec.parse()?;
             let dataset = crate::datasets::open(&spec)?;
@@ -80,4 +91,23 @@ pub fn run(command: &DatasetCommand, as_json: bool) -> Result<String> {
             })
         }
     }
+}
+
+fn write(spec: &str, into: &Path, as_json: bool) -> Result<String> {
+    let set = open_tables(spec)?;
+    std::fs::create_dir_all(into).map_err(file_error(into))?;
+    let mut rows = Rows::new(&["file", "rows", "bytes"]);
+    for file in set.files() {
+        // Files are there already.
+        let TableFile::Generated(table) = set.file(&file)? else { continue };
+        let path = into.join(&file);
+        let mut out = BufWriter::new(File::create(&path).map_err(file_error(&path))?);
+        let n_rows = table.write_csv(&mut out, &path)?;
+        let len_bytes = path.metadata().map_err(file_error(&path))?.len();
+        rows.push(
+            vec![path.display().to_string(), count(n_rows), bytes(len_bytes)],
+            json!({"file": path.display().to_string(), "rows": n_rows, "bytes": len_bytes}),
+        );
+    }
+    Ok(rows.render(as_json))
 }
