@@ -14,6 +14,7 @@ mod expression;
 mod graph;
 mod learnt;
 mod log;
+mod models;
 mod node;
 mod operator;
 mod operators;

@@ -46,7 +46,8 @@ pub(crate) fn run_with(
         .map(|v| match v {
             Input::Table(t) => Given::Table(Columns::of(&t.schema())),
             Input::Learnt(l) => {
-                Given::Learnt { operator: l.operator, needs: Columns::default(), about: Default::default() }
+                let about = [("task", "regression".to_owned())].into();
+                Given::Learnt { operator: l.operator, needs: Columns::default(), about }
             }
         })
         .collect();

@@ -1,0 +1,209 @@
+//! Against scikit-learn, XGBoost and LightGBM: see tests/fixtures/make_learning.py.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, Float64Array, StringArray};
+use arrow::datatypes::Float64Type;
+use serde_json::Value;
+
+use super::*;
+use crate::pipeline::operator::{Input, Learnt};
+use crate::pipeline::table::Table;
+use crate::pipeline::testing::{run_operator, run_with, table};
+
+fn fixture() -> Value {
+    serde_json::from_str(include_str!("../../../tests/fixtures/learning.json")).unwrap()
+}
+
+fn numbers(value: &Value) -> Vec<Option<f64>> {
+    value.as_array().unwrap().iter().map(Value::as_f64).collect()
+}
+
+fn column(value: &Value) -> ArrayRef {
+    Arc::new(Float64Array::from(numbers(value)))
+}
+
+const NAMES: [&str; 7] = ["year", "area", "rooms", "tax", "pool", "noise", "constant"];
+
+/// The columns `which` of the fixture and its targets.
+fn training(fixture: &Value, which: &str) -> Table {
+    let columns = NAMES.into_iter().filter(|name| fixture[which].get(name).is_some());
+    let columns = columns.map(|name| (name, column(&fixture[which][name])));
+    table(columns.chain(["y", "c"].map(|name| (name, column(&fixture[name])))).collect())
+}
+
+fn learn(op: &str, yaml: &str, on: &Table) -> Learnt {
+    run_with(op, yaml, vec![Input::Table(on.clone())], None).unwrap().0.unwrap()
+}
+
+fn predict(learnt: &Learnt, on: &Table) -> Vec<f64> {
+    let trained = Trained::from_bytes(learnt.operator, &learnt.bytes).unwrap();
+    trained.predict(&Matrix::new(on, "", &trained.features).unwrap()).unwrap()
+}
+
+fn linear(learnt: &Learnt) -> Linear {
+    match Trained::from_bytes(learnt.operator, &learnt.bytes).unwrap().model {
+        Model::Linear(linear) => linear,
+        Model::Boosting(_) => panic!("trees"),
+    }
+}
+
+#[test]
+fn elastic_nets_are_those_of_scikit_learn() {
+    let fixture = fixture();
+    let on = training(&fixture, "plain");
+    for case in fixture["elastic"].as_array().unwrap() {
+        let yaml = format!(
+            "{{target: y, exclude: [c], alpha: {}, l1_ratio: {}, normalize: {}, tol: 1.0e-10, max_iter: 100000}}",
+            case["alpha"], case["l1_ratio"], case["normalize"]
+        );
+        let model = linear(&learn("TrainElasticNet", &yaml, &on));
+        let expected = numbers(&case["coefficients"]);
+        for ((found, expected), name) in model.coefficients.iter().zip(expected).zip(NAMES) {
+            let expected = expected.unwrap();
+            assert!((found - expected).abs() <= 1e-6 * expected.abs().max(1e-3), "{yaml} {name}: {found} {expected}");
+        }
+        let expected = case["intercept"].as_f64().unwrap();
+        assert!((model.intercept - expected).abs() < 1e-5, "{yaml}: {} {expected}", model.intercept);
+    }
+}
+
+#[test]
+fn logistic_regressions_are_those_of_scikit_learn() {
+    let fixture = fixture();
+    let on = training(&fixture, "scaled");
+    for case in fixture["logistic"].as_array().unwrap() {
+        let yaml = format!("{{target: c, exclude: [y], C: {}, tol: 1.0e-8}}", case["C"]);
+        let model = linear(&learn("TrainLogisticRegression", &yaml, &on));
+        let expected = numbers(&case["coefficients"]).into_iter().chain([case["intercept"].as_f64()]);
+        for (found, expected) in model.coefficients.iter().chain([&model.intercept]).zip(expected) {
+            assert!((found - expected.unwrap()).abs() < 1e-5, "{yaml}: {found} {expected:?}");
+        }
+    }
+}
+
+#[test]
+fn trees_are_those_of_xgboost_and_lightgbm() {
+    let fixture = fixture();
+    let on = training(&fixture, "gaps");
+    for case in fixture["boosting"].as_array().unwrap() {
+        let task = case["task"].as_str().unwrap();
+        let (target, other) = if task == "regression" { ("y", "c") } else { ("c", "y") };
+        let common = format!(
+            "target: {target}, exclude: [{other}], objective: {task}, num_boost_round: {}, eta: {}, lambda: {}",
+            case["rounds"], case["eta"], case["l2"]
+        );
+        let learnt = match case["library"].as_str().unwrap() {
+            "xgboost" => {
+                let (depth, l1, child) = (&case["max_depth"], &case["l1"], &case["child"]);
+                let yaml =
+                    format!("{{{common}, max_depth: {depth}, alpha: {l1}, min_child_weight: {child}, max_bin: 1024}}");
+                learn("TrainXGBoost", &yaml, &on)
+            }
+            _ => {
+                let yaml =
+                    format!("{{{common}, num_leaves: {}, min_data: {}, max_bin: 1024}}", case["leaves"], case["data"]);
+                learn("TrainLightGBM", &yaml, &on)
+            }
+        };
+        let expected = numbers(&case["predictions"]);
+        let found = predict(&learnt, &on);
+        let errors = found.iter().zip(&expected).map(|(f, e)| (f - e.unwrap()).abs());
+        let (mean, most) = (errors.clone().sum::<f64>() / found.len() as f64, errors.fold(0.0, f64::max));
+        println!("{} {task} {common}: mean {mean:e} most {most:e}", case["library"]);
+        assert!(mean < 1e-5, "{} {common}: predictions are off by {mean} in the mean, {most} at most", case["library"]);
+    }
+}
+
+#[test]
+fn bytes_are_the_same_again_and_read_back_bit_for_bit() {
+    let fixture = fixture();
+    let on = training(&fixture, "gaps");
+    let yaml = "{target: c, exclude: [y], objective: binary, num_boost_round: 8, subsample: 0.8, sub_feature: 0.5}";
+    for op in ["TrainXGBoost", "TrainLightGBM"] {
+        let (a, b) = (learn(op, yaml, &on), learn(op, yaml, &on));
+        assert_eq!(a.bytes, b.bytes);
+        let trained = Trained::from_bytes(op, &a.bytes).unwrap();
+        assert_eq!(trained.to_bytes().unwrap(), *a.bytes);
+        for len in [0, 1, a.bytes.len() / 2, a.bytes.len() - 1] {
+            assert!(Trained::from_bytes(op, &a.bytes[..len]).is_err());
+        }
+    }
+}
+
+#[test]
+fn predictions_keep_rows_and_are_rounded_and_combined() {
+    let fixture = fixture();
+    let on = training(&fixture, "plain");
+    let net = learn("TrainElasticNet", "{target: y, exclude: [c], alpha: 0.01}", &on);
+    let trees = learn("TrainXGBoost", "{target: y, exclude: [c], num_boost_round: 5}", &on);
+    let predicted = |learnt: &Learnt, yaml: &str| {
+        let values = vec![Input::Learnt(learnt.clone()), Input::Table(on.clone())];
+        run_with("Predict", yaml, values, None).unwrap().1.tables.remove(0)
+    };
+    let values =
+        |t: &Table, column: &str| t.column("", column).unwrap().as_primitive::<Float64Type>().values().to_vec();
+    let (a, b) = (predicted(&net, "{decimals: 4}"), predicted(&trees, "{column: prediction}"));
+    assert_eq!(a.rows(), on.rows());
+    for (rounded, exact) in values(&a, "prediction").iter().zip(predict(&net, &on)) {
+        assert_eq!(*rounded, (exact * 1e4).round() / 1e4);
+    }
+    let both = run_operator("CombinePredictions", "{weights: [0.25, 0.75]}", &[a.clone(), b.clone()]).unwrap();
+    let sums = values(&both.tables[0], "prediction");
+    for ((sum, a), b) in sums.iter().zip(values(&a, "prediction")).zip(values(&b, "prediction")) {
+        assert_eq!(*sum, 0.25 * a + 0.75 * b);
+    }
+    let wrong = run_operator("CombinePredictions", "{weights: [1]}", &[a, b]).unwrap_err().to_string();
+    assert!(wrong.contains("1 weights for 2 tables"), "{wrong}");
+}
+
+#[test]
+fn metrics_are_those_of_scikit_learn() {
+    let fixture = fixture();
+    let metrics = &fixture["metrics"];
+    let predictions = table(vec![("prediction", column(&metrics["prediction"]))]);
+    let truths = table(vec![("y", column(&fixture["y"])), ("c", column(&fixture["c"]))]);
+    for (yaml, names) in
+        [("{target: y}", ["mse", "mae"]), ("{target: c, metrics: [accuracy, auroc]}", ["accuracy", "auroc"])]
+    {
+        let found = run_operator("Evaluate", yaml, &[predictions.clone(), truths.clone()]).unwrap();
+        for name in names {
+            let (found, expected) = (found.metrics[name], metrics[name].as_f64().unwrap());
+            assert!((found - expected).abs() < 1e-12, "{name}: {found} instead of {expected}");
+        }
+    }
+    let same = table(vec![("c", Arc::new(Float64Array::from(vec![1.0; 240])) as ArrayRef)]);
+    let wrong = run_operator("Evaluate", "{target: c, metrics: [auroc]}", &[predictions, same]).unwrap_err();
+    assert!(wrong.to_string().contains("no auroc"), "{wrong}");
+}
+
+#[test]
+fn what_cannot_be_learnt_says_why() {
+    let numbers = |values: Vec<Option<f64>>| Arc::new(Float64Array::from(values)) as ArrayRef;
+    let on = table(vec![
+        ("x", numbers(vec![Some(1.0), None, Some(3.0)])),
+        ("y", numbers(vec![Some(0.0), Some(1.0), Some(1.0)])),
+        ("z", numbers(vec![Some(0.0), None, Some(2.0)])),
+        ("huge", numbers(vec![Some(0.0), Some(f64::INFINITY), Some(2.0)])),
+        ("text", Arc::new(StringArray::from(vec!["a", "b", "c"]))),
+    ]);
+    for (op, yaml, part) in [
+        ("TrainElasticNet", "{target: y, features: [x]}", "put FillNA before"),
+        ("TrainElasticNet", "{target: z, features: [y]}", "column z, row 1: nothing"),
+        ("TrainElasticNet", "{target: yy}", "no column yy"),
+        ("TrainElasticNet", "{target: y, features: [x, y]}", "must not read"),
+        ("TrainElasticNet", "{target: y, features: [text]}", "column text is text"),
+        ("TrainElasticNet", "{target: y, exclude: [x, z, huge]}", "no column is left"),
+        ("TrainXGBoost", "{target: y, features: [huge]}", "expected a finite number"),
+        ("TrainXGBoost", "{target: z, features: [y]}", "column z, row 1"),
+        ("TrainXGBoost", "{target: y, eta: 0.1, learning_rate: 0.2}", "given twice"),
+        ("TrainXGBoost", "{target: y, etta: 0.1}", "etta"),
+        ("TrainLightGBM", "{target: x, objective: binary}", "0 or 1"),
+        ("TrainLogisticRegression", "{target: z, features: [y]}", "0 or 1"),
+    ] {
+        let wrong = run_operator(op, yaml, std::slice::from_ref(&on)).unwrap_err().to_string();
+        assert!(wrong.contains(part), "{op} {yaml}: {wrong}");
+    }
+    let none = table(vec![("x", numbers(vec![])), ("y", numbers(vec![]))]);
+    assert!(run_operator("TrainXGBoost", "{target: y}", &[none]).unwrap_err().to_string().contains("no rows"));
+}
