@@ -196,7 +196,7 @@ impl Property {
         let zip_error = 0.03 * local.normal();
         let city = match county {
             // The city of Los Angeles itself.
-            LOS_ANGELES if zip % 3 == 0 => 12_447,
+            LOS_ANGELES if zip.is_multiple_of(3) => 12_447,
             _ => 4_406 + 137 * (zip as i64 / 2) + 50_000 * county as i64,
         };
         let part = rng.below(8);
@@ -229,7 +229,7 @@ impl Property {
             city,
             neighborhood: has_neighborhood.then_some(6_952 + 611 * (zip as i64 % 500) + 100_000 * county as i64),
             place,
-            tract: 100_100 + 2_300 * zip as i64 + 100 * part as i64 + i64::from(part % 3 == 0),
+            tract: 100_100 + 2_300 * zip as i64 + 100 * part as i64 + i64::from(part.is_multiple_of(3)),
             block: 1_000 * (1 + rng.below(4) as i64) + rng.below(20) as i64,
             use_of_land,
             year,
@@ -288,7 +288,7 @@ impl Property {
 
         let kind = rng.unit();
         let sqft_if = |yes: bool| Int((yes && has_sqft).then_some(sqft as i64));
-        let is_15 = kind >= 0.9247 && kind < 0.9899;
+        let is_15 = (0.9247..0.9899).contains(&kind);
         let is_6 = (0.9899..0.9974).contains(&kind);
         let is_13 = kind >= 0.9974;
         let first_floor = only(&mut rng, !inside, 0.2145).then(|| (sqft * rng.between(0.5, 1.0)).round() as i64);

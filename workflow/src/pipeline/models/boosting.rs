@@ -320,6 +320,9 @@ fn leaf(steps: &[Step], row: &[f64]) -> f64 {
 impl Tree {
     /// The tree with every branch as an index; `None` if it is not whole.
     fn steps(&self, cuts: &[Vec<f64>]) -> Option<Vec<Step>> {
+        if self.cut.len() != self.missing.len() {
+            return None;
+        }
         let (mut splits, mut values) = (self.cut.iter().zip(&self.missing), self.value.iter());
         let mut steps: Vec<Step> = Vec::with_capacity(self.column.len());
         // Splits whose right branch is still to come.
@@ -372,7 +375,7 @@ mod tests {
             &|_| 2015.0,
             &|i| if i % 5 == 0 { -0.0 } else { (i % 4) as f64 },
         ];
-        let values = columns.iter().flat_map(|of| (0..n).map(move |i| of(i))).collect();
+        let values = columns.iter().flat_map(|of| (0..n).map(of)).collect();
         let names = (0..columns.len()).map(|i| format!("c{i}")).collect();
         let target = (0..n).map(|i| noise(i, 1) + f64::from(i % 3 == 0) + 0.2 * noise(i, 9)).collect();
         (Matrix { names, rows: Arc::new((0..n as u64).collect()), values }, target)

@@ -4,6 +4,7 @@
 //! Parameters: `target`, `features` (default: every column but text), `exclude`; under XGBoost's names (LightGBM's and
 //! those of Table 5.3 are taken too) `objective` (`regression` or `classification`), `eta` 0.3, `lambda` 1, `alpha` 0,
 //! `max_depth` 6, `num_boost_round` 100, `min_child_weight` 1, `subsample` 1, `colsample_bytree` 1, `max_bin` 256, `seed` 0.
+//! Without `alpha` the trees are XGBoost's; under it splits are weighed without the penalty's own cost, and trees differ.
 
 use crate::pipeline::data::Data;
 use crate::pipeline::error::{OperatorError, PipelineError};
