@@ -13,7 +13,8 @@ use super::table::Table;
 pub struct Data {
     set: Box<dyn TableSet>,
     fingerprints: Mutex<HashMap<String, Fingerprint>>,
-    parsed: Mutex<HashMap<String, Table>>,
+    /// File and table by key.
+    parsed: Mutex<HashMap<String, (String, Table)>>,
     n_rows: Mutex<HashMap<String, u64>>,
 }
 
@@ -68,12 +69,12 @@ impl Data {
         key: &str,
         read: impl FnOnce() -> Result<Table, OperatorError>,
     ) -> Result<Table, OperatorError> {
-        if let Some(table) = lock(&self.parsed).get(key) {
+        if let Some((_, table)) = lock(&self.parsed).get(key) {
             return Ok(table.clone());
         }
         let table = read()?;
         lock(&self.n_rows).insert(file.into(), table.n_rows() as u64);
-        lock(&self.parsed).insert(key.into(), table.clone());
+        lock(&self.parsed).insert(key.into(), (file.into(), table.clone()));
         Ok(table)
     }
 
@@ -82,8 +83,8 @@ impl Data {
         lock(&self.n_rows).get(file).copied()
     }
 
-    /// Lets go of what [`Data::parsed`] keeps.
-    pub(crate) fn forget(&self) {
-        lock(&self.parsed).clear();
+    /// Lets go of what [`Data::parsed`] keeps of `file`.
+    pub(crate) fn forget(&self, file: &str) {
+        lock(&self.parsed).retain(|_, (of, _)| of != file);
     }
 }

@@ -173,7 +173,6 @@ pub fn log_pipelines(
             }
         }
     }
-    data.forget();
     let log = session.commit()?;
     session.keep_costs()?;
     let (run_seconds, commits) = (session.run_seconds, session.commits);
@@ -229,7 +228,8 @@ impl Session<'_> {
         let mut seen = HashSet::new();
         for plan in plans {
             for (index, stage) in plan.stages.iter().enumerate() {
-                if !seen.insert(stage.fingerprint) || self.record(plan, index)?.is_some() {
+                let stays = self.options.if_exists == IfExists::Continue;
+                if !seen.insert(stage.fingerprint) || (stays && self.record(plan, index)?.is_some()) {
                     continue;
                 }
                 for read in reads(plan, index) {
@@ -314,7 +314,9 @@ impl Session<'_> {
         let learn_seconds = description.get("learn_seconds").and_then(Value::as_f64).unwrap_or_default();
         let rows = description.get("rows").and_then(Value::as_array).cloned().unwrap_or_default();
         let rows: Vec<u64> = rows.iter().filter_map(Value::as_u64).collect();
-        let metrics: BTreeMap<String, f64> = serde_json::from_str(&of.metrics).unwrap_or_default();
+        // JSON has no NaN: it is written as null.
+        let metrics: BTreeMap<String, Option<f64>> = serde_json::from_str(&of.metrics).unwrap_or_default();
+        let metrics = metrics.into_iter().map(|(k, v)| (k, v.unwrap_or(f64::NAN))).collect();
         let timing = Timing { seconds: of.seconds, learn_seconds };
         plan.record(index, self.data, &timing, of.artifact, &rows, &metrics)
     }
@@ -347,6 +349,9 @@ impl Session<'_> {
         let Ran { outcome, learnt: own, learn_seconds, seconds } =
             plan.run_stage(index, values, learnt.clone(), self.data)?;
         self.run_seconds += seconds;
+        if let Some(file) = plan.pipeline.stages().get(index).and_then(|s| s.operator.file()) {
+            self.data.forget(file);
+        }
         reads(plan, index).iter().for_each(|f| self.cache.used(f));
         let artifact = match &own {
             Some(own) => {
