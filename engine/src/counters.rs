@@ -1,7 +1,7 @@
 //! Measured costs and query counts: kept in memory while a process works, written down now and then, so that no answer
 //! waits for the disk.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::catalog::{Catalog, CostRecord};
 use crate::cost::machine;
@@ -45,7 +45,7 @@ type Key = (String, String);
 pub struct Counters {
     costs: HashMap<Key, Option<Running>>,
     dirty: std::collections::BTreeSet<Key>,
-    queries: HashMap<i64, u64>,
+    queries: HashMap<(i64, String), u64>,
     changes: usize,
 }
 
@@ -71,10 +71,29 @@ impl Counters {
         self.changed(catalog)
     }
 
-    /// Counts a query of an intermediate.
-    pub fn count_query(&mut self, catalog: &Catalog, intermediate_id: i64) -> Result<()> {
-        *self.queries.entry(intermediate_id).or_default() += 1;
+    /// Counts a query of columns of an intermediate.
+    pub fn count_query(&mut self, catalog: &Catalog, intermediate_id: i64, columns: &str) -> Result<()> {
+        *self.queries.entry((intermediate_id, columns.to_string())).or_default() += 1;
         self.changed(catalog)
+    }
+
+    /// Queries of an intermediate by the columns that they asked for, those not yet written down included.
+    pub fn column_queries(&self, catalog: &Catalog, intermediate_id: i64) -> Result<Vec<(String, u64)>> {
+        let mut counts: BTreeMap<String, u64> = catalog.column_queries(intermediate_id)?.into_iter().collect();
+        for ((_, columns), n) in self.queries.iter().filter(|((id, _), _)| *id == intermediate_id) {
+            *counts.entry(columns.clone()).or_default() += n;
+        }
+        Ok(counts.into_iter().collect())
+    }
+
+    /// Numbers of the intermediates with queries that are not yet written down.
+    pub fn counted(&self) -> impl Iterator<Item = i64> + '_ {
+        self.queries.keys().map(|(id, _)| *id)
+    }
+
+    /// Forgets the queries that are not yet written down.
+    pub fn forget_queries(&mut self) {
+        self.queries.clear();
     }
 
     fn changed(&mut self, catalog: &Catalog) -> Result<()> {
@@ -88,7 +107,8 @@ impl Counters {
         let dirty = std::mem::take(&mut self.dirty);
         let costs = dirty.iter().filter_map(|key| Some((key, self.costs.get(key).copied().flatten()?)));
         let costs: Vec<(&str, &str, Running)> = costs.map(|((w, s), r)| (w.as_str(), s.as_str(), r)).collect();
-        let queries: Vec<(i64, u64)> = std::mem::take(&mut self.queries).into_iter().collect();
+        let counted = std::mem::take(&mut self.queries);
+        let queries: Vec<(i64, &str, u64)> = counted.iter().map(|((id, c), n)| (*id, c.as_str(), *n)).collect();
         if costs.is_empty() && queries.is_empty() {
             return Ok(());
         }

@@ -34,6 +34,16 @@ pub enum EngineError {
         /// The lock file.
         path: String,
     },
+    /// Values that the store does not keep.
+    #[error(
+        "{key}: {what} of it are not materialized; ask with --plan rerun, or keep them with `mistique materialize`"
+    )]
+    NotMaterialized {
+        /// The intermediate.
+        key: String,
+        /// How much.
+        what: String,
+    },
     /// A format version that this build does not read.
     #[error("{path}: format version {found}, this build reads {oldest} to {current}; use a newer mistique")]
     UnsupportedVersion {

@@ -18,6 +18,7 @@ pub mod format;
 mod key;
 mod log;
 mod maintenance;
+mod materialize;
 mod model;
 mod out;
 mod partition;
@@ -37,6 +38,10 @@ pub use error::{EngineError, Result, nearest};
 pub use key::{IntermediateKey, Key, ModelKey, quote};
 pub use log::{Handle, IfExists, LogOptions, LogReport, Logger, ModelHandle, TensorSource, TensorSpec, Values};
 pub use maintenance::{CompactReport, Damage, GcReport, IntermediateStats, StoreStats, VerifyReport};
+pub use materialize::{
+    Balance, Candidate, ColumnDemand, Demand, GroupSize, Materialize, MaterializeReport, Materializer, Offer, gamma,
+    parse_bytes, within_budget, worth_storing,
+};
 pub use mistique_quantize::{Code, Effort, MapShape, OnUnholdable, Scheme, UnitError};
 pub use model::{
     Content, DatasetSpec, Fingerprint, IntermediateRecord, ModelKind, ModelRecord, ModelSpec, TableContent,

@@ -273,11 +273,18 @@ pub struct IntermediateRecord {
     pub max_span: u64,
     /// Queries that asked for it.
     pub n_query: u64,
+    /// (RowBlock, group) pairs whose values are not materialized: their rows are known, their values are to be rerun.
+    pub n_withheld: u64,
     /// The computation that gave it, where that is known: then all of its rows are there, and equal ones gave equal values.
     pub stage: Option<Fingerprint>,
 }
 
 impl IntermediateRecord {
+    /// Whether the values of all its rows are materialized.
+    pub fn is_whole(&self) -> bool {
+        self.n_withheld == 0
+    }
+
     /// The tensor, or an error that says that it is a table.
     ///
     /// Errors: `Unsupported`.

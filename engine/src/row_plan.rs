@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use crate::catalog::Block;
+use crate::catalog::{Block, WITHHELD};
 use crate::error::{EngineError, Result};
 use crate::model::IntermediateRecord;
 use crate::rows::RowSet;
@@ -123,6 +123,18 @@ impl RowPlan {
     /// Number of rows.
     pub fn n_rows(&self) -> usize {
         self.rows.len()
+    }
+
+    /// How many of the RowBlocks that the rows touch lack values of some of `groups`, and how many they touch.
+    pub fn lacking(&self, groups: &[usize]) -> (usize, usize) {
+        let mut touched: Vec<usize> = self.runs.iter().map(|r| r.block).collect();
+        touched.sort_unstable();
+        touched.dedup();
+        let lacks = |b: &&usize| {
+            let block = self.blocks.get(**b);
+            block.is_some_and(|b| groups.iter().any(|g| b.chunks.get(*g).is_none_or(|chunk| *chunk == WITHHELD)))
+        };
+        (touched.iter().filter(lacks).count(), touched.len())
     }
 
     /// Pages of `page_rows` rows that hold the rows.

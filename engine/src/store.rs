@@ -304,8 +304,21 @@ impl Store {
         let group_cols = codec.content().layout.group_units * codec.content().layout.stored.cells();
         let groups: BTreeSet<usize> =
             columns.iter().flat_map(|c| c.start / group_cols..c.end.div_ceil(group_cols)).collect();
+        self.check_materialized(record, plan, &groups)?;
         self.load_places(&plan.blocks, &groups)?;
         read::read_f32(self, &codec, record, plan, columns, out)
+    }
+
+    /// Errors: `NotMaterialized` when values of `groups` are withheld.
+    fn check_materialized(&self, record: &IntermediateRecord, plan: &RowPlan, groups: &BTreeSet<usize>) -> Result<()> {
+        let groups: Vec<usize> = groups.iter().copied().collect();
+        match plan.lacking(&groups) {
+            (0, _) => Ok(()),
+            (lacking, touched) => {
+                let what = format!("columns in {lacking} of {touched} RowBlocks");
+                Err(EngineError::NotMaterialized { key: record.key.to_string(), what })
+            }
+        }
     }
 
     /// Codes of stored columns of a tensor, as the bytes of their stored type: `[rows][columns]`.
@@ -314,6 +327,7 @@ impl Store {
     pub fn read_codes(&self, record: &IntermediateRecord, plan: &RowPlan) -> Result<Vec<u8>> {
         self.refresh()?;
         let layout = record.tensor()?.layout;
+        self.check_materialized(record, plan, &(0..layout.n_groups()).collect())?;
         let width = layout.code.width();
         let row_len = layout.stored_values() * width;
         let mut out = vec![0u8; plan.n_rows() * row_len];
@@ -368,7 +382,9 @@ impl Store {
                 why: "it is a tensor, not a table".into(),
             });
         };
-        self.load_places(&plan.blocks, &columns.iter().copied().collect())?;
+        let groups = columns.iter().copied().collect();
+        self.check_materialized(record, plan, &groups)?;
+        self.load_places(&plan.blocks, &groups)?;
         let fields = table.schema.fields();
         let mut chosen = Vec::with_capacity(columns.len());
         let mut arrays = Vec::with_capacity(columns.len());
@@ -522,11 +538,36 @@ impl Store {
         lock(&self.counters).add(&self.catalog(), what, subject, seconds)
     }
 
-    /// Counts a query of an intermediate.
+    /// Counts a query of `columns` (a selector's text, `*` for all) of an intermediate. It is written down later: nobody
+    /// waits for it.
     ///
     /// Errors: `Catalog`.
-    pub fn count_query(&self, record: &IntermediateRecord) -> Result<()> {
-        lock(&self.counters).count_query(&self.catalog(), record.id)
+    pub fn count_query(&self, record: &IntermediateRecord, columns: &str) -> Result<()> {
+        lock(&self.counters).count_query(&self.catalog(), record.id, columns)
+    }
+
+    /// Queries of an intermediate, by the columns that they asked for: the text of a selector, and n_query.
+    ///
+    /// Errors: `Catalog`.
+    pub fn column_queries(&self, intermediate_id: i64) -> Result<Vec<(String, u64)>> {
+        lock(&self.counters).column_queries(&self.catalog(), intermediate_id)
+    }
+
+    /// Numbers of all intermediates that queries asked for.
+    ///
+    /// Errors: `Catalog`.
+    pub fn queried(&self) -> Result<BTreeSet<i64>> {
+        let mut ids: BTreeSet<i64> = self.catalog().queried()?.into_iter().collect();
+        ids.extend(lock(&self.counters).counted());
+        Ok(ids)
+    }
+
+    /// Sets all counts of queries to nothing, as for a new workload.
+    ///
+    /// Errors: `Catalog`.
+    pub fn reset_queries(&self) -> Result<()> {
+        lock(&self.counters).forget_queries();
+        self.catalog().reset_queries()
     }
 
     /// Forgets decoded pages, so that the next read is a first one.

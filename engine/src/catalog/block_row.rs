@@ -69,13 +69,25 @@ impl BlockRow {
     ///
     /// Errors: `Catalog`.
     pub fn insert(&self, tx: &Transaction<'_>) -> Result<()> {
-        const DOING: &str = "add a RowBlock";
+        self.write(tx, "INSERT")
+    }
+
+    /// Puts it in the place of the one of the same key.
+    ///
+    /// Errors: `Catalog`.
+    pub fn replace(&self, tx: &Transaction<'_>) -> Result<()> {
+        self.write(tx, "INSERT OR REPLACE")
+    }
+
+    fn write(&self, tx: &Transaction<'_>, verb: &str) -> Result<()> {
+        const DOING: &str = "write a RowBlock";
         let numbers = [self.intermediate_id, self.block_no, self.min_row, self.max_row, self.n_rows, self.row_set_id];
         let chunks = ids_to_bytes(&self.chunks);
-        let sql =
-            "INSERT INTO row_blocks (intermediate_id, block_no, min_row, max_row, n_rows, row_set_id, chunks, checksum)
-                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
-        let mut statement = tx.prepare_cached(sql).doing(DOING)?;
+        let sql = format!(
+            "{verb} INTO row_blocks (intermediate_id, block_no, min_row, max_row, n_rows, row_set_id, chunks, checksum)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)"
+        );
+        let mut statement = tx.prepare_cached(&sql).doing(DOING)?;
         let [a, b, c, d, e, f] = numbers;
         statement.execute(params![a, b, c, d, e, f, chunks, hash(&numbers, &chunks)]).doing(DOING)?;
         Ok(())

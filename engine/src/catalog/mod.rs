@@ -3,6 +3,7 @@
 mod block_row;
 mod read;
 mod stages;
+mod withheld;
 mod write;
 
 use std::time::Duration;
@@ -13,6 +14,7 @@ use rusqlite::{Connection, MAIN_DB, OptionalExtension, TransactionBehavior};
 pub(crate) use read::stored_code;
 pub use read::{Block, ChunkRow, CostRecord, ErrorRecord, OperatorRecord};
 pub use stages::{NewStage, StageRecord};
+pub use withheld::{Fill, WITHHELD, Withhold};
 pub use write::{Commit, IntermediateProgress, NewBlock, NewIntermediate, NewLink, NewModel};
 
 use crate::error::{CatalogContext, EngineError, Result};

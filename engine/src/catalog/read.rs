@@ -8,6 +8,7 @@ use rusqlite::{OptionalExtension, Row, params};
 
 use super::Catalog;
 use super::block_row::{BLOCK_COLUMNS, BlockRow, RawBlockRow};
+use super::withheld::WITHHELD;
 use crate::chunk::ChunkHash;
 use crate::counters::Running;
 use crate::error::{CatalogContext, EngineError, Result, nearest};
@@ -147,7 +148,7 @@ impl RawModel {
 
 const INTERMEDIATE: &str = "SELECT i.id, i.model_id, m.project, m.name, m.version, i.name, i.position, i.kind, i.shape,
     i.dtype, i.unit_axis, i.scheme, i.params, i.block_rows, i.group_units, i.page_rows, i.schema, i.n_rows, i.max_span,
-    i.n_query, i.stage FROM intermediates i JOIN models m ON m.id = i.model_id";
+    i.n_query, i.stage, i.n_withheld FROM intermediates i JOIN models m ON m.id = i.model_id";
 
 /// Shape, type, unit axis, scheme, parameters and units a chunk, as the catalogue has them.
 type RawTensor = (String, u8, i64, String, Option<Vec<u8>>, usize);
@@ -160,6 +161,7 @@ struct RawIntermediate {
     page_rows: usize,
     schema: Option<Vec<u8>>,
     stage: Option<Vec<u8>>,
+    n_withheld: u64,
 }
 
 impl RawIntermediate {
@@ -178,6 +180,7 @@ impl RawIntermediate {
             page_rows: r.get(15)?,
             schema: r.get(16)?,
             stage: r.get(20)?,
+            n_withheld: r.get(21)?,
         })
     }
 
@@ -214,7 +217,8 @@ impl RawIntermediate {
             _ => return Err(bad(T, "a kind that this build does not know")),
         };
         let (content, stage) = (Arc::new(content), self.stage.map(|s| blob(s, T)).transpose()?);
-        Ok(IntermediateRecord { id, model_id, key, position, content, n_rows, max_span, n_query, stage })
+        let n_withheld = self.n_withheld;
+        Ok(IntermediateRecord { id, model_id, key, position, content, n_rows, max_span, n_query, stage, n_withheld })
     }
 }
 
@@ -303,6 +307,16 @@ impl Catalog {
             self.intermediates(Some(model.id))?.iter().map(|i| i.key.intermediate.clone()).collect();
         let nearest = nearest(&key.intermediate, names.iter().map(String::as_str), 3);
         Err(EngineError::NotFound { what: "intermediate", name: key.to_string(), nearest })
+    }
+
+    /// The intermediate of a number.
+    ///
+    /// Errors: `Catalog`, `Corrupt`.
+    pub fn intermediate_by_id(&self, id: i64) -> Result<Option<IntermediateRecord>> {
+        const DOING: &str = "find an intermediate";
+        let mut statement = self.conn.prepare_cached(&format!("{INTERMEDIATE} WHERE i.id = ?1")).doing(DOING)?;
+        let found = statement.query_row([id], RawIntermediate::of).optional().doing(DOING)?;
+        found.map(RawIntermediate::record).transpose()
     }
 
     fn intermediate_exact(&self, key: &IntermediateKey) -> Result<Option<IntermediateRecord>> {
@@ -411,7 +425,7 @@ impl Catalog {
         let mut references = BTreeMap::new();
         for row in statement.query_map([], RawBlockRow::of).doing(DOING)? {
             let row = row.doing(DOING)?.row()?;
-            for chunk in row.chunks {
+            for chunk in row.chunks.into_iter().filter(|c| *c != WITHHELD) {
                 *references.entry((row.intermediate_id, chunk)).or_default() += 1;
             }
         }

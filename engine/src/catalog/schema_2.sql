@@ -2,6 +2,8 @@
 -- of RowBlocks, the run record of pipelines, similar chunks, queries by column, and indexes.
 ALTER TABLE intermediates ADD COLUMN stage BLOB;
 ALTER TABLE intermediates ADD COLUMN linked INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE intermediates ADD COLUMN n_withheld INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE intermediates ADD COLUMN group_bytes BLOB;
 ALTER TABLE chunks ADD COLUMN base_id INTEGER REFERENCES chunks (id);
 ALTER TABLE chunks ADD COLUMN saved_bytes INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE row_blocks ADD COLUMN checksum INTEGER;

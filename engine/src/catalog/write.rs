@@ -5,6 +5,7 @@ use rusqlite::{Transaction, params};
 
 use super::block_row::{BLOCK_COLUMNS, BlockRow, RawBlockRow};
 use super::stages::{NewStage, insert_stage};
+use super::withheld::{Fill, WITHHELD, fill_block, write_group_bytes};
 use super::{Catalog, now};
 use crate::chunk::ChunkHash;
 use crate::counters::Running;
@@ -106,6 +107,10 @@ pub struct Commit {
     pub stages: Vec<(i64, Fingerprint)>,
     /// Intermediates that hold what others hold, after everything above.
     pub links: Vec<NewLink>,
+    /// Values that RowBlocks lacked.
+    pub fills: Vec<Fill>,
+    /// Bytes that a row of each group of an intermediate takes, estimated where its values are withheld.
+    pub group_bytes: Vec<(i64, Vec<f32>)>,
     /// Models whose log is finished (or not, after it went on).
     pub complete: Vec<(i64, bool)>,
 }
@@ -156,6 +161,12 @@ impl Catalog {
         drop(statement);
         for block in &commit.blocks {
             insert_block(&tx, block)?;
+        }
+        for fill in &commit.fills {
+            fill_block(&tx, fill)?;
+        }
+        for (id, bytes) in &commit.group_bytes {
+            write_group_bytes(&tx, *id, bytes)?;
         }
         for p in &commit.progress {
             update_progress(&tx, p)?;
@@ -239,7 +250,7 @@ impl Catalog {
         &self,
         machine: &str,
         costs: &[(&str, &str, Running)],
-        queries: &[(i64, u64)],
+        queries: &[(i64, &str, u64)],
     ) -> Result<()> {
         const DOING: &str = "write measured costs";
         self.conn.execute_batch("PRAGMA synchronous = NORMAL").doing(DOING)?;
@@ -249,9 +260,13 @@ impl Catalog {
                 let sql = "INSERT OR REPLACE INTO costs VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
                 tx.prepare_cached(sql)?.execute(params![machine, what, subject, r.n, r.mean, r.m2, r.updated])?;
             }
-            for (id, n) in queries {
+            for (id, columns, n) in queries {
                 let sql = "UPDATE intermediates SET n_query = n_query + ?2 WHERE id = ?1";
                 tx.prepare_cached(sql)?.execute(params![id, n])?;
+                // Not of an intermediate that was removed since.
+                let sql = "INSERT INTO column_queries SELECT id, ?2, ?3 FROM intermediates WHERE id = ?1
+                           ON CONFLICT DO UPDATE SET n_query = n_query + ?3";
+                tx.prepare_cached(sql)?.execute(params![id, columns, n])?;
             }
             tx.commit()
         })();
@@ -359,9 +374,10 @@ fn insert_link(tx: &Transaction<'_>, link: &NewLink) -> Result<()> {
     let added = tx
         .execute(
             "INSERT INTO intermediates (id, model_id, name, position, kind, shape, dtype, unit_axis, scheme, params,
-             block_rows, group_units, page_rows, schema, n_rows, max_span, clamped, measured_rows, errors, stage, linked)
+             block_rows, group_units, page_rows, schema, n_rows, max_span, clamped, measured_rows, errors, stage,
+             n_withheld, group_bytes, linked)
              SELECT ?1, ?2, ?3, ?4, kind, shape, dtype, unit_axis, scheme, params, block_rows, group_units, page_rows,
-             schema, n_rows, max_span, clamped, measured_rows, errors, stage, 1 FROM intermediates
+             schema, n_rows, max_span, clamped, measured_rows, errors, stage, n_withheld, group_bytes, 1 FROM intermediates
              WHERE id = ?5",
             params![link.id, link.model_id, link.name, link.position, link.source],
         )
@@ -408,9 +424,13 @@ fn insert_block(tx: &Transaction<'_>, block: &NewBlock) -> Result<()> {
     }
     .insert(tx)?;
     let mut statement = tx
-        .prepare_cached("UPDATE intermediates SET n_rows = n_rows + ?2, max_span = max(max_span, ?3) WHERE id = ?1")
+        .prepare_cached(
+            "UPDATE intermediates SET n_rows = n_rows + ?2, max_span = max(max_span, ?3), n_withheld = n_withheld + ?4
+             WHERE id = ?1",
+        )
         .doing(DOING)?;
-    statement.execute(params![block.intermediate_id, n, max - min]).doing(DOING)?;
+    let n_withheld = block.chunks.iter().filter(|c| **c == WITHHELD).count();
+    statement.execute(params![block.intermediate_id, n, max - min, n_withheld]).doing(DOING)?;
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 //! makes everything before it durable and visible in one step.
 
 mod budget;
+mod fill;
 mod source;
 mod table;
 mod tensor;
@@ -18,9 +19,11 @@ use arrow::record_batch::RecordBatch;
 use mistique_quantize::{Code, Effort, MapShape, OnUnholdable, Params, Scheme};
 
 pub use source::{TensorSource, Values};
+pub(crate) use worker::step_back;
 pub use writer::LogReport;
 
 use budget::Budget;
+use fill::FillJob;
 use worker::{Begin, Job, Worker};
 use writer::ChunkWriter;
 
@@ -31,10 +34,12 @@ use crate::column::stored_schema;
 use crate::error::{EngineError, Result};
 use crate::format::{MAX_BLOCK_ROWS, MAX_ROW_VALUES, PARTITION_TARGET_BYTES};
 use crate::key::{IntermediateKey, ModelKey};
+use crate::materialize::Materialize;
 use crate::model::{
     Content, DatasetSpec, Fingerprint, IntermediateRecord, ModelKind, ModelRecord, ModelSpec, TableContent,
     TensorContent, TensorLayout, UnitAxis, hex, units_of,
 };
+use crate::rerun::RerunValues;
 use crate::rows::RowMask;
 use crate::storage::Storage;
 
@@ -197,6 +202,8 @@ struct Open {
     logged: RowMask,
     /// Given when all rows are there: more are refused.
     stage: Option<Fingerprint>,
+    /// Whether only its rows are kept.
+    withheld: bool,
 }
 
 /// A running log. Dropping it without [`Logger::commit`] leaves what was committed before, and nothing else.
@@ -218,12 +225,14 @@ pub struct Logger {
     stages: HashMap<Fingerprint, i64>,
     linked: HashMap<IntermediateKey, Option<Fingerprint>>,
     options: LogOptions,
+    materialize: Materialize,
     _lock: Arc<dyn Send + Sync>,
 }
 
 impl Logger {
     pub(crate) fn begin(storage: Arc<dyn Storage>, lock: Arc<dyn Send + Sync>, options: LogOptions) -> Result<Self> {
         let catalog = Catalog::open(&*storage, true)?;
+        let materialize = Materialize::of(&catalog)?;
         let (next_model, next_intermediate, ..) = catalog.next_ids()?;
         let budget = Arc::new(Budget::new(options.budget_bytes));
         let failed = Arc::new(OnceLock::new());
@@ -260,6 +269,7 @@ impl Logger {
             stages: HashMap::new(),
             linked: HashMap::new(),
             options,
+            materialize,
             _lock: lock,
         })
     }
@@ -472,8 +482,9 @@ impl Logger {
         };
         let record =
             NewIntermediate { id, model_id: model.0, name: name.to_string(), position, content: content.clone() };
-        self.send(Job::Intermediate(Box::new(Begin { key: key.clone(), record, is_new, progress })))?;
-        self.open.insert(id, Open { key, content, logged, stage });
+        let withheld = self.withholds_of(model);
+        self.send(Job::Intermediate(Box::new(Begin { key: key.clone(), record, is_new, withheld, progress })))?;
+        self.open.insert(id, Open { key, content, logged, stage, withheld });
         Ok(Handle(id))
     }
 
@@ -505,6 +516,48 @@ impl Logger {
     pub fn missing(&self, handle: Handle, rows: &[u64]) -> Result<Vec<u64>> {
         let open = self.opened(handle)?;
         Ok(rows.iter().copied().filter(|r| !open.logged.contains(*r)).collect())
+    }
+
+    /// Whether values of new rows are withheld: the store does not materialize everything, and the model can be rerun.
+    fn withholds_of(&self, model: ModelHandle) -> bool {
+        let can_rerun = self.models.get(&model.0).is_some_and(|(spec, _)| spec.kind != ModelKind::Raw);
+        can_rerun && self.materialize != Materialize::All
+    }
+
+    /// Whether only the row_ids of an intermediate are kept, its values to be rerun (see [`Materialize`]).
+    ///
+    /// Errors: `NotFound` for another log's handle.
+    pub fn withholds(&self, handle: Handle) -> Result<bool> {
+        Ok(self.opened(handle)?.withheld)
+    }
+
+    /// Logs rows of an intermediate that [`Logger::withholds`] without their values. Its first rows must come with
+    /// values: they settle the scheme.
+    ///
+    /// Errors: `Unsupported` where values are not withheld; `DuplicateRow`, `LogFailed`.
+    pub fn append_rows(&mut self, handle: Handle, rows: &[u64]) -> Result<()> {
+        let open = self.opened(handle)?;
+        if !open.withheld {
+            let why = "its values are stored; append them".to_string();
+            return Err(EngineError::Unsupported { what: open.key.to_string(), why });
+        }
+        self.claim(handle, rows)?;
+        self.send(Job::Rows { id: handle.0, rows: rows.to_vec() })
+    }
+
+    /// Gives values of all columns at full precision (what a RERUN gave for `rows`) to the RowBlocks of a stored
+    /// intermediate that lack the wanted groups and whose rows are all among `rows`. What is stored is what logging
+    /// them would have stored.
+    ///
+    /// Errors: `LogFailed`.
+    pub fn fill(
+        &mut self,
+        record: &IntermediateRecord,
+        groups: Vec<bool>,
+        rows: Vec<u64>,
+        values: RerunValues,
+    ) -> Result<()> {
+        self.send(Job::Fill(Box::new(FillJob { record: record.clone(), groups, rows, values })))
     }
 
     /// Takes the rows, or none of them.

@@ -14,6 +14,8 @@ pub struct TableBuilder {
     content: TableContent,
     rows: Vec<u64>,
     parts: Vec<RecordBatch>,
+    has_sealed: bool,
+    rows_only: bool,
 }
 
 /// A full or flushed RowBlock of a table.
@@ -27,7 +29,7 @@ pub struct SealedTable {
 impl TableBuilder {
     /// A builder for new rows.
     pub fn new(content: TableContent) -> Self {
-        Self { content, rows: Vec::new(), parts: Vec::new() }
+        Self { content, rows: Vec::new(), parts: Vec::new(), has_sealed: false, rows_only: false }
     }
 
     /// Bytes that the unfinished RowBlock holds.
@@ -44,6 +46,9 @@ impl TableBuilder {
         batch: &RecordBatch,
         sealed: &mut dyn FnMut(SealedTable) -> Result<()>,
     ) -> Result<()> {
+        if self.rows_only {
+            return self.append_rows(rows, sealed);
+        }
         let mut done = 0;
         while done < rows.len() {
             let take = (self.content.block_rows - self.rows.len()).min(rows.len() - done);
@@ -57,6 +62,39 @@ impl TableBuilder {
         Ok(())
     }
 
+    /// Adds rows without values: their RowBlocks lack all groups.
+    ///
+    /// Errors: those of `sealed`.
+    pub fn append_rows(&mut self, rows: &[u64], sealed: &mut dyn FnMut(SealedTable) -> Result<()>) -> Result<()> {
+        self.keep_rows_only();
+        let mut rest = rows;
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at((self.content.block_rows - self.rows.len()).min(rest.len()));
+            self.rows.extend_from_slice(now);
+            rest = later;
+            if self.rows.len() == self.content.block_rows {
+                self.flush(sealed)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// From now on only rows are kept.
+    pub fn keep_rows_only(&mut self) {
+        self.rows_only = true;
+        self.parts.clear();
+    }
+
+    /// Whether a RowBlock was sealed.
+    pub fn has_sealed(&self) -> bool {
+        self.has_sealed
+    }
+
+    /// Columns of the table.
+    pub fn n_columns(&self) -> usize {
+        self.content.schema.fields().len()
+    }
+
     /// Seals what there is.
     ///
     /// Errors: as [`TableBuilder::append`].
@@ -64,7 +102,11 @@ impl TableBuilder {
         if self.rows.is_empty() {
             return Ok(());
         }
+        self.has_sealed = true;
         let parts = std::mem::take(&mut self.parts);
+        if self.rows_only {
+            return sealed(SealedTable { rows: std::mem::take(&mut self.rows), columns: Vec::new() });
+        }
         let whole = concat_batches(&self.content.schema, &parts)?;
         let columns = whole.columns().iter().map(to_codes).collect::<Result<_>>()?;
         sealed(SealedTable { rows: std::mem::take(&mut self.rows), columns })

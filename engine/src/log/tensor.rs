@@ -90,6 +90,8 @@ pub struct TensorBuilder {
     on_bad: OnUnholdable,
     /// Whether the scheme, the layout or the parameters were settled since the last commit.
     settled: bool,
+    /// Whether values are no longer encoded.
+    rows_only: bool,
 }
 
 impl TensorBuilder {
@@ -113,6 +115,7 @@ impl TensorBuilder {
             seen_rows: 0,
             on_bad,
             settled: false,
+            rows_only: false,
         };
         let waits = this.content.scheme.is_auto().is_some()
             || (this.content.scheme.needs_fit() && this.content.params.is_none());
@@ -156,6 +159,9 @@ impl TensorBuilder {
     ///
     /// Errors: `Quantize`, `Unsupported` when the source cannot give its values.
     pub fn append(&mut self, rows: Vec<u64>, source: Box<dyn TensorSource>, with: &mut Tools<'_>) -> Result<()> {
+        if self.rows_only {
+            return self.append_rows(&rows, with);
+        }
         if self.codec.is_some() {
             return self.encode(&rows, &*source, with);
         }
@@ -163,6 +169,37 @@ impl TensorBuilder {
         let n_rows: usize = self.pending.iter().map(|p| p.rows.len()).sum();
         let n_values: usize = self.pending.iter().map(|p| p.source.len()).sum();
         if n_rows >= FIT_ROWS || n_values >= FIT_VALUES { self.settle(with) } else { Ok(()) }
+    }
+
+    /// Adds rows without values: their RowBlocks lack all groups.
+    ///
+    /// Errors: `Unsupported` before the first rows with values, which settle the scheme.
+    pub fn append_rows(&mut self, rows: &[u64], with: &mut Tools<'_>) -> Result<()> {
+        if !self.rows_only {
+            let why = "its first rows must come with values, which settle its scheme".to_string();
+            return Err(EngineError::Unsupported { what: self.key.to_string(), why });
+        }
+        let mut rest = rows;
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at((self.content.layout.block_rows - self.rows.len()).min(rest.len()));
+            self.rows.extend_from_slice(now);
+            rest = later;
+            if self.rows.len() == self.content.layout.block_rows {
+                self.seal(with)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// From now on only rows are kept, if the scheme is settled. Returns how many rows are unfinished, and their codes,
+    /// where there are some that were encoded.
+    pub fn keep_rows_only(&mut self) -> Option<(usize, Vec<Vec<u8>>)> {
+        if self.rows_only || self.codec.is_none() || self.seen_rows == 0 {
+            return None;
+        }
+        self.rows_only = true;
+        let codes = std::mem::take(&mut self.groups);
+        (!self.rows.is_empty()).then_some((self.rows.len(), codes))
     }
 
     /// Chooses and fits from what is pending, then encodes it.

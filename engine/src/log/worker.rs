@@ -1,6 +1,6 @@
 //! The log's thread: takes batches in order, builds RowBlocks, writes chunks, commits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::sync::{Arc, OnceLock};
 
@@ -8,15 +8,16 @@ use arrow::record_batch::RecordBatch;
 use mistique_quantize::OnUnholdable;
 
 use super::budget::Budget;
+use super::fill::FillJob;
 use super::source::TensorSource;
 use super::table::{SealedTable, TableBuilder};
 use super::tensor::{Buffers, SealedBlock, TensorBuilder, Tools};
 use super::writer::{ChunkWriter, GroupCodes, LogReport};
-use crate::catalog::{Commit, IntermediateProgress, NewBlock, NewIntermediate, NewLink, NewModel, NewStage};
+use crate::catalog::{Commit, IntermediateProgress, NewBlock, NewIntermediate, NewLink, NewModel, NewStage, WITHHELD};
 use crate::chunk::{ChunkShape, Extra};
 use crate::error::{EngineError, Result};
 use crate::key::IntermediateKey;
-use crate::model::{Content, Fingerprint, TensorContent};
+use crate::model::{Content, Fingerprint, TensorContent, TensorLayout};
 use crate::rows::RowSet;
 use crate::storage::Storage;
 
@@ -54,6 +55,15 @@ pub enum Job {
         /// Bytes taken from the budget.
         bytes: usize,
     },
+    /// Rows of an intermediate whose values are withheld.
+    Rows {
+        /// The intermediate.
+        id: i64,
+        /// Row_ids.
+        rows: Vec<u64>,
+    },
+    /// Values that RowBlocks lack.
+    Fill(Box<FillJob>),
     /// The computation that gave an intermediate whose rows are all there, said with the next commit.
     Stage(i64, Fingerprint),
     /// An intermediate that holds what another one holds, with the next commit.
@@ -74,6 +84,8 @@ pub struct Begin {
     pub record: NewIntermediate,
     /// Whether the catalogue does not have it.
     pub is_new: bool,
+    /// Whether only rows are kept, since the values can be rerun.
+    pub withheld: bool,
     /// What earlier logs measured.
     pub progress: IntermediateProgress,
 }
@@ -100,6 +112,8 @@ pub struct Worker {
     new: Vec<NewIntermediate>,
     commit: Commit,
     blocks: Vec<NewBlock>,
+    /// Intermediates of which only rows are kept.
+    withheld: HashSet<i64>,
     buffers: Buffers,
     pool: rayon::ThreadPool,
     budget: Arc<Budget>,
@@ -132,6 +146,7 @@ impl Worker {
             new: Vec::new(),
             commit: Commit::default(),
             blocks: Vec::new(),
+            withheld: HashSet::new(),
             buffers: Buffers::default(),
             pool,
             budget,
@@ -196,7 +211,7 @@ impl Worker {
             Job::Link(link) => self.commit.links.push(link),
             Job::Complete(id, complete) => self.commit.complete.push((id, complete)),
             Job::Intermediate(begin) => {
-                let Begin { key, record, is_new, progress } = *begin;
+                let Begin { key, record, is_new, withheld, progress } = *begin;
                 let builder = match &record.content {
                     Content::Tensor(t) => {
                         let new = TensorBuilder::new(key, t.clone(), progress, self.on_bad)?;
@@ -205,6 +220,9 @@ impl Worker {
                     Content::Table(t) => Builder::Table(key, TableBuilder::new(t.clone())),
                 };
                 self.builders.insert(record.id, builder);
+                if withheld {
+                    self.withheld.insert(record.id);
+                }
                 if is_new {
                     self.new.push(record);
                 }
@@ -212,26 +230,23 @@ impl Worker {
             Job::Tensor { id, rows, source, .. } => {
                 self.writer.report.rows += rows.len() as u64;
                 self.writer.report.logical_bytes += (source.len() * source.dtype().width()) as u64;
-                if let Some(Builder::Tensor(builder)) = self.builders.get_mut(&id) {
-                    let key = builder.key.clone();
-                    let (writer, blocks, pool) = (&mut self.writer, &mut self.blocks, &self.pool);
-                    let mut sealed = |content: &TensorContent, b: SealedBlock, buffers: &mut Buffers| {
-                        put_tensor(writer, blocks, pool, &key, id, content, &b)?;
-                        buffers.give_back(b);
-                        Ok(())
-                    };
-                    let mut tools = Tools { pool, buffers: &mut self.buffers, sealed: &mut sealed };
-                    builder.append(rows, source, &mut tools)?;
-                }
+                self.tensor(id, |builder, tools| builder.append(rows, source, tools))?;
+                self.keep_rows_only(id)?;
             }
             Job::Table { id, rows, batch, bytes } => {
                 self.writer.report.rows += rows.len() as u64;
                 self.writer.report.logical_bytes += bytes as u64;
-                if let Some(Builder::Table(key, builder)) = self.builders.get_mut(&id) {
-                    let (writer, blocks, pool, key) = (&mut self.writer, &mut self.blocks, &self.pool, key.clone());
-                    builder.append(&rows, &batch, &mut |b| put_table(writer, blocks, pool, &key, id, &b))?;
+                self.table(id, |builder, sealed| builder.append(&rows, &batch, sealed))?;
+            }
+            Job::Rows { id, rows } => {
+                self.writer.report.rows += rows.len() as u64;
+                match self.builders.get(&id) {
+                    Some(Builder::Tensor(_)) => self.tensor(id, |b, tools| b.append_rows(&rows, tools))?,
+                    Some(Builder::Table(..)) => self.table(id, |b, sealed| b.append_rows(&rows, sealed))?,
+                    None => {}
                 }
             }
+            Job::Fill(fill) => self.commit.fills.extend(fill.run(&mut self.writer, &self.pool, self.on_bad)?),
             Job::Commit(_) => return self.commit(),
         }
         self.evict()
@@ -256,23 +271,61 @@ impl Worker {
     }
 
     fn flush(&mut self, id: i64) -> Result<()> {
-        let (writer, blocks, pool) = (&mut self.writer, &mut self.blocks, &self.pool);
-        match self.builders.get_mut(&id) {
+        match self.builders.get(&id) {
+            Some(Builder::Table(..)) => self.table(id, |builder, sealed| builder.flush(sealed)),
+            Some(Builder::Tensor(_)) => self.tensor(id, |builder, tools| builder.flush(tools)),
             None => Ok(()),
-            Some(Builder::Table(key, builder)) => {
-                let key = key.clone();
-                builder.flush(&mut |b| put_table(writer, blocks, pool, &key, id, &b))
-            }
-            Some(Builder::Tensor(builder)) => {
-                let key = builder.key.clone();
-                let mut sealed = |content: &TensorContent, b: SealedBlock, buffers: &mut Buffers| {
-                    put_tensor(writer, blocks, pool, &key, id, content, &b)?;
-                    buffers.give_back(b);
-                    Ok(())
-                };
-                builder.flush(&mut Tools { pool, buffers: &mut self.buffers, sealed: &mut sealed })
-            }
         }
+    }
+
+    /// Lets a tensor's builder work; what it seals is stored.
+    fn tensor(&mut self, id: i64, work: impl FnOnce(&mut TensorBuilder, &mut Tools<'_>) -> Result<()>) -> Result<()> {
+        let Some(Builder::Tensor(builder)) = self.builders.get_mut(&id) else { return Ok(()) };
+        let (key, pool) = (builder.key.clone(), &self.pool);
+        let (blocks, estimates) = (&mut self.blocks, &mut self.commit.group_bytes);
+        let withheld = self.withheld.contains(&id);
+        let mut put = Put { writer: &mut self.writer, pool, key: &key, id, withheld, blocks, estimates };
+        let mut sealed = |content: &TensorContent, b: SealedBlock, buffers: &mut Buffers| {
+            let groups = tensor_groups(&content.layout, b.rows.len(), &b.groups);
+            put.block(&b.rows, content.layout.n_groups(), &groups)?;
+            buffers.give_back(b);
+            Ok(())
+        };
+        work(builder, &mut Tools { pool, buffers: &mut self.buffers, sealed: &mut sealed })
+    }
+
+    /// The same for a table's builder.
+    fn table(
+        &mut self,
+        id: i64,
+        work: impl FnOnce(&mut TableBuilder, &mut dyn FnMut(SealedTable) -> Result<()>) -> Result<()>,
+    ) -> Result<()> {
+        let Some(Builder::Table(key, builder)) = self.builders.get_mut(&id) else { return Ok(()) };
+        let (blocks, estimates) = (&mut self.blocks, &mut self.commit.group_bytes);
+        let (pool, key, n_groups) = (&self.pool, key.clone(), builder.n_columns());
+        let withheld = self.withheld.contains(&id);
+        let mut put = Put { writer: &mut self.writer, pool, key: &key, id, withheld, blocks, estimates };
+        work(builder, &mut |b| {
+            let groups: Vec<GroupCodes<'_>> = b.columns.iter().map(|c| c.group(b.rows.len())).collect();
+            put.block(&b.rows, n_groups, &groups)
+        })?;
+        if withheld && builder.has_sealed() {
+            builder.keep_rows_only();
+        }
+        Ok(())
+    }
+
+    /// Once a withheld tensor's first rows have settled its scheme and told its size, its rows alone are kept.
+    fn keep_rows_only(&mut self, id: i64) -> Result<()> {
+        if !self.withheld.contains(&id) {
+            return Ok(());
+        }
+        let Some(Builder::Tensor(builder)) = self.builders.get_mut(&id) else { return Ok(()) };
+        let Some((n_rows, codes)) = builder.keep_rows_only() else { return Ok(()) };
+        let groups = tensor_groups(&builder.content().layout, n_rows, &codes);
+        let bytes = self.writer.measure(&groups, &builder.key, &self.pool)?;
+        self.commit.group_bytes.push((id, bytes));
+        Ok(())
     }
 
     fn commit(&mut self) -> Result<()> {
@@ -310,7 +363,7 @@ impl Worker {
 
 /// Lets the model's threads go first: the log then works in the gaps that the model leaves. When the queue is full the
 /// model waits, so that the log cannot starve.
-fn step_back() {
+pub fn step_back() {
     const NICE: i32 = 10;
     // On Linux this is the calling thread's priority alone; elsewhere it would be the whole process's.
     #[cfg(target_os = "linux")]
@@ -319,55 +372,42 @@ fn step_back() {
     }
 }
 
-fn put_tensor(
-    writer: &mut ChunkWriter,
-    blocks: &mut Vec<NewBlock>,
-    pool: &rayon::ThreadPool,
-    key: &IntermediateKey,
-    id: i64,
-    content: &TensorContent,
-    block: &SealedBlock,
-) -> Result<()> {
-    let layout = &content.layout;
-    let groups: Vec<GroupCodes<'_>> = block
-        .groups
-        .iter()
-        .enumerate()
-        .map(|(g, codes)| {
-            let shape = ChunkShape {
-                code: layout.code,
-                n_rows: block.rows.len(),
-                n_cols: layout.units_of_group(g).len() * layout.stored.cells(),
-                page_rows: layout.page_rows,
-                map_w: layout.stored.w,
-            };
-            GroupCodes { shape, codes, extra: Extra::default() }
-        })
-        .collect();
-    let chunks = writer.put(&groups, key, pool)?;
-    blocks.push(NewBlock { intermediate_id: id, rows: RowSet::from_ids(&block.rows), chunks });
-    Ok(())
+fn tensor_groups<'a>(layout: &TensorLayout, n_rows: usize, codes: &'a [Vec<u8>]) -> Vec<GroupCodes<'a>> {
+    let group = |(g, codes): (usize, &'a Vec<u8>)| {
+        let shape = ChunkShape {
+            code: layout.code,
+            n_rows,
+            n_cols: layout.units_of_group(g).len() * layout.stored.cells(),
+            page_rows: layout.page_rows,
+            map_w: layout.stored.w,
+        };
+        GroupCodes { shape, codes, extra: Extra::default() }
+    };
+    codes.iter().enumerate().map(group).collect()
 }
 
-fn put_table(
-    writer: &mut ChunkWriter,
-    blocks: &mut Vec<NewBlock>,
-    pool: &rayon::ThreadPool,
-    key: &IntermediateKey,
+/// Where the sealed RowBlocks of one intermediate go.
+struct Put<'a> {
+    writer: &'a mut ChunkWriter,
+    pool: &'a rayon::ThreadPool,
+    key: &'a IntermediateKey,
     id: i64,
-    block: &SealedTable,
-) -> Result<()> {
-    let n_rows = block.rows.len();
-    let groups: Vec<GroupCodes<'_>> = block
-        .columns
-        .iter()
-        .map(|c| GroupCodes {
-            shape: ChunkShape { code: c.code, n_rows, n_cols: 1, page_rows: n_rows, map_w: 1 },
-            codes: &c.codes,
-            extra: Extra { validity: c.validity.as_deref(), dictionary: c.dictionary.as_deref() },
-        })
-        .collect();
-    let chunks = writer.put(&groups, key, pool)?;
-    blocks.push(NewBlock { intermediate_id: id, rows: RowSet::from_ids(&block.rows), chunks });
-    Ok(())
+    withheld: bool,
+    blocks: &'a mut Vec<NewBlock>,
+    estimates: &'a mut Vec<(i64, Vec<f32>)>,
+}
+
+impl Put<'_> {
+    fn block(&mut self, rows: &[u64], n_groups: usize, groups: &[GroupCodes<'_>]) -> Result<()> {
+        let chunks = if self.withheld {
+            if !groups.is_empty() && !self.estimates.iter().any(|(id, _)| *id == self.id) {
+                self.estimates.push((self.id, self.writer.measure(groups, self.key, self.pool)?));
+            }
+            vec![WITHHELD; n_groups]
+        } else {
+            self.writer.put(groups, self.key, self.pool)?
+        };
+        self.blocks.push(NewBlock { intermediate_id: self.id, rows: RowSet::from_ids(rows), chunks });
+        Ok(())
+    }
 }

@@ -9,6 +9,7 @@ use rayon::prelude::*;
 
 use crate::catalog::Catalog;
 use crate::chunk::{ChunkHash, ChunkShape, Extra, salted, write_chunk};
+use crate::column::ColumnCodes;
 use crate::error::{EngineError, Result};
 use crate::partition::{self, ChunkPlace, FinishedPartition, PartitionWriter};
 use crate::storage::Storage;
@@ -21,6 +22,17 @@ pub struct GroupCodes<'a> {
     pub codes: &'a [u8],
     /// What a table's column has beside them.
     pub extra: Extra<'a>,
+}
+
+impl ColumnCodes {
+    /// These codes as a group of a RowBlock of a table.
+    pub fn group(&self, n_rows: usize) -> GroupCodes<'_> {
+        GroupCodes {
+            shape: ChunkShape { code: self.code, n_rows, n_cols: 1, page_rows: n_rows, map_w: 1 },
+            codes: &self.codes,
+            extra: Extra { validity: self.validity.as_deref(), dictionary: self.dictionary.as_deref() },
+        }
+    }
 }
 
 /// What a log has written so far.
@@ -162,6 +174,24 @@ impl ChunkWriter {
         self.scratch = encoded;
         stored?;
         Ok(ids)
+    }
+
+    /// Bytes that a row of each of these groups would take, each stored alone.
+    ///
+    /// Errors: `Quantize`.
+    pub fn measure(
+        &self,
+        groups: &[GroupCodes<'_>],
+        key: &(dyn std::fmt::Display + Sync),
+        pool: &rayon::ThreadPool,
+    ) -> Result<Vec<f32>> {
+        let effort = self.effort;
+        let measure = |g: &GroupCodes<'_>| -> Result<f32> {
+            let mut out = Vec::new();
+            write_chunk(&g.shape, g.codes, g.extra, effort, key, &mut out)?;
+            Ok(out.len() as f32 / g.shape.n_rows.max(1) as f32)
+        };
+        pool.install(|| groups.par_iter().map(measure).collect())
     }
 
     fn store(&mut self, id: i64, hash: &ChunkHash, bytes: &mut Vec<u8>) -> Result<()> {

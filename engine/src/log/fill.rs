@@ -1,0 +1,120 @@
+//! Values for RowBlocks that lack them: what logging would have stored, stored afterwards.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use arrow::array::UInt64Array;
+use arrow::compute::take;
+use mistique_quantize::OnUnholdable;
+
+use super::source::Values;
+use super::table::conform;
+use super::writer::{ChunkWriter, GroupCodes};
+use crate::catalog::{Fill, WITHHELD};
+use crate::chunk::{ChunkShape, Extra};
+use crate::codec::{BatchView, TensorCodec};
+use crate::column::{ColumnCodes, to_codes};
+use crate::error::{EngineError, Result};
+use crate::model::{Content, IntermediateRecord};
+use crate::rerun::RerunValues;
+
+/// Values at full precision for groups of an intermediate.
+pub struct FillJob {
+    /// The intermediate.
+    pub record: IntermediateRecord,
+    /// Whether each group is wanted.
+    pub groups: Vec<bool>,
+    /// Row_ids of the values, each once.
+    pub rows: Vec<u64>,
+    /// The values, in their order.
+    pub values: RerunValues,
+}
+
+impl FillJob {
+    /// Stores the wanted groups of every RowBlock that lacks some and whose rows are all here.
+    ///
+    /// Errors: `Shape`, `Quantize`, and those of the writer.
+    pub fn run(&self, writer: &mut ChunkWriter, pool: &rayon::ThreadPool, on_bad: OnUnholdable) -> Result<Vec<Fill>> {
+        let at: HashMap<u64, usize> = self.rows.iter().enumerate().map(|(i, row)| (*row, i)).collect();
+        let mut fills = Vec::new();
+        for block in writer.catalog().blocks(&self.record, 0, u64::MAX)? {
+            let wanted = block.chunks.iter().zip(&self.groups).enumerate();
+            let lacking: Vec<usize> =
+                wanted.filter(|(_, (chunk, wanted))| **chunk == WITHHELD && **wanted).map(|(g, _)| g).collect();
+            let positions: Option<Vec<usize>> = block.rows.iter().map(|row| at.get(&row).copied()).collect();
+            let (Some(positions), Some((min_row, _)), false) = (positions, block.rows.bounds(), lacking.is_empty())
+            else {
+                continue;
+            };
+            let chunks = match (&*self.record.content, &self.values) {
+                (Content::Tensor(content), RerunValues::Tensor { values, .. }) => {
+                    let codec = TensorCodec::new(&self.record.key, content)?;
+                    let n = content.layout.row_values();
+                    if values.len() != n * self.rows.len() {
+                        return Err(self.other_shape((n * self.rows.len()).to_string(), values.len().to_string()));
+                    }
+                    let mut rows = Vec::with_capacity(n * positions.len());
+                    for run in runs(&positions) {
+                        rows.extend_from_slice(values.get(run.start * n..run.end * n).unwrap_or_default());
+                    }
+                    let batch = BatchView::new(Values::F32(&rows), positions.len(), &codec, on_bad)?;
+                    let mut codes = Vec::with_capacity(lacking.len());
+                    for group in &lacking {
+                        let mut out = Vec::new();
+                        codec.encode_group(&batch, 0..positions.len(), *group, on_bad, &mut out)?;
+                        codes.push(out);
+                    }
+                    let layout = &content.layout;
+                    let shape = |g: usize| ChunkShape {
+                        code: layout.code,
+                        n_rows: positions.len(),
+                        n_cols: layout.units_of_group(g).len() * layout.stored.cells(),
+                        page_rows: layout.page_rows,
+                        map_w: layout.stored.w,
+                    };
+                    let groups: Vec<GroupCodes<'_>> = lacking
+                        .iter()
+                        .zip(&codes)
+                        .map(|(g, codes)| GroupCodes { shape: shape(*g), codes, extra: Extra::default() })
+                        .collect();
+                    writer.put(&groups, &self.record.key, pool)?
+                }
+                (Content::Table(content), RerunValues::Table(batch)) => {
+                    let batch = conform(&self.record.key, &content.schema, batch)?;
+                    let index = UInt64Array::from_iter_values(positions.iter().map(|p| *p as u64));
+                    let columns = lacking.iter().filter_map(|g| batch.columns().get(*g));
+                    let codes: Vec<ColumnCodes> =
+                        columns.map(|c| to_codes(&take(c, &index, None)?)).collect::<Result<_>>()?;
+                    let n_rows = positions.len();
+                    let groups: Vec<GroupCodes<'_>> = codes.iter().map(|c| c.group(n_rows)).collect();
+                    writer.put(&groups, &self.record.key, pool)?
+                }
+                (Content::Tensor(_), RerunValues::Table(_)) => {
+                    return Err(self.other_shape("a tensor".into(), "a table".into()));
+                }
+                (Content::Table(_), RerunValues::Tensor { .. }) => {
+                    return Err(self.other_shape("a table".into(), "a tensor".into()));
+                }
+            };
+            let chunks = lacking.into_iter().zip(chunks).collect();
+            fills.push(Fill { intermediate_id: self.record.id, min_row, block_no: block.block_no, chunks });
+        }
+        Ok(fills)
+    }
+
+    fn other_shape(&self, expected: String, got: String) -> EngineError {
+        EngineError::Shape { key: self.record.key.to_string(), what: "rerun values", expected, got }
+    }
+}
+
+/// Consecutive positions as ranges.
+fn runs(positions: &[usize]) -> Vec<Range<usize>> {
+    let mut runs: Vec<Range<usize>> = Vec::new();
+    for &p in positions {
+        match runs.last_mut() {
+            Some(run) if run.end == p => run.end += 1,
+            _ => runs.push(p..p + 1),
+        }
+    }
+    runs
+}
