@@ -80,7 +80,7 @@ fn point() {
     {
         // 1,000 other intermediates of 10,000 RowBlocks each.
         let mut intermediate = conn
-            .prepare("INSERT INTO intermediates SELECT ?1, model_id, 'x' || ?1, position, kind, shape, dtype, unit_axis, scheme, params, block_rows, group_units, page_rows, schema, n_rows, max_span, 0, 0, 0, NULL, NULL, 0 FROM intermediates WHERE name = 't'")
+            .prepare("INSERT INTO intermediates SELECT ?1, model_id, 'x' || ?1, position, kind, shape, dtype, unit_axis, scheme, params, block_rows, group_units, page_rows, schema, n_rows, max_span, 0, 0, 0, NULL, NULL, 0, 0, NULL FROM intermediates WHERE name = 't'")
             .unwrap();
         let mut block = conn
             .prepare("INSERT INTO row_blocks SELECT ?1, block_no, ?2, ?2 + 1023, n_rows, row_set_id, chunks, checksum FROM row_blocks WHERE intermediate_id = 1 AND min_row = 0")

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use mistique_quantize::Effort;
 
-use crate::catalog::ChunkRow;
+use crate::catalog::{ChunkRow, WITHHELD};
 use crate::chunk::{ChunkHash, ChunkView, Extra, salted, write_chunk};
 use crate::error::{EngineError, Result};
 use crate::format::PARTITION_TARGET_BYTES;
@@ -251,7 +251,7 @@ impl Store {
         for record in catalog.intermediates(None)? {
             // RowBlocks that cannot be read are named by `verify_blocks`.
             let blocks = catalog.blocks(&record, 0, u64::MAX).unwrap_or_default();
-            for chunk in blocks.into_iter().flat_map(|b| b.chunks) {
+            for chunk in blocks.into_iter().flat_map(|b| b.chunks).filter(|c| *c != WITHHELD) {
                 users.entry(chunk).or_default().insert(record.key.to_string());
             }
         }

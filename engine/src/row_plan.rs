@@ -132,7 +132,7 @@ impl RowPlan {
         touched.dedup();
         let lacks = |b: &&usize| {
             let block = self.blocks.get(**b);
-            block.is_some_and(|b| groups.iter().any(|g| b.chunks.get(*g).is_none_or(|chunk| *chunk == WITHHELD)))
+            block.is_some_and(|b| groups.iter().any(|g| b.chunks.get(*g) == Some(&WITHHELD)))
         };
         (touched.iter().filter(lacks).count(), touched.len())
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Float64Array, StringArray, UInt64Array};
 use arrow::record_batch::RecordBatch;
-use common::{batch, damage, key, spec, strays};
+use common::{damage, key, spec, strays};
 use mistique_engine::{
     Balance, ColumnDemand, Demand, EngineError, FaultMode, FaultyStorage, IfExists, IntermediateRecord, LogOptions,
     Logger, Materialize, Materializer, MemoryStorage, ModelKey, ModelKind, ModelSpec, Offer, RerunValues, Result, Rows,
@@ -27,6 +27,15 @@ fn memory() -> Arc<MemoryStorage> {
 
 fn open(storage: Arc<dyn Storage>) -> Store {
     Store::on(storage, true, StoreOptions::default()).unwrap()
+}
+
+/// Values of `n` cells a row, half of them 0, no cell like another; four digits, so that f32 and kbit hold them.
+fn batch(rows: &[u64], n: usize) -> Vec<f32> {
+    let value = |row: u64, i: usize| {
+        let x = (row * 1_000_003 + i as u64 * 7919 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40;
+        if x % 2 == 0 { 0.0 } else { (x % 2000) as f32 / 64.0 }
+    };
+    rows.iter().flat_map(|&row| (0..n).map(move |i| value(row, i))).collect()
 }
 
 fn table(rows: &[u64]) -> RecordBatch {

@@ -24,6 +24,57 @@ pub struct TensorColumns {
     pub cell: Option<(usize, usize)>,
 }
 
+impl Columns {
+    /// A selector that names them: `*` for all, a table column's name in quotes.
+    pub(crate) fn text(&self, record: &IntermediateRecord) -> String {
+        match (self, &*record.content) {
+            (Self::Table(columns), Content::Table(table)) => {
+                let n = table.schema.fields().len();
+                if columns.len() == n && (0..n).all(|i| columns.contains(&i)) {
+                    return "*".into();
+                }
+                let name = |i: &usize| table.schema.fields().get(*i).map_or_else(String::new, |f| f.name().clone());
+                match &columns[..] {
+                    [one] => format!("\"{}\"", name(one)),
+                    some => some.iter().map(name).collect::<Vec<_>>().join(","),
+                }
+            }
+            (Self::Tensor(columns), Content::Tensor(tensor)) => {
+                let n = tensor.layout.n_units;
+                let text = |c: &TensorColumns| match c.cell {
+                    None if c.units == (0..n) => "*".into(),
+                    None if c.units.len() == 1 => format!("u{}", c.units.start),
+                    None => format!("u{}..{}", c.units.start, c.units.end),
+                    Some((y, x)) => format!("u{}[{y},{x}]", c.units.start),
+                };
+                columns.iter().map(text).collect::<Vec<_>>().join(",")
+            }
+            _ => "*".into(),
+        }
+    }
+
+    /// Reads what [`Columns::text`] wrote.
+    pub(crate) fn from_text(record: &IntermediateRecord, text: &str) -> Result<Self> {
+        let name = text.strip_prefix('"').and_then(|t| t.strip_suffix('"'));
+        resolve(record, Some(name.map_or((text, false), |name| (name, true))))
+    }
+
+    /// The column groups that hold them, each once.
+    pub(crate) fn groups(&self, content: &Content) -> Vec<usize> {
+        let mut groups: Vec<usize> = match (self, content) {
+            (Self::Table(columns), _) => columns.clone(),
+            (Self::Tensor(columns), Content::Tensor(tensor)) => {
+                let units = tensor.layout.group_units.max(1);
+                columns.iter().flat_map(|c| c.units.start / units..c.units.end.div_ceil(units)).collect()
+            }
+            (Self::Tensor(_), Content::Table(_)) => Vec::new(),
+        };
+        groups.sort_unstable();
+        groups.dedup();
+        groups
+    }
+}
+
 impl TensorColumns {
     /// The stored columns: cells are counted unit by unit, row by row of the stored map. A cell of a pooled map is the
     /// window that holds it.
@@ -178,6 +229,7 @@ mod tests {
             n_rows: 0,
             max_span: 0,
             n_query: 0,
+            n_withheld: 0,
             stage: None,
         }
     }
@@ -191,6 +243,21 @@ mod tests {
         let Columns::Tensor(columns) = resolve(&record, Some((selector, false)))? else { unreachable!() };
         let layout = record.tensor().unwrap().layout;
         Ok(columns.iter().map(|c| c.stored(&layout)).collect())
+    }
+
+    #[test]
+    fn selectors_are_written_and_grouped() {
+        let record = record(&[64, 8, 9], "pool(2)+f16");
+        for (given, text) in [("*", "*"), ("u0..64", "*"), ("u3,u1..9,u5[4,7]", "u3,u1..9,u5[4,7]")] {
+            let columns = resolve(&record, Some((given, false))).unwrap();
+            assert_eq!(columns.text(&record), text);
+            assert_eq!(Columns::from_text(&record, text).unwrap(), columns);
+        }
+        // A unit's 20 cells of f16 in 1,024 rows are 40 KiB: one a group.
+        let layout = record.tensor().unwrap().layout;
+        assert_eq!(layout.group_units, 1);
+        let columns = resolve(&record, Some(("u7,u3..5,u4[1,1]", false))).unwrap();
+        assert_eq!(columns.groups(&record.content), [3, 4, 7]);
     }
 
     #[test]

@@ -91,7 +91,7 @@ impl<'a> ChunkReader<'a> {
         let resolved = self.resolve(request)?;
         let mut explanation = plan::explain(&self.context(), &resolved, request.plan)?;
         let (data, choice) = self.run(&resolved, &mut explanation, request.plan)?;
-        self.count(&resolved.record);
+        self.count(&resolved);
         Ok(answer(resolved, data, explanation, choice))
     }
 
@@ -141,8 +141,9 @@ impl<'a> ChunkReader<'a> {
         plan::explain(&self.context(), &resolved, request.plan)
     }
 
-    pub(crate) fn count(&self, record: &IntermediateRecord) {
-        if let Err(e) = self.store.count_query(record) {
+    pub(crate) fn count(&self, request: &Resolved) {
+        let columns = request.columns.text(&request.record);
+        if let Err(e) = self.store.count_query(&request.record, &columns) {
             tracing::debug!("the query is not counted: {e}");
         }
     }

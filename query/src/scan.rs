@@ -76,7 +76,7 @@ impl<'a> ChunkReader<'a> {
     pub fn scan<'r>(&'r self, request: &Request) -> Result<Scan<'r, 'a>> {
         let resolved = self.resolve(request)?;
         let explanation = plan::explain(&self.context(), &resolved, request.plan)?;
-        self.count(&resolved.record);
+        self.count(&resolved);
         let (columns, _) = reader::names_and_shape(&resolved);
         Ok(Scan { reader: self, resolved, explanation, choice: request.plan, columns })
     }
