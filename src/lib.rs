@@ -26,11 +26,14 @@
 #[doc(hidden)]
 pub mod cli;
 
+mod masks;
+
 /// What only the command line needs of the engine.
 mod engine_types {
     pub use mistique_engine::{IntermediateStats, StageRecord, nearest};
 }
 
+pub use masks::{MaskError, MaskFolder};
 pub use mistique_datasets as datasets;
 pub use mistique_datasets::{Dataset, DatasetError, Spec};
 pub use mistique_engine::{

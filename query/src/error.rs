@@ -52,12 +52,46 @@ pub enum QueryError {
         /// How they differ.
         why: String,
     },
+    /// Values that a measure cannot take.
+    #[error("{key}: column {column} holds {count} values that are not finite{}; leave it or those rows out", also(*.others))]
+    NotFinite {
+        /// The intermediate.
+        key: String,
+        /// The first such column.
+        column: String,
+        /// How many of its values.
+        count: u64,
+        /// How many further columns.
+        others: usize,
+    },
+    /// A measure that has no value for what it was given.
+    #[error("{what}: {why}")]
+    Undefined {
+        /// What was to be measured.
+        what: String,
+        /// Why it has no value.
+        why: String,
+    },
+    /// A concept's mask that does not fit.
+    #[error("mask of {concept:?} for row {row}: {why}")]
+    Mask {
+        /// The concept.
+        concept: String,
+        /// The example.
+        row: u64,
+        /// What does not fit.
+        why: String,
+    },
     /// A picture that cannot be drawn.
     #[error("{why}")]
     Picture {
         /// Why, and what to do.
         why: String,
     },
+}
+
+fn also(others: usize) -> String {
+    if others == 0 { String::new() } else { format!(", and {others} more columns do") }
 }
 
 impl From<arrow::error::ArrowError> for QueryError {

@@ -122,6 +122,17 @@ impl Scan<'_, '_> {
         units
     }
 
+    /// Height and width of a unit's map.
+    pub fn map(&self, unit: &Unit) -> (usize, usize) {
+        match &*self.resolved.record.content {
+            Content::Tensor(t) if unit.columns.len() == self.resolved.layout(t).stored.cells() => {
+                let map = self.resolved.layout(t).stored;
+                (map.h, map.w)
+            }
+            _ => (1, unit.columns.len()),
+        }
+    }
+
     /// The plans considered, and the choice.
     pub fn explanation(&self) -> &Explanation {
         &self.explanation

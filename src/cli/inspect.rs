@@ -18,7 +18,7 @@ fn kind(content: &Content) -> String {
 }
 
 /// Whether `text` matches `pattern` with `*` and `?`.
-fn matches(pattern: &str, text: &str) -> bool {
+pub fn matches(pattern: &str, text: &str) -> bool {
     let (p, t): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
     // Where to go on when the last * has to take one more.
     let (mut i, mut j, mut star) = (0, 0, None);

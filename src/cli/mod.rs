@@ -141,6 +141,9 @@ pub enum CliError {
         /// What was expected.
         why: String,
     },
+    /// Masks of concepts.
+    #[error(transparent)]
+    Masks(#[from] crate::MaskError),
     /// Arguments that do not fit each other.
     #[error("{0}")]
     Usage(String),

@@ -1,6 +1,8 @@
 //! `mistique query`: diagnostic questions, one file each. A further one is a file, a line among the modules, a variant
 //! and a line in [`run`].
 
+mod netdissect;
+mod similarity;
 mod topk;
 
 use clap::{Args, Subcommand};
@@ -11,6 +13,16 @@ use crate::{ChunkReader, Device, Key, Predicate, Request, RowSelection, Store};
 
 #[derive(Debug, Subcommand)]
 pub enum QueryCommand {
+    /// Canonical correlations of what explains most of two sides' variance: 1 for equal representations.
+    Svcca(similarity::SvccaArgs),
+    /// Mean canonical correlation of everything that varies.
+    Cca(similarity::CcaArgs),
+    /// Canonical correlations weighted by what they carry.
+    Pwcca(similarity::CcaArgs),
+    /// Centred kernel alignment.
+    Cka(similarity::CkaArgs),
+    /// Which concepts the high activations of each unit cover (NetDissect).
+    Netdissect(netdissect::NetdissectArgs),
     /// The rows with the highest, lowest or most extreme values, for each unit.
     Topk(topk::TopkArgs),
 }
@@ -18,6 +30,11 @@ pub enum QueryCommand {
 /// Answers a question.
 pub fn run(command: &QueryCommand, store: &Store, as_json: bool) -> Result<String> {
     match command {
+        QueryCommand::Svcca(args) => similarity::svcca(args, store, as_json),
+        QueryCommand::Cca(args) => similarity::cca(args, store, as_json),
+        QueryCommand::Pwcca(args) => similarity::pwcca(args, store, as_json),
+        QueryCommand::Cka(args) => similarity::cka(args, store, as_json),
+        QueryCommand::Netdissect(args) => netdissect::run(args, store, as_json),
         QueryCommand::Topk(args) => topk::run(args, store, as_json),
     }
 }

@@ -1,0 +1,169 @@
+//! Data points: rows of a scan as a matrix of points × columns.
+
+use crate::answer::{Data, Source};
+use crate::diagnostics::finite::Finite;
+use crate::error::{QueryError, Result};
+use crate::scan::{Scan, Unit};
+
+/// What becomes of a unit's map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MapsAs {
+    /// A map counts by its mean: a row is a data point, a unit a column.
+    #[default]
+    Mean,
+    /// Every cell is a data point, as SVCCA's paper treats convolutions: both sides need maps of one size.
+    Points,
+    /// Every cell is a column.
+    Columns,
+}
+
+impl MapsAs {
+    /// In words.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::Mean => "maps by their mean",
+            Self::Points => "cells as data points",
+            Self::Columns => "cells as columns",
+        }
+    }
+}
+
+/// A scan seen as data points.
+pub(super) struct Points<'s, 'r, 'a> {
+    scan: &'s Scan<'r, 'a>,
+    units: Vec<Unit>,
+    maps: MapsAs,
+    per_row: usize,
+}
+
+/// Data points in memory.
+pub(super) struct Gathered {
+    /// points × columns.
+    pub values: Vec<f32>,
+    pub n_points: usize,
+    pub n_columns: usize,
+    pub name: String,
+}
+
+impl<'s, 'r, 'a> Points<'s, 'r, 'a> {
+    pub fn new(scan: &'s Scan<'r, 'a>, maps: MapsAs) -> Result<Self> {
+        let units = scan.units();
+        let per_row = match (maps, units.first()) {
+            (MapsAs::Points, Some(first)) => first.columns.len(),
+            _ => 1,
+        };
+        if maps == MapsAs::Points && units.iter().any(|u| u.columns.len() != per_row) {
+            return Err(QueryError::Mismatch {
+                what: format!("cells as data points of {}", scan.key()),
+                why: "its columns are units and single cells; name one kind".into(),
+            });
+        }
+        Ok(Self { scan, units, maps, per_row })
+    }
+
+    pub fn name(&self) -> String {
+        self.scan.key().to_string()
+    }
+
+    pub fn source(&self) -> Source {
+        self.scan.source()
+    }
+
+    /// Data points that a row makes.
+    pub fn per_row(&self) -> usize {
+        self.per_row
+    }
+
+    pub fn n_columns(&self) -> usize {
+        match self.maps {
+            MapsAs::Columns => self.scan.columns().len(),
+            _ => self.units.len(),
+        }
+    }
+
+    pub fn block_rows(&self) -> usize {
+        self.scan.block_rows()
+    }
+
+    pub fn column_name(&self, column: usize) -> String {
+        let name = match self.maps {
+            MapsAs::Columns => self.scan.columns().get(column).cloned(),
+            _ => self.units.get(column).map(|u| u.name.clone()),
+        };
+        name.unwrap_or_else(|| column.to_string())
+    }
+
+    /// Points × columns of some rows.
+    pub fn read(&self, rows: &[u64]) -> Result<Vec<f64>> {
+        let width = self.scan.columns().len();
+        match self.scan.read(rows)?.data {
+            Data::F32(values) => Ok(self.arrange(&values, width, |v| f64::from(*v))),
+            Data::F64(values) => Ok(self.arrange(&values, width, |v| *v)),
+            Data::Table(batch) => Ok(self.arrange(&crate::answer::table_f64(&batch)?, width, |v| *v)),
+        }
+    }
+
+    fn arrange<T>(&self, values: &[T], width: usize, of: impl Fn(&T) -> f64) -> Vec<f64> {
+        let width = width.max(1);
+        if self.maps == MapsAs::Columns || self.units.len() == width {
+            return values.iter().map(of).collect();
+        }
+        let mut out = Vec::with_capacity(values.len() / width * self.per_row * self.units.len());
+        for row in values.chunks_exact(width) {
+            let map = |unit: &Unit| row.get(unit.columns.clone()).unwrap_or_default();
+            if self.maps == MapsAs::Mean {
+                out.extend(self.units.iter().map(|u| map(u).iter().map(&of).sum::<f64>() / map(u).len() as f64));
+                continue;
+            }
+            for cell in 0..self.per_row {
+                out.extend(self.units.iter().map(|u| map(u).get(cell).map_or(f64::NAN, &of)));
+            }
+        }
+        out
+    }
+
+    /// All points of some rows, thinned evenly to at most `max_points`.
+    ///
+    /// Errors: `NotFinite`.
+    pub fn gather(&self, rows: &[u64], max_points: usize, progress: &mut dyn FnMut(u64)) -> Result<Gathered> {
+        let total = rows.len() * self.per_row;
+        let n_points = total.min(max_points.max(2));
+        let width = self.n_columns().max(1);
+        // Point i of the answer is point i·total/n of all; rows that hold none are not read.
+        let wanted = |i: usize| (i as u128 * total as u128 / n_points as u128) as usize;
+        let mut values = Vec::with_capacity(n_points * width);
+        let mut checker = Finite::new(width);
+        let mut next = 0;
+        while next < n_points {
+            let mut part = Vec::new();
+            let first = next;
+            while next < n_points && part.len() < self.block_rows() {
+                let row = wanted(next) / self.per_row;
+                if part.last() != Some(&row) {
+                    part.push(row);
+                }
+                next += 1;
+            }
+            // A row's points stay together.
+            while next < n_points && part.last() == Some(&(wanted(next) / self.per_row)) {
+                next += 1;
+            }
+            let ids: Vec<u64> = part.iter().filter_map(|r| rows.get(*r).copied()).collect();
+            let block = self.read(&ids)?;
+            let mut at = 0;
+            for i in first..next {
+                let point = wanted(i);
+                while part.get(at).is_some_and(|r| *r < point / self.per_row) {
+                    at += 1;
+                }
+                let from = (at * self.per_row + point % self.per_row) * width;
+                let point = block.get(from..from + width).unwrap_or_default();
+                checker.see(point);
+                values.extend(point.iter().map(|v| *v as f32));
+            }
+            progress(part.last().map_or(0, |r| *r as u64 + 1));
+        }
+        checker.verdict(|c| (self.name(), self.column_name(c)))?;
+        Ok(Gathered { values, n_points, n_columns: width, name: self.name() })
+    }
+}

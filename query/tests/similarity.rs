@@ -1,0 +1,155 @@
+//! SVCCA, CCA, PWCCA and CKA against numpy and scipy (`fixtures/make_similarity.py`), and what has no answer.
+
+use std::sync::Arc;
+
+use mistique_engine::{IfExists, LogOptions, MemoryStorage, ModelKey, ModelSpec, Store, StoreOptions, TensorSpec};
+use mistique_query::diagnostics::{MapsAs, Measure, Similarity, similarities, similarity};
+use mistique_query::{ChunkReader, QueryError, Request, RowSelection};
+use serde_json::Value;
+
+fn store(arrays: &[(&str, &[usize], &[u64], Vec<f32>)]) -> Store {
+    let store = Store::on(Arc::new(MemoryStorage::new(None).unwrap()), true, StoreOptions::default()).unwrap();
+    let mut log = store.logger(LogOptions::default()).unwrap();
+    let model = log.model(&ModelSpec::raw(ModelKey::new("p", "m")), IfExists::Continue).unwrap();
+    for (name, shape, rows, values) in arrays {
+        let handle = log.tensor(model, &TensorSpec::new(*name, shape).with_scheme("f32".parse().unwrap())).unwrap();
+        log.append(handle, rows, values.clone()).unwrap();
+    }
+    log.commit().unwrap();
+    drop(log);
+    store
+}
+
+fn request(key: &str) -> Request {
+    Request::new(key.parse().unwrap())
+}
+
+fn compare(store: &Store, a: &str, b: &str, measure: Measure, maps: MapsAs) -> Result<Similarity, QueryError> {
+    similarity(&ChunkReader::new(store), &request(a), &request(b), measure, maps)
+}
+
+const RBF: Measure = Measure::RbfCka { fraction: 1.0, max_points: 10_000 };
+
+#[test]
+fn as_numpy_and_scipy_find_it() {
+    let fixture: Value = serde_json::from_str(include_str!("fixtures/similarity.json")).unwrap();
+    let n = fixture["n"].as_u64().unwrap();
+    let rows: Vec<u64> = (0..n).collect();
+    let floats = |v: &Value| -> Vec<f64> { v.as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect() };
+    let arrays: Vec<(String, Vec<usize>, Vec<f32>)> = fixture["arrays"]
+        .as_object()
+        .unwrap()
+        .iter()
+        .map(|(name, a)| {
+            let shape = floats(&a["shape"]).iter().map(|n| *n as usize).collect();
+            (name.clone(), shape, floats(&a["values"]).iter().map(|v| *v as f32).collect())
+        })
+        .collect();
+    let arrays: Vec<_> = arrays.iter().map(|(n, s, v)| (n.as_str(), &s[..], &rows[..], v.clone())).collect();
+    let store = store(&arrays);
+    for (case, a, b, maps) in [
+        ("vectors", "p.m.x", "p.m.y", MapsAs::Mean),
+        ("maps_mean", "p.m.maps", "p.m.other", MapsAs::Mean),
+        ("maps_points", "p.m.maps", "p.m.other", MapsAs::Points),
+        ("maps_columns", "p.m.maps.u0", "p.m.other.u1..3", MapsAs::Columns),
+        ("maps_with_vector", "p.m.maps", "p.m.x", MapsAs::Mean),
+        ("one_column", "p.m.x", "p.m.y.u4", MapsAs::Mean),
+    ] {
+        for (name, measure) in [
+            ("svcca", Measure::Svcca { threshold: 0.99 }),
+            ("svcca_0.9", Measure::Svcca { threshold: 0.9 }),
+            ("cca", Measure::Cca),
+            ("pwcca", Measure::Pwcca),
+            ("linear_cka", Measure::LinearCka),
+            ("rbf_cka", RBF),
+            ("rbf_cka_0.5", Measure::RbfCka { fraction: 0.5, max_points: 10_000 }),
+        ] {
+            let want = fixture[case][name].as_f64().unwrap();
+            for (left, right) in [(a, b), (b, a)] {
+                let got = compare(&store, left, right, measure, maps).unwrap();
+                assert!((got.value / want - 1.0).abs() < 1e-4, "{case} {name}: {} instead of {want}", got.value);
+                if name == "svcca" {
+                    let want = floats(&fixture[case]["svcca_coefficients"]);
+                    assert_eq!(got.coefficients.len(), want.len(), "{case}");
+                    let near = |(a, b): (&f64, &f64)| (a - b).abs() < 1e-4;
+                    assert!(got.coefficients.iter().zip(&want).all(near), "{case}: {:?} {want:?}", got.coefficients);
+                }
+            }
+        }
+    }
+    let vectors = compare(&store, "p.m.x", "p.m.y", Measure::Cca, MapsAs::Mean).unwrap();
+    assert_eq!((vectors.constant, vectors.directions), ([1, 1], [10, 8]));
+    let alike = compare(&store, "p.m.x", "p.m.x", Measure::Svcca { threshold: 0.99 }, MapsAs::Mean).unwrap();
+    assert!((alike.value - 1.0).abs() < 1e-9);
+}
+
+#[test]
+fn a_matrix_is_its_pairs_over_shared_rows() {
+    let noise = |seed: u32, n: usize| -> Vec<f32> {
+        (0..n as u32).map(|i| (i.wrapping_add(seed).wrapping_mul(2_654_435_761) >> 8) as f32 / 1e7).collect()
+    };
+    let rows: Vec<u64> = (0..40).collect();
+    let later: Vec<u64> = (10..50).collect();
+    let store = store(&[
+        ("a", &[3], &rows, noise(1, 120)),
+        ("b", &[5], &later, noise(99, 200)),
+        ("dead", &[2], &rows, vec![2.5; 80]),
+    ]);
+    let reader = ChunkReader::new(&store);
+    let requests = ["p.m.a", "p.m.b", "p.m.dead"].map(request);
+    let pairs = [(0, 0), (0, 1), (1, 0), (0, 2), (2, 2)];
+    for measure in [Measure::Svcca { threshold: 0.99 }, Measure::Pwcca, Measure::LinearCka, RBF] {
+        let mut heard = (0, 0);
+        let all = similarities(&reader, &requests, &pairs, measure, MapsAs::Mean, &mut |a, b| heard = (a, b)).unwrap();
+        assert_eq!((all.n_rows, all.n_points), (30, 30));
+        assert_eq!(all.sides.iter().map(|s| s.unshared).collect::<Vec<_>>(), [10, 10, 10]);
+        let value = |i: usize| all.values[i].as_ref().unwrap().value;
+        assert!((value(0) - 1.0).abs() < 1e-9, "{measure:?}");
+        assert!((value(1) - value(2)).abs() < 1e-9);
+        for dead in [3, 4] {
+            assert!(matches!(all.values[dead], Err(QueryError::Undefined { .. })), "{:?}", all.values[dead]);
+        }
+        let rows = RowSelection::Range(10..40);
+        let [a, b] = ["p.m.a", "p.m.b"].map(|k| request(k).with_rows(rows.clone()));
+        let alone = similarity(&reader, &a, &b, measure, MapsAs::Mean).unwrap().value;
+        assert!((alone - value(1)).abs() < 1e-9);
+        assert_eq!(heard.0, heard.1);
+    }
+}
+
+#[test]
+fn what_has_no_answer_says_why() {
+    let mut bad = vec![1.0f32; 40];
+    (bad[7], bad[19], bad[3]) = (f32::NAN, f32::INFINITY, f32::NAN);
+    let rows: Vec<u64> = (0..10).collect();
+    let ramp: Vec<f32> = (0..10).map(|i| i as f32).collect();
+    let store = store(&[
+        ("bad", &[4], &rows, bad),
+        ("ramp", &[1], &rows, ramp.clone()),
+        ("maps", &[1, 2, 2], &rows, ramp.iter().flat_map(|v| [*v, v * v, 1.0, 0.0]).collect()),
+        ("elsewhere", &[1], &[70, 71], vec![1.0, 2.0]),
+        ("two", &[1], &[3, 4], vec![1.0, 2.0]),
+    ]);
+    for measure in [Measure::Svcca { threshold: 0.99 }, Measure::Cca, Measure::Pwcca, Measure::LinearCka, RBF] {
+        let get = |a: &str, b: &str, maps| compare(&store, a, b, measure, maps);
+        let error = get("p.m.ramp", "p.m.bad", MapsAs::Mean).unwrap_err();
+        assert!(matches!(error, QueryError::NotFinite { count: 3, others: 0, .. }), "{error}");
+        assert!(error.to_string().contains("column u3 holds 3"), "{error}");
+        let error = get("p.m.ramp", "p.m.elsewhere", MapsAs::Mean).unwrap_err();
+        assert!(error.to_string().contains("0 rows are shared"), "{error}");
+        let one = request("p.m.ramp").with_rows(RowSelection::List(vec![3]));
+        let error =
+            similarity(&ChunkReader::new(&store), &one, &request("p.m.ramp"), measure, MapsAs::Mean).unwrap_err();
+        assert!(error.to_string().contains("at least two"), "{error}");
+        let error = get("p.m.ramp", "p.m.maps", MapsAs::Points).unwrap_err();
+        assert!(error.to_string().contains("4 cells"), "{error}");
+        assert!(get("p.m.nothing", "p.m.maps", MapsAs::Mean).is_err());
+        assert!(get("p.m.maps", "p.m.maps", MapsAs::Points).unwrap().value > 0.999);
+    }
+    // Two points lie on a line.
+    let two = compare(&store, "p.m.ramp", "p.m.two", Measure::Cca, MapsAs::Mean).unwrap();
+    assert!((two.value - 1.0).abs() < 1e-9);
+    for threshold in [0.0, 1.5, f64::NAN] {
+        assert!(compare(&store, "p.m.ramp", "p.m.two", Measure::Svcca { threshold }, MapsAs::Mean).is_err());
+    }
+}

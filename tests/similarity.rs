@@ -1,0 +1,119 @@
+//! Similarity and NetDissect on the command line, with pictures and folders of masks.
+
+use std::path::Path;
+use std::process::Command;
+
+use mistique::{IfExists, LogOptions, ModelKey, ModelSpec, Store, TensorSpec};
+use serde_json::Value;
+
+fn run(dir: &Path, args: &[&str]) -> Result<String, String> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mistique"));
+    let out = command.env("MISTIQUE_STORE", dir.join("s.mq")).current_dir(dir).args(args).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    if out.status.success() { Ok(text(out.stdout)) } else { Err(text(out.stderr)) }
+}
+
+fn json(dir: &Path, args: &[&str]) -> Value {
+    serde_json::from_str(&run(dir, &[args, &["--json"]].concat()).unwrap()).unwrap()
+}
+
+fn noise(seed: u64, n: usize) -> Vec<f32> {
+    let mut state = seed;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32 / 1e7
+    };
+    (0..n).map(|_| next()).collect()
+}
+
+/// Three epochs of a model with a map and a vector layer; the last two epochs of `maps` are equal.
+fn store(dir: &Path) {
+    let store = Store::open_or_create(dir.join("s.mq")).unwrap();
+    let mut log = store.logger(LogOptions::default()).unwrap();
+    let rows: Vec<u64> = (0..50).collect();
+    for epoch in 1..=3u64 {
+        let key = ModelKey::new("p", "m").at(format!("epoch-{epoch}"));
+        let model = log.model(&ModelSpec::raw(key), IfExists::Continue).unwrap();
+        let f32 = |name: &str, shape: &[usize]| TensorSpec::new(name, shape).with_scheme("f32".parse().unwrap());
+        let maps = log.tensor(model, &f32("maps", &[3, 4, 4])).unwrap();
+        log.append(maps, &rows, noise(epoch.min(2), 50 * 48)).unwrap();
+        let dense = log.tensor(model, &f32("dense", &[6])).unwrap();
+        log.append(dense, &rows, noise(10 + epoch, 300)).unwrap();
+    }
+    log.commit().unwrap();
+}
+
+#[test]
+fn layers_and_epochs_are_compared_and_drawn() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    store(dir);
+    let one = run(dir, &["query", "svcca", "p.m@epoch-1.maps", "p.m@epoch-1.dense.u3"]).unwrap();
+    assert!(one.contains("SVCCA of p.m@epoch-1.maps with p.m@epoch-1.dense.u3") && one.contains("maps by their mean"));
+    let same = json(dir, &["query", "pwcca", "p.m@epoch-2.maps", "p.m@epoch-3.maps", "--maps", "points"]);
+    assert!((same["pairs"][0]["value"].as_f64().unwrap() - 1.0).abs() < 1e-9, "{same}");
+    assert_eq!((same["data_points"].as_u64(), same["rows"].as_u64()), (Some(800), Some(50)));
+
+    let drawn = json(dir, &["query", "cka", "p.m@*.*", "-o", "cka.png"]);
+    assert_eq!(drawn["pairs"].as_array().unwrap().len(), 36);
+    let png = std::fs::read(dir.join("cka.png")).unwrap();
+    assert!(png.starts_with(b"\x89PNG"));
+    let text = run(dir, &["query", "svcca", "p.m@*.*", "--final-self", "-o", "f.svg"]).unwrap();
+    let line = text.lines().find(|l| l.starts_with("maps")).unwrap();
+    assert!(line.ends_with("1.0000  1.0000") && !line.contains("-"), "{text}");
+    assert!(std::fs::read_to_string(dir.join("f.svg")).unwrap().contains(">epoch-3</text>"));
+    let rbf =
+        json(dir, &["query", "cka", "p.m@epoch-1.maps", "p.m@epoch-2.maps", "--kernel", "rbf", "--max-points", "20"]);
+    assert_eq!(rbf["data_points"].as_u64(), Some(20));
+
+    let error = run(dir, &["query", "cca", "p.m@epoch-1.denser", "p.m@epoch-1.maps"]).unwrap_err();
+    assert!(error.contains("dense"), "{error}");
+    let error = run(dir, &["query", "cca", "p.m@*.dense", "-o", "x.gif"]).unwrap_err();
+    assert!(error.contains(".png or .svg"), "{error}");
+    let error = run(dir, &["query", "svcca", "p.m@epoch-1.maps", "p.m@epoch-1.maps", "--rows", "4"]).unwrap_err();
+    assert!(error.contains("at least two"), "{error}");
+}
+
+fn write_png(path: &Path, width: u32, height: u32, pixels: &[u8]) {
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let mut encoder = png::Encoder::new(std::fs::File::create(path).unwrap(), width, height);
+    encoder.set_color(png::ColorType::Grayscale);
+    encoder.write_header().unwrap().write_image_data(pixels).unwrap();
+}
+
+#[test]
+fn masks_come_from_png_and_npy() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    store(dir);
+    let on = |row: usize, i: usize| (row * 31 + i * 17) % 5 == 0;
+    let mut all = Vec::new();
+    for row in 0..50 {
+        let pixels: Vec<u8> = (0..64).map(|i| u8::from(on(row, i)) * 255).collect();
+        all.extend(pixels.iter().map(|p| f32::from(*p)));
+        if pixels.contains(&255) {
+            write_png(&dir.join(format!("masks/as_png/{row:04}.png")), 8, 8, &pixels);
+        }
+    }
+    mistique_datasets::write_npy(std::fs::File::create(dir.join("masks/as_npy.npy")).unwrap(), &[50, 8, 8], &all)
+        .unwrap();
+    let ask = ["query", "netdissect", "p.m@epoch-1.maps", "--masks", "masks", "--alpha", "0.1"];
+    let found = json(dir, &[&ask[..], &["-o", "n.png"]].concat());
+    for unit in found["units"].as_array().unwrap() {
+        let iou = &unit["iou"];
+        assert!(iou["as_png"].as_f64().unwrap() > 0.0 && iou["as_png"] == iou["as_npy"], "{found}");
+    }
+    assert!(std::fs::read(dir.join("n.png")).unwrap().starts_with(b"\x89PNG"));
+    assert!(run(dir, &ask).unwrap().contains("50 rows, 2 concepts, alpha 0.1"));
+
+    write_png(&dir.join("masks/as_png/7.png"), 4, 8, &[0; 32]);
+    assert!(run(dir, &ask).unwrap_err().contains("second mask of row 7"));
+    std::fs::remove_file(dir.join("masks/as_png/0007.png")).unwrap();
+    let error = run(dir, &ask).unwrap_err();
+    assert!(error.contains("8 × 4 pixels") && error.contains("8 × 8"), "{error}");
+    write_png(&dir.join("masks/as_png/x.png"), 8, 8, &[0; 64]);
+    assert!(run(dir, &ask).unwrap_err().contains("named after their row_id"));
+    std::fs::create_dir(dir.join("none")).unwrap();
+    let error = run(dir, &["query", "netdissect", "p.m@epoch-1.maps", "--masks", "none"]).unwrap_err();
+    assert!(error.contains("no masks; expected"), "{error}");
+}
