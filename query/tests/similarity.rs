@@ -153,3 +153,40 @@ fn what_has_no_answer_says_why() {
         assert!(compare(&store, "p.m.ramp", "p.m.two", Measure::Svcca { threshold }, MapsAs::Mean).is_err());
     }
 }
+
+/// Of more points than have an exact median, over several tiles and a part of one: against whole matrices.
+#[test]
+fn large_kernels_are_as_whole_ones() {
+    const N: usize = 2300;
+    let side = |seed: u64, width: usize| -> Vec<f32> {
+        let mut state = seed;
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as f32 / (1u64 << 24) as f32
+        };
+        (0..N * width).map(|i| next() + (i / width % 7) as f32 * 0.3).collect()
+    };
+    let (x, y) = (side(1, 3), side(2, 2));
+    let kernel = |values: &[f32], width: usize| -> Vec<f64> {
+        let row = |i: usize| &values[i * width..(i + 1) * width];
+        let distance = |i: usize, j: usize| -> f64 {
+            row(i).iter().zip(row(j)).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum()
+        };
+        let all: Vec<f64> = (0..N * N).map(|i| distance(i / N, i % N)).collect();
+        let mut sorted = all.clone();
+        sorted.sort_by(f64::total_cmp);
+        let median = (sorted[N * N / 2 - 1] + sorted[N * N / 2]) / 2.0;
+        let mut k: Vec<f64> = all.iter().map(|d| (-d / (2.0 * median)).exp()).collect();
+        let means: Vec<f64> = k.chunks_exact(N).map(|r| r.iter().sum::<f64>() / N as f64).collect();
+        let all_mean = means.iter().sum::<f64>() / N as f64;
+        k.iter_mut().enumerate().for_each(|(i, v)| *v += all_mean - means[i / N] - means[i % N]);
+        k
+    };
+    let (k, l) = (kernel(&x, 3), kernel(&y, 2));
+    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    let want = dot(&k, &l) / (dot(&k, &k) * dot(&l, &l)).sqrt();
+    let rows: Vec<u64> = (0..N as u64).collect();
+    let store = store(&[("x", &[3], &rows, x), ("y", &[2], &rows, y)]);
+    let got = compare(&store, "p.m.x", "p.m.y", RBF, MapsAs::Mean).unwrap().value;
+    assert!((got / want - 1.0).abs() < 1e-5, "{got} instead of {want}");
+}
