@@ -129,9 +129,8 @@ fn run(args: &SidesArgs, measure: Measure, store: &Store, as_json: bool) -> Resu
     let reader = args.plan.reader(store);
     let found = similarities(&reader, &requests, &pairs, measure, maps, &mut |a, b| progress.at(a, b));
     progress.finish();
-    let found = found?;
+    let mut found = found?;
     // A pair that has no answer is a gap in a matrix, and an error alone.
-    let mut found = found;
     if let [only] = &mut found.values[..]
         && only.is_err()
     {
