@@ -126,7 +126,8 @@ fn show_model(store: &Store, model: &ModelRecord, as_json: bool) -> Result<Strin
     let mut out = format!("{}: {}{}\n", spec.key, spec.kind.name(), if model.complete { "" } else { ", incomplete" });
     match &spec.dataset {
         Some(d) => {
-            out += &format!("dataset {} ({}), {} rows of {:?}\n", d.name, d.source, count(d.n_rows), d.row_shape)
+            let of = if d.row_shape.is_empty() { String::new() } else { format!(" of {:?}", d.row_shape) };
+            out += &format!("dataset {} ({}), {} rows{of}\n", d.name, d.source, count(d.n_rows));
         }
         None => out += "no dataset is known; RERUN is not possible\n",
     }

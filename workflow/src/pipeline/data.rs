@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use mistique_datasets::{DatasetError, TableFile, TableSet};
 use mistique_engine::Fingerprint;
@@ -16,6 +17,8 @@ pub struct Data {
     /// File and table by key.
     parsed: Mutex<HashMap<String, (String, Table)>>,
     n_rows: Mutex<HashMap<String, u64>>,
+    /// Seconds that it took to parse a file before its stage ran.
+    seconds: Mutex<HashMap<String, f64>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -32,7 +35,13 @@ impl Data {
 
     /// Any set of tables.
     pub fn new(set: Box<dyn TableSet>) -> Self {
-        Self { set, fingerprints: Mutex::default(), parsed: Mutex::default(), n_rows: Mutex::default() }
+        Self {
+            set,
+            fingerprints: Mutex::default(),
+            parsed: Mutex::default(),
+            n_rows: Mutex::default(),
+            seconds: Mutex::default(),
+        }
     }
 
     /// The tables.
@@ -72,10 +81,17 @@ impl Data {
         if let Some((_, table)) = lock(&self.parsed).get(key) {
             return Ok(table.clone());
         }
+        let begun = Instant::now();
         let table = read()?;
+        lock(&self.seconds).insert(file.into(), begun.elapsed().as_secs_f64());
         lock(&self.n_rows).insert(file.into(), table.n_rows() as u64);
         lock(&self.parsed).insert(key.into(), (file.into(), table.clone()));
         Ok(table)
+    }
+
+    /// Seconds that parsing `file` took since this was last asked.
+    pub(crate) fn take_seconds(&self, file: &str) -> f64 {
+        lock(&self.seconds).remove(file).unwrap_or_default()
     }
 
     /// Rows of `file`, when it was parsed.
