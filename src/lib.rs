@@ -43,8 +43,8 @@ pub use mistique_engine::{
     StoreStats, TensorSource, TensorSpec, UnitAxis, UnitError, Values, VerifyReport,
 };
 pub use mistique_query::{
-    Answer, ChunkReader, Data, Explanation, HeatMap, Picture, PlanChoice, Predicate, QueryError, Request, RowSelection,
-    Source, diagnostics,
+    Answer, Calibration, ChunkReader, Considered, Data, Explanation, Figure, HeatMap, Picture, PlanChoice, Predicate,
+    QueryError, Request, RowSelection, Source, diagnostics,
 };
 pub use mistique_workflow::pipeline;
 pub use mistique_workflow::{

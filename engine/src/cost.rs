@@ -1,26 +1,85 @@
-//! Names under which measured costs are kept, so that who measures and who plans agree.
+//! The query cost model (5.5.1, Eqs. 5.1 to 5.4): names under which measured costs are kept, so that who measures and
+//! who plans agree, and pure functions from counted work and measured rates to seconds.
+//!
+//! ```text
+//! (5.1)  t_diag = t_fetch + t_compute
+//! (5.2)  t_rerun(i) = Σ_{s ≤ i} t_read_xformer(s) + t_read_xformer_input(s) + t_exec_xformer(s)
+//! (5.3)  t_rerun_NN(i) = t_model_load + n_ex · sizeof(ex) / ρ + n_ex / bt_size · Σ_{s ≤ i} t_fwd(s, bt_size)
+//! (5.4)  t_read(i) = n_ex · sizeof(ex) / ρ_d
+//! ```
+//!
+//! t_compute is the same under every plan, so t_fetch alone is modelled. Beyond the equations, the sums run over the
+//! stages that a plan really runs (those between what is read and what is wanted, over a graph and not a chain), t_fwd
+//! is measured stage by stage at several batch sizes, and ρ_d is not one rate: a read opens chunks, decodes whole
+//! pages, takes pages from the InMemoryStore, and writes the answer, on as many threads as it has tasks.
 
+use std::ops::{Add, AddAssign};
 use std::sync::OnceLock;
+use std::time::Duration;
 
-/// Seconds to load a model from the store and its dataset; subject: [`model_subject`]. Measured by the first RERUN.
+use crate::catalog::CostRecord;
+
+/// Seconds to load a model from the store, its dataset open; subject: [`model_subject`]. Measured by RERUN.
 pub const LOAD: &str = "load";
-/// Seconds to make a network ready from weights in memory; subject: [`model_subject`]. Measured by logging.
+/// Seconds to make a model ready from operators in memory; subject: [`model_subject`]. Measured by logging.
 pub const PREPARE: &str = "prepare";
-/// Seconds a row to run a model from the input to a layer; subject: [`layer_subject`].
-pub const FORWARD: &str = "forward";
-/// Seconds a value to read and decode; subject: the scheme.
-pub const READ: &str = "read";
-/// Seconds that a read takes before its first value; subject: the scheme.
+/// Seconds to open a dataset and take its fingerprint; subject: the dataset's fingerprint.
+pub const OPEN_DATASET: &str = "open-dataset";
+/// Seconds a row to read a dataset's rows as input; subject: the dataset's fingerprint.
+pub const INPUT: &str = "input";
+/// Seconds to run a stage over a batch; subject: [`stage_subject`] with the batch's rows.
+pub const STAGE: &str = "stage";
+/// Seconds a value to hand a stage's output over, or to take a stored one in; subject: the device.
+pub const OUTPUT: &str = "output";
+/// Seconds a value, as logged, to pool a RERUN's output as its stored copy is; subject: the pool, such as `pool(2)`.
+pub const POOL: &str = "pool";
+/// Seconds of a read outside of its tasks; subject: `tensor` or `table`.
 pub const READ_START: &str = "read-start";
+/// Seconds to look up where a chunk lies; no subject.
+pub const READ_PLACE: &str = "read-place";
+/// Seconds to open a chunk: header and the tables that its pages share; subject: the scheme.
+pub const READ_OPEN: &str = "read-open";
+/// Seconds a value of a page to read and decode it; subject: [`read_subject`].
+pub const READ: &str = "read";
+/// Seconds a page to find it in the InMemoryStore; no subject.
+pub const HELD_PAGE: &str = "held-page";
+/// Seconds a value wanted to decode it from pages held in memory; subject: the scheme.
+pub const HELD: &str = "held";
+/// Seconds to decode a ColumnChunk of a table; subject: a type class (`bool`, `integer`, `float`, `text`, `other`).
+pub const READ_TABLE: &str = "read-table";
 
 /// Subject of costs of a model on a device.
 pub fn model_subject(description: &str, device: &str) -> String {
     format!("{}@{device}", crate::model::hex(&crate::model::fingerprint(description.as_bytes())))
 }
 
-/// Subject of costs of a layer on a device.
-pub fn layer_subject(description: &str, device: &str, layer: &str) -> String {
-    format!("{}/{layer}", model_subject(description, device))
+/// Subject of a stage's cost for batches of `n_rows`; `model` is of [`model_subject`].
+pub fn stage_subject(model: &str, stage: &str, n_rows: u64) -> String {
+    format!("{model}/{stage}#{n_rows}")
+}
+
+/// Where a page's codes go when they have been read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// Straight into the answer: requests that the InMemoryStore does not admit.
+    Answer,
+    /// Into the InMemoryStore, and from there into the answer.
+    Memory,
+}
+
+impl Target {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Answer => "answer",
+            Self::Memory => "memory",
+        }
+    }
+}
+
+/// Subject of the rate at which pages of a scheme are read; of one intermediate where its number is given.
+pub fn read_subject(scheme: &str, target: Target, intermediate: Option<i64>) -> String {
+    let of = intermediate.map_or_else(String::new, |id| format!("#{id}"));
+    format!("{scheme}/{}{of}", target.name())
 }
 
 /// What figures are kept apart by: processor and number of cores of this machine.
@@ -35,4 +94,240 @@ pub fn machine() -> &'static str {
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         format!("{} {} {} {cores} cores", host.trim(), line("model name"), line("model\t"))
     })
+}
+
+/// A predicted time: its mean and its variance, in seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Estimate {
+    /// Seconds.
+    pub seconds: f64,
+    /// Variance of the seconds.
+    pub variance: f64,
+}
+
+impl Estimate {
+    /// A time that nobody measured: anything from nothing to twice as long.
+    pub fn guess(seconds: f64) -> Self {
+        Self { seconds, variance: seconds * seconds }
+    }
+
+    /// `n` times this, all of them equally far off.
+    #[must_use]
+    pub fn times(self, n: f64) -> Self {
+        Self { seconds: self.seconds * n, variance: self.variance * n * n }
+    }
+
+    /// The mean.
+    pub fn duration(self) -> Duration {
+        Duration::try_from_secs_f64(self.seconds.max(0.0)).unwrap_or(Duration::MAX)
+    }
+
+    /// One standard deviation.
+    pub fn deviation(self) -> Duration {
+        Duration::try_from_secs_f64(self.variance.max(0.0).sqrt()).unwrap_or(Duration::MAX)
+    }
+}
+
+impl From<CostRecord> for Estimate {
+    fn from(cost: CostRecord) -> Self {
+        Self { seconds: cost.mean, variance: cost.variance }
+    }
+}
+
+impl Add for Estimate {
+    type Output = Self;
+
+    /// The sum of two that err independently.
+    fn add(self, other: Self) -> Self {
+        Self { seconds: self.seconds + other.seconds, variance: self.variance + other.variance }
+    }
+}
+
+impl AddAssign for Estimate {
+    fn add_assign(&mut self, other: Self) {
+        *self = *self + other;
+    }
+}
+
+impl std::iter::Sum for Estimate {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), Add::add)
+    }
+}
+
+/// What a read of a tensor has to do, counted from the rows' places and the layout.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct ReadWork {
+    /// Chunks whose place has to be looked up.
+    pub places: f64,
+    /// Times that a task opens a chunk.
+    pub opens: f64,
+    /// Values in the pages to read and decode.
+    pub values: f64,
+    /// Pages found in the InMemoryStore.
+    pub held_pages: f64,
+    /// Values wanted of these.
+    pub held_values: f64,
+    /// Values of the answer.
+    pub out_values: f64,
+    /// Bytes of the codes to read, before compression.
+    pub bytes: f64,
+    /// Tasks that can run beside each other.
+    pub tasks: f64,
+    /// Whether pages read go through the InMemoryStore.
+    pub admitted: bool,
+}
+
+/// What was measured of reads, in seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct ReadRates {
+    /// A read ([`READ_START`]).
+    pub start: Estimate,
+    /// A chunk's place ([`READ_PLACE`]).
+    pub place: Estimate,
+    /// A chunk opened ([`READ_OPEN`]).
+    pub open: Estimate,
+    /// A value of a page ([`READ`]).
+    pub value: Estimate,
+    /// A page held ([`HELD_PAGE`]).
+    pub held_page: Estimate,
+    /// A value of held pages ([`HELD`]).
+    pub held_value: Estimate,
+    /// Threads that read.
+    pub threads: f64,
+}
+
+/// Seconds of a read (Eq. 5.4 with ρ_d by what is read and from where): what happens once, and the tasks' work, shared
+/// by as many threads as there are tasks.
+pub fn read_seconds(work: &ReadWork, rates: &ReadRates) -> Estimate {
+    let tasks = rates.open.times(work.opens)
+        + rates.value.times(work.values)
+        + rates.held_page.times(work.held_pages)
+        + rates.held_value.times(work.held_values);
+    let once = rates.start + rates.place.times(work.places);
+    once + tasks.times(1.0 / work.tasks.clamp(1.0, rates.threads.max(1.0)))
+}
+
+/// Batch sizes under which a stage's times are kept.
+pub const BATCHES: [u64; 12] = [1, 2, 4, 8, 16, 64, 256, 1024, 4096, 16_384, 65_536, 262_144];
+/// Rows from which on a stage's time grows with the rows, so that other sizes can be counted as the nearest kept one.
+const LINEAR_ROWS: u64 = 12;
+/// Rows whose time a batch takes beside that of its own rows, until small batches were measured.
+const FIXED_ROWS: f64 = 4.0;
+
+/// The size under which a batch of `n_rows` is kept, and what to multiply its seconds by; `None` for sizes that tell
+/// nothing of others.
+pub fn kept_batch(n_rows: u64) -> Option<(u64, f64)> {
+    if BATCHES.contains(&n_rows) {
+        return Some((n_rows, 1.0));
+    }
+    if n_rows < LINEAR_ROWS {
+        return None;
+    }
+    let distance = |b: u64| (b as f64 / n_rows as f64).ln().abs();
+    let nearest = BATCHES.into_iter().min_by(|a, b| distance(*a).total_cmp(&distance(*b)))?;
+    Some((nearest, nearest as f64 / n_rows as f64))
+}
+
+/// Seconds of a stage over one batch of `n_rows`, from those `measured` at some of [`BATCHES`] (ascending): between two
+/// sizes on the straight line of their logarithms, beyond the largest in proportion, below the smallest with what a
+/// batch takes at least.
+pub fn batch_seconds(measured: &[(u64, Estimate)], n_rows: f64) -> Option<Estimate> {
+    let above = measured.iter().position(|(b, _)| *b as f64 >= n_rows);
+    match above {
+        None => measured.last().map(|(b, e)| e.times(n_rows / *b as f64)),
+        Some(0) => {
+            let (b, e) = measured.first()?;
+            if *b as f64 == n_rows {
+                return Some(*e);
+            }
+            let e = e.times((n_rows + FIXED_ROWS) / (*b as f64 + FIXED_ROWS));
+            // Close to a measured size that is hardly a guess.
+            let doubt = if n_rows * 4.0 > *b as f64 { 0.0 } else { e.seconds / 2.0 };
+            Some(Estimate { variance: e.variance + doubt * doubt, ..e })
+        }
+        Some(i) => {
+            let (low, high) = (measured.get(i - 1)?, measured.get(i)?);
+            let (a, b) = (low.0 as f64, high.0 as f64);
+            let at = (n_rows / a).ln() / (b / a).ln();
+            let seconds = (low.1.seconds.max(1e-12).ln() * (1.0 - at) + high.1.seconds.max(1e-12).ln() * at).exp();
+            // As uncertain, in proportion, as its neighbours.
+            let share = |e: Estimate| e.variance / (e.seconds * e.seconds).max(1e-24);
+            let variance = (share(low.1) * (1.0 - at) + share(high.1) * at) * seconds * seconds;
+            Some(Estimate { seconds, variance })
+        }
+    }
+}
+
+/// Seconds of a stage over `n_rows` in batches of `batch` (the sum over batches of Eq. 5.3): whole batches and the rest.
+pub fn stage_seconds(measured: &[(u64, Estimate)], n_rows: u64, batch: u64) -> Option<Estimate> {
+    let batch = batch.clamp(1, n_rows.max(1));
+    let (whole, rest) = (n_rows / batch, n_rows % batch);
+    let mut total = Estimate::default();
+    if whole > 0 {
+        total += batch_seconds(measured, batch as f64)?.times(whole as f64);
+    }
+    if rest > 0 {
+        total += batch_seconds(measured, rest as f64)?;
+    }
+    Some(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sure(seconds: f64) -> Estimate {
+        Estimate { seconds, variance: 0.0 }
+    }
+
+    #[test]
+    fn a_read_by_hand() {
+        // 2 places of 5 µs, 4 chunks opened in 10 µs, a million values at 1 ns, over two threads; 100 µs to start.
+        let work = ReadWork { places: 2.0, opens: 4.0, values: 1e6, tasks: 8.0, ..ReadWork::default() };
+        let rates = ReadRates {
+            start: sure(100e-6),
+            place: sure(5e-6),
+            open: sure(10e-6),
+            value: Estimate { seconds: 1e-9, variance: 1e-20 },
+            held_page: sure(1e-7),
+            held_value: sure(5e-10),
+            threads: 2.0,
+        };
+        let e = read_seconds(&work, &rates);
+        assert!((e.seconds - (100e-6 + 10e-6 + (40e-6 + 1e-3) / 2.0)).abs() < 1e-12, "{e:?}");
+        // A tenth of a nanosecond off, a million times, on two threads: 50 µs.
+        assert!((e.variance.sqrt() - 50e-6).abs() < 1e-12, "{e:?}");
+        // The same pages held: 128 of them at 100 ns, 400,000 values wanted at 0.5 ns; one task runs alone.
+        let held = ReadWork { held_pages: 128.0, held_values: 4e5, tasks: 1.0, ..ReadWork::default() };
+        assert!((read_seconds(&held, &rates).seconds - (100e-6 + 12.8e-6 + 200e-6)).abs() < 1e-12);
+    }
+
+    #[test]
+    fn batches_by_hand() {
+        let measured = [(1, sure(0.01)), (16, sure(0.04)), (256, sure(0.64))];
+        let at = |n: f64| batch_seconds(&measured, n).unwrap().seconds;
+        assert!((at(1.0) - 0.01).abs() < 1e-12 && (at(256.0) - 0.64).abs() < 1e-12);
+        // From 1 to 16 the time grows by the square root: 4 rows take twice as long as one.
+        assert!((at(4.0) - 0.02).abs() < 1e-12);
+        // From 16 to 256 it grows with the rows, and so beyond.
+        assert!((at(64.0) - 0.16).abs() < 1e-12 && (at(1000.0) - 2.5).abs() < 1e-12);
+        // 1,000 rows in batches of 256: three whole ones and 232.
+        let total = stage_seconds(&measured, 1000, 256).unwrap().seconds;
+        assert!((total - (3.0 * 0.64 + 0.04 * 232.0 / 16.0)).abs() < 1e-9, "{total}");
+        assert_eq!(stage_seconds(&measured, 1, 256), batch_seconds(&measured, 1.0));
+        assert_eq!(stage_seconds(&measured, 0, 256).unwrap().seconds, 0.0);
+        assert!(stage_seconds(&[], 3, 256).is_none());
+        // Below the smallest measured batch: 5 of 260 parts for a row of 256, and said to be uncertain.
+        let guess = batch_seconds(&[(256, sure(0.52))], 1.0).unwrap();
+        assert!((guess.seconds - 0.01).abs() < 1e-12 && (guess.variance.sqrt() - 0.005).abs() < 1e-12);
+    }
+
+    #[test]
+    fn batches_are_kept_where_they_tell_something() {
+        assert_eq!(kept_batch(256), Some((256, 1.0)));
+        assert_eq!(kept_batch(232), Some((256, 256.0 / 232.0)));
+        assert_eq!(kept_batch(3), None);
+        assert_eq!(kept_batch(100).unwrap().0, 64);
+    }
 }

@@ -8,32 +8,62 @@ use crate::cost::machine;
 use crate::error::Result;
 
 /// Changes after which the counters are written down.
-const FLUSH_EVERY: usize = 256;
+const FLUSH_EVERY: usize = 1024;
 
-/// A running mean and variance (Welford).
+/// Measurements that count: older ones fade as newer ones come.
+const WINDOW: f64 = 16.0;
+/// Seconds after which what was measured counts half (a week): disks, drivers and neighbours change.
+const HALF_LIFE: f64 = 7.0 * 86_400.0;
+/// Measurements whose mean is still in doubt.
+const FEW: f64 = 4.0;
+
+/// A running mean and variance (Welford) in which older measurements fade and single outliers do not rule.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Running {
     /// Measurements.
     pub n: u64,
     /// Their mean.
     pub mean: f64,
-    /// Sum of squared differences from the mean.
+    /// Sum of squared differences from the mean, over the measurements that count.
     pub m2: f64,
     /// Seconds since 1970 of the last one.
     pub updated: i64,
 }
 
 impl Running {
-    fn add(&mut self, value: f64) {
-        self.n += 1;
-        let delta = value - self.mean;
-        self.mean += delta / self.n as f64;
-        self.m2 += delta * (value - self.mean);
-        self.updated = crate::catalog::now();
+    /// How many measurements the mean stands for at the time `now`.
+    fn weight(&self, now: i64) -> f64 {
+        let age = now.saturating_sub(self.updated).max(0) as f64;
+        (self.n as f64).min(WINDOW) * (-age / HALF_LIFE).exp2()
     }
 
-    fn record(&self) -> CostRecord {
-        let variance = self.m2 / (self.n.max(2) - 1) as f64;
+    fn add(&mut self, value: f64, now: i64) {
+        let weight = self.weight(now);
+        // What disturbs a measurement only ever makes it longer: one of half the time shows that the few before it
+        // were disturbed.
+        if weight <= FEW && value < self.mean / 2.0 {
+            *self = Self { n: 1, mean: value, m2: 0.0, updated: now };
+            return;
+        }
+        let before = (self.n as f64).min(WINDOW).max(1.0);
+        let deviation = (self.m2 / (before - 1.0).max(1.0)).sqrt();
+        let most = self.mean + (4.0 * deviation).max(self.mean);
+        let value = if self.n == 0 || weight < 0.5 { value } else { value.min(most) };
+        let kept = (weight.min(WINDOW - 1.0)).max(0.0);
+        let delta = value - self.mean;
+        let share = 1.0 / (kept + 1.0);
+        self.mean += share * delta;
+        // The same for fading: what is kept of the old sum, and the new difference.
+        let faded = if self.n == 0 { 0.0 } else { self.m2 * kept / before };
+        self.m2 = faded + delta * (value - self.mean);
+        // What has faded does not come back with a newer measurement.
+        self.n = if weight < before - 0.5 { weight.round() as u64 } else { self.n } + 1;
+        self.updated = now;
+    }
+
+    pub(crate) fn record(&self) -> CostRecord {
+        let counted = (self.n as f64).min(WINDOW);
+        let variance = self.m2 / (counted - 1.0).max(1.0);
         CostRecord { n: self.n, mean: self.mean, variance, updated: self.updated }
     }
 }
@@ -66,7 +96,7 @@ impl Counters {
 
     /// Adds one measurement.
     pub fn add(&mut self, catalog: &Catalog, what: &str, subject: &str, value: f64) -> Result<()> {
-        self.load(catalog, what, subject)?.get_or_insert_default().add(value);
+        self.load(catalog, what, subject)?.get_or_insert_default().add(value, crate::catalog::now());
         self.dirty.insert((what.to_string(), subject.to_string()));
         self.changed(catalog)
     }
@@ -120,14 +150,45 @@ impl Counters {
 mod tests {
     use super::*;
 
+    fn after(values: &[f64]) -> CostRecord {
+        let mut r = Running::default();
+        values.iter().for_each(|v| r.add(*v, 1_000));
+        r.record()
+    }
+
     #[test]
     fn mean_and_variance_by_hand() {
+        let record = after(&[2.0, 4.0, 4.0, 4.0, 5.0, 5.0, 7.0, 9.0]);
+        assert_eq!(record.n, 8);
+        assert!((record.mean - 5.0).abs() < 1e-12 && (record.variance - 32.0 / 7.0).abs() < 1e-12, "{record:?}");
+    }
+
+    #[test]
+    fn older_measurements_fade() {
+        let mut values = vec![1.0; 100];
+        values.extend([1.5; 48]);
+        let record = after(&values);
+        // Each newer one counts a sixteenth: 1.5 − 0.5 · (15/16)^48.
+        assert!((record.mean - (1.5 - 0.5 * (15.0f64 / 16.0).powi(48))).abs() < 1e-12, "{record:?}");
+        assert!(record.variance < 0.06, "{record:?}");
+        // After two weeks sixteen measurements count as four: 1 + (2 − 1) / 5.
         let mut r = Running::default();
-        for v in [2.0, 4.0, 4.0, 4.0, 5.0, 5.0, 7.0, 9.0] {
-            r.add(v);
-        }
-        let record = r.record();
-        assert_eq!((record.n, record.mean), (8, 5.0));
-        assert!((record.variance - 32.0 / 7.0).abs() < 1e-12);
+        (0..16).for_each(|_| r.add(1.0, 0));
+        r.add(2.0, 14 * 86_400);
+        assert!((r.mean - 1.2).abs() < 1e-12, "{r:?}");
+    }
+
+    #[test]
+    fn outliers_do_not_rule() {
+        // The first touch of memory took ten times as long: it is forgotten once a second one says so.
+        assert_eq!(after(&[10.0, 1.0, 1.0]).mean, 1.0);
+        // A thousandfold measurement moves the mean by no more than a sixteenth of itself.
+        let mut values = vec![1.0; 20];
+        values.push(1000.0);
+        assert!((after(&values).mean - 17.0 / 16.0).abs() < 1e-12);
+        // A change that lasts is followed all the same.
+        let mut values = vec![1.0; 20];
+        values.extend([30.0; 60]);
+        assert!(after(&values).mean > 25.0);
     }
 }

@@ -70,6 +70,12 @@ impl InMemoryStore {
         bytes <= self.lock().stats.budget_bytes / 4
     }
 
+    /// How many of these pages are held; asking uses none of them.
+    pub fn holds(&self, keys: impl Iterator<Item = PageKey>) -> usize {
+        let inner = self.lock();
+        keys.filter(|key| inner.pages.contains(key)).count()
+    }
+
     /// Forgets everything held.
     pub fn clear(&self) {
         let mut inner = self.lock();
@@ -96,6 +102,7 @@ mod tests {
                 assert!(pool.get((0, 0)).is_some());
             }
         }
+        assert_eq!(pool.holds([(0, 0), (1, 0), (2, 0)].into_iter()), 2);
         assert!(pool.get((1, 0)).is_none());
         assert!(pool.get((0, 0)).is_some() && pool.get((2, 0)).is_some());
         let stats = pool.stats();

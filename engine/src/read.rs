@@ -3,6 +3,8 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use mistique_quantize::QuantizeError;
 use rayon::prelude::*;
@@ -19,13 +21,13 @@ use crate::stream;
 
 /// Part of a request that lies in one group: columns `cols` of its chunks go to columns from `out_col` on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Piece {
-    group: usize,
-    cols: Range<usize>,
-    out_col: usize,
+pub(crate) struct Piece {
+    pub group: usize,
+    pub cols: Range<usize>,
+    pub out_col: usize,
 }
 
-fn pieces(layout: &TensorLayout, columns: &[Range<usize>]) -> Vec<Piece> {
+pub(crate) fn pieces(layout: &TensorLayout, columns: &[Range<usize>]) -> Vec<Piece> {
     let group_cols = layout.group_units * layout.stored.cells();
     let mut out = Vec::new();
     let mut out_col = 0;
@@ -59,17 +61,65 @@ pub(crate) trait Chunks: Sync {
     fn pool(&self) -> &InMemoryStore;
 }
 
-/// Fills `out` (rows × columns, row-major) with the columns of the planned rows.
+/// What a read did and how long its tasks took, summed over all threads.
+#[derive(Debug, Default)]
+pub(crate) struct Meter {
+    /// Chunks opened, and nanoseconds for that.
+    pub opens: Count,
+    /// Values of pages decoded.
+    pub values: Count,
+    /// Pages found in the InMemoryStore.
+    pub held_pages: Count,
+    /// Values wanted of these.
+    pub held_values: Count,
+    /// Tasks.
+    pub tasks: usize,
+    /// Whether the InMemoryStore was used.
+    pub admitted: bool,
+}
+
+/// How many of something, and how long they took.
+#[derive(Debug, Default)]
+pub(crate) struct Count {
+    n: AtomicU64,
+    nanos: AtomicU64,
+}
+
+impl Count {
+    fn add(&self, n: usize, since: Instant) {
+        self.n.fetch_add(n as u64, Ordering::Relaxed);
+        self.nanos.fetch_add(since.elapsed().as_nanos() as u64, Ordering::Relaxed);
+    }
+
+    /// How many.
+    pub fn n(&self) -> f64 {
+        self.n.load(Ordering::Relaxed) as f64
+    }
+
+    /// Seconds in all.
+    pub fn seconds(&self) -> f64 {
+        self.nanos.load(Ordering::Relaxed) as f64 * 1e-9
+    }
+}
+
+/// Into how many parts the pages of a chunk are divided where a read touches `n_chunks`: a task is one chunk, so that
+/// its tables are built once and stay in the cache; where there are few chunks, a part of its pages.
+pub(crate) fn parts_of(n_chunks: usize) -> usize {
+    (4 * rayon::current_num_threads()).div_ceil(n_chunks.max(1))
+}
+
+/// Fills `out` (rows × columns, row-major) with the columns of the planned rows, and says what that took. Pages go through
+/// the InMemoryStore where it admits the request and `may_hold` is set.
 ///
 /// Errors: `Shape` when `out` has another length, `Corrupt`, `Io`.
 pub(crate) fn read_f32(
     chunks: &dyn Chunks,
     codec: &TensorCodec,
     record: &IntermediateRecord,
-    plan: &RowPlan,
-    columns: &[Range<usize>],
+    (plan, columns): (&RowPlan, &[Range<usize>]),
     out: &mut [f32],
-) -> Result<()> {
+    may_hold: bool,
+) -> Result<Meter> {
     let layout = &codec.content().layout;
     let row_len: usize = columns.iter().map(Range::len).sum();
     if out.len() != plan.n_rows() * row_len {
@@ -81,30 +131,29 @@ pub(crate) fn read_f32(
         });
     }
     if out.is_empty() {
-        return Ok(());
+        return Ok(Meter::default());
     }
     let pieces = pieces(layout, columns);
     let blocks = strips(plan, layout.page_rows);
     let n_pages: usize = blocks.iter().map(|strips| strips.chunk_by(|a, b| a.page == b.page).count()).sum();
     let page_bytes = layout.page_rows * layout.group_units * layout.stored.cells() * layout.code.width();
-    let cached = chunks.pool().admits(n_pages * pieces.len() * page_bytes);
-    let reader = Reader { chunks, codec, plan, out: Out::new(out, row_len), cached };
-
-    // A task is one chunk, so that its tables are built once and stay in the cache; where there are few chunks, a part
-    // of its pages.
+    let cached = may_hold && chunks.pool().admits(n_pages * pieces.len() * page_bytes);
     let n_chunks = pieces.len() * blocks.iter().filter(|b| !b.is_empty()).count();
-    let parts = (4 * rayon::current_num_threads()).div_ceil(n_chunks.max(1));
+    let parts = parts_of(n_chunks);
     let mut tasks: Vec<(usize, &Piece, &[Strip])> = Vec::with_capacity(n_chunks * parts);
     for (block, strips) in blocks.iter().enumerate() {
         for part in cut_at_pages(strips, parts) {
             tasks.extend(pieces.iter().map(|piece| (block, piece, part)));
         }
     }
+    let meter = Meter { tasks: tasks.len(), admitted: cached, ..Meter::default() };
+    let reader = Reader { chunks, codec, plan, out: Out::new(out, row_len), cached, meter };
     tasks.into_par_iter().with_max_len(1).try_for_each_init(Scratch::default, |scratch, (block, piece, strips)| {
         let read = reader.chunk(block, piece, strips, scratch);
         stream::fence();
         read
-    })
+    })?;
+    Ok(reader.meter)
 }
 
 /// The strips of each block, by page.
@@ -149,6 +198,7 @@ struct Reader<'a> {
     plan: &'a RowPlan,
     out: Out<'a>,
     cached: bool,
+    meter: Meter,
 }
 
 /// What is the same for all pages of a task.
@@ -177,16 +227,24 @@ impl Reader<'_> {
         let pool = self.chunks.pool();
         let mut missing = Vec::new();
         for page in pages() {
+            let begun = Instant::now();
             match self.cached.then(|| pool.get(key(page))).flatten() {
-                Some(codes) => self
-                    .fill(&task, page, &codes, scratch)
-                    .map_err(|why| EngineError::corrupt("memory", 0, format!("a held page does not decode: {why}")))?,
+                Some(codes) => {
+                    self.meter.held_pages.add(1, begun);
+                    let begun = Instant::now();
+                    self.fill(&task, page, &codes, scratch).map_err(|why| {
+                        EngineError::corrupt("memory", 0, format!("a held page does not decode: {why}"))
+                    })?;
+                    let rows: usize = page.iter().map(|s| s.len).sum();
+                    self.meter.held_values.add(rows * piece.cols.len(), begun);
+                }
                 None => missing.push(page),
             }
         }
         if missing.is_empty() {
             return Ok(());
         }
+        let begun = Instant::now();
         let (partition, place) = self.chunks.place(chunk)?;
         let bytes = partition.chunk(place)?;
         let view = ChunkView::parse(&bytes, partition.path(), place.offset)?;
@@ -196,9 +254,13 @@ impl Reader<'_> {
             return Err(view.corrupt(0, "the chunk has another shape than the catalogue says"));
         }
         let tables = view.tables()?;
+        self.meter.opens.add(1, begun);
+        let begun = Instant::now();
+        let mut n_values = 0;
         for page in missing {
             let number = page.first().map_or(0, |s| s.page);
             let page_view = view.page(number)?;
+            n_values += page_view.n_codes;
             let bad = |e: QuantizeError| view.corrupt(number, e);
             if self.cached {
                 let mut codes = vec![0u8; page_view.n_codes * layout.code.width()];
@@ -225,6 +287,7 @@ impl Reader<'_> {
                 done.map_err(bad)?;
             }
         }
+        self.meter.values.add(n_values, begun);
         Ok(())
     }
 

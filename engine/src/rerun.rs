@@ -57,6 +57,32 @@ pub trait Rerun: Send + Sync {
     /// Why `model` cannot be run again here and now; `None` when it can. Cheap: called for plans.
     fn unavailable(&self, model: &ModelRecord) -> Option<String>;
 
+    /// As [`Rerun::unavailable`], but after reading the operators and comparing them with what was logged.
+    fn verify(&self, model: &ModelRecord) -> Option<String> {
+        self.unavailable(model)
+    }
+
+    /// Why the model's dataset cannot be read, where that is told apart from `unavailable`: a run that starts from stored
+    /// intermediates may not need it. Cheap.
+    fn dataset_unavailable(&self, _model: &ModelRecord) -> Option<String> {
+        None
+    }
+
+    /// As [`Rerun::dataset_unavailable`], but after reading the dataset and comparing its fingerprint.
+    fn verify_dataset(&self, model: &ModelRecord) -> Option<String> {
+        self.dataset_unavailable(model)
+    }
+
+    /// Whether the model's dataset is open.
+    fn holds_dataset(&self, model: &ModelRecord) -> bool {
+        self.is_loaded(model)
+    }
+
+    /// Rows that run at a time; `None` where a stage runs over all rows at once.
+    fn batch_rows(&self) -> Option<u64> {
+        None
+    }
+
     /// The stages of `model` in an order in which they can run. Cheap after the first call: called for plans.
     ///
     /// Errors: `Rerun` when its description cannot be read.

@@ -29,7 +29,7 @@ struct Run {
 }
 
 /// The rows of an answer: their ids, and where they lie.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct RowPlan {
     /// Row_ids in the order of the answer.
     pub rows: RowSet,
@@ -118,6 +118,11 @@ impl RowPlan {
             push_run(&mut runs, block, position, out);
         }
         Ok(Self { rows: RowSet::from_ids(ids), blocks, runs })
+    }
+
+    /// Number of RowBlocks that may hold the rows.
+    pub fn n_blocks(&self) -> usize {
+        self.blocks.len()
     }
 
     /// Number of rows.

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Instant;
 
 use arrow::array::ArrayRef;
 use arrow::compute::{concat, take};
@@ -24,13 +25,15 @@ use crate::partition::{self, ChunkPlace, PartitionReader};
 use crate::pool::{InMemoryStore, PoolStats};
 use crate::read::{self, Chunks};
 use crate::row_plan::{RowPlan, Rows};
-use crate::rows::RowSet;
+use crate::rows::{RowMask, RowSet};
 use crate::storage::{LocalStorage, Storage};
 
 /// Folder of the operators.
 const OPERATORS: &str = "operators";
 /// Places of chunks that are remembered.
 const PLACES: usize = 1 << 18;
+/// Models whose intermediates are remembered.
+const MODELS: usize = 1 << 12;
 
 /// How a store is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +63,7 @@ struct Known {
     partitions: HashMap<u64, PartitionReader>,
     places: HashMap<i64, ChunkPlace>,
     codecs: HashMap<i64, Arc<TensorCodec>>,
+    models: HashMap<i64, Arc<Vec<IntermediateRecord>>>,
 }
 
 /// A store of model intermediates.
@@ -221,6 +225,24 @@ impl Store {
         self.catalog().intermediates(Some(model.id))
     }
 
+    /// The intermediates of a model by its number, from the input on, remembered until another connection commits; their
+    /// counts of queries may be older.
+    ///
+    /// Errors: `Catalog`, `Corrupt`.
+    pub fn intermediates_of(&self, model_id: i64) -> Result<Arc<Vec<IntermediateRecord>>> {
+        self.refresh()?;
+        if let Some(found) = lock(&self.known).models.get(&model_id) {
+            return Ok(Arc::clone(found));
+        }
+        let found = Arc::new(self.catalog().intermediates(Some(model_id))?);
+        let mut known = lock(&self.known);
+        if known.models.len() >= MODELS {
+            known.models.clear();
+        }
+        known.models.insert(model_id, Arc::clone(&found));
+        Ok(found)
+    }
+
     /// The intermediate of a key.
     ///
     /// Errors: `NotFound` with the nearest names, `Catalog`.
@@ -250,6 +272,21 @@ impl Store {
         };
         let blocks = self.catalog().blocks(record, min, max)?;
         RowPlan::new(record, blocks, rows)
+    }
+
+    /// Finds those of the rows that are stored, in their order, and says of each whether it is.
+    ///
+    /// Errors: `Catalog`.
+    pub fn plan_stored(&self, record: &IntermediateRecord, ids: &[u64]) -> Result<(RowPlan, Vec<bool>)> {
+        let (Some(&min), Some(&max)) = (ids.iter().min(), ids.iter().max()) else {
+            return Ok((RowPlan::new(record, Vec::new(), &Rows::List(Vec::new()))?, Vec::new()));
+        };
+        let blocks = self.catalog().blocks(record, min, max)?;
+        let mut held = RowMask::default();
+        blocks.iter().for_each(|b| held.extend(&b.rows));
+        let is_stored: Vec<bool> = ids.iter().map(|id| held.contains(*id)).collect();
+        let stored = ids.iter().zip(&is_stored).filter(|(_, s)| **s).map(|(id, _)| *id).collect();
+        Ok((RowPlan::new(record, blocks, &Rows::List(stored))?, is_stored))
     }
 
     /// The codec of a tensor intermediate.
@@ -287,6 +324,30 @@ impl Store {
         columns: &[Range<usize>],
         out: &mut [f32],
     ) -> Result<()> {
+        self.read_through(record, plan, columns, out, true)
+    }
+
+    /// As [`Store::read_f32`], but without the InMemoryStore, as a request reads that is too large for it.
+    ///
+    /// Errors: as there.
+    pub fn read_past_memory(
+        &self,
+        record: &IntermediateRecord,
+        plan: &RowPlan,
+        columns: &[Range<usize>],
+        out: &mut [f32],
+    ) -> Result<()> {
+        self.read_through(record, plan, columns, out, false)
+    }
+
+    fn read_through(
+        &self,
+        record: &IntermediateRecord,
+        plan: &RowPlan,
+        columns: &[Range<usize>],
+        out: &mut [f32],
+        may_hold: bool,
+    ) -> Result<()> {
         let n = record.tensor()?.layout.stored_values();
         if let Some(bad) = columns.iter().find(|c| c.start > c.end || c.end > n) {
             return Err(EngineError::Shape {
@@ -300,13 +361,18 @@ impl Store {
             // A scheme may not be settled before the first row.
             return Ok(());
         }
+        let begun = Instant::now();
         let codec = self.codec(record)?;
         let group_cols = codec.content().layout.group_units * codec.content().layout.stored.cells();
         let groups: BTreeSet<usize> =
             columns.iter().flat_map(|c| c.start / group_cols..c.end.div_ceil(group_cols)).collect();
         self.check_materialized(record, plan, &groups)?;
-        self.load_places(&plan.blocks, &groups)?;
-        read::read_f32(self, &codec, record, plan, columns, out)
+        let looking = Instant::now();
+        let places = self.load_places(&plan.blocks, &groups)?;
+        let looked = looking.elapsed().as_secs_f64();
+        let meter = read::read_f32(self, &codec, record, (plan, columns), out, may_hold)?;
+        self.keep_read(record, &meter, (places, looked), begun.elapsed().as_secs_f64());
+        Ok(())
     }
 
     /// Errors: `NotMaterialized` when values of `groups` are withheld.
@@ -325,6 +391,7 @@ impl Store {
     ///
     /// Errors: `Corrupt`, `Io`, `Shape`.
     pub fn read_codes(&self, record: &IntermediateRecord, plan: &RowPlan) -> Result<Vec<u8>> {
+        let begun = Instant::now();
         self.refresh()?;
         let layout = record.tensor()?.layout;
         self.check_materialized(record, plan, &(0..layout.n_groups()).collect())?;
@@ -353,6 +420,7 @@ impl Store {
                 }
             }
         }
+        self.keep_codes_read(record, plan, begun.elapsed().as_secs_f64());
         Ok(out)
     }
 
@@ -408,7 +476,9 @@ impl Store {
             let chunk = chunk.ok_or_else(|| EngineError::corrupt("catalog.db", 0, "a RowBlock lacks a chunk"))?;
             self.column_chunk(chunk, data_type, block.rows.len())
         };
+        let begun = Instant::now();
         let arrays = plan.blocks.iter().map(read).collect::<Result<Vec<_>>>()?;
+        self.keep_table_read(data_type, arrays.len(), begun.elapsed().as_secs_f64());
         let mut starts = Vec::with_capacity(arrays.len());
         let mut total = 0usize;
         for a in &arrays {
@@ -460,7 +530,9 @@ impl Store {
     }
 
     /// Remembers where the chunks of `groups` of `blocks` lie, so that reading them asks the catalogue once.
-    fn load_places(&self, blocks: &[Block], groups: &BTreeSet<usize>) -> Result<()> {
+    ///
+    /// Returns how many were not known.
+    fn load_places(&self, blocks: &[Block], groups: &BTreeSet<usize>) -> Result<usize> {
         let missing: Vec<i64> = {
             let mut known = lock(&self.known);
             if known.places.len() > PLACES {
@@ -473,7 +545,13 @@ impl Store {
         let places = missing.iter().map(|&id| Ok((id, catalog.chunk_place(id)?))).collect::<Result<Vec<_>>>()?;
         drop(catalog);
         lock(&self.known).places.extend(places);
-        Ok(())
+        Ok(missing.len())
+    }
+
+    /// How many of these chunks are known to lie where.
+    pub(crate) fn known_places(&self, chunks: impl Iterator<Item = i64>) -> usize {
+        let known = lock(&self.known);
+        chunks.filter(|id| known.places.contains_key(id)).count()
     }
 
     /// Row_ids that an intermediate holds, in stored order.
@@ -521,6 +599,9 @@ impl Store {
             }
         };
         catalog.remove_model(model.id)?;
+        drop(catalog);
+        // The store's own connection does not see its own change as one.
+        self.forget();
         Ok(model)
     }
 
@@ -529,6 +610,19 @@ impl Store {
     /// Errors: `Catalog`.
     pub fn cost(&self, what: &str, subject: &str) -> Result<Option<CostRecord>> {
         lock(&self.counters).cost(&self.catalog(), what, subject)
+    }
+
+    /// All measured costs of this machine: what, subject and figure; see [`crate::cost`].
+    ///
+    /// Errors: `Catalog`.
+    pub fn costs(&self) -> Result<Vec<(String, String, CostRecord)>> {
+        let mut counters = lock(&self.counters);
+        let catalog = self.catalog();
+        if let Err(e) = counters.flush(&catalog) {
+            tracing::debug!("measured costs are not kept: {e}");
+        }
+        let costs = catalog.costs(crate::cost::machine())?;
+        Ok(costs.into_iter().map(|(what, subject, running)| (what, subject, running.record())).collect())
     }
 
     /// Adds one measurement to a cost, in seconds. It is written down later: nobody waits for it.

@@ -32,9 +32,24 @@ pub enum Source {
         /// Whether they are exactly what was logged.
         exact: bool,
     },
-    /// RERUN.
+    /// RERUN, from the input or from what was read of the stages before.
     Rerun {
         /// Whether the values are those of full precision; a pooled intermediate is pooled.
+        exact: bool,
+        /// What it ran from, such as `f32 of conv2`; `None` for the input.
+        read: Option<String>,
+    },
+    /// READ for the rows that are stored, RERUN for the others.
+    Split {
+        /// Rows read.
+        read: usize,
+        /// What had been done to the values of these.
+        scheme: String,
+        /// Rows run.
+        rerun: usize,
+        /// Where these came from.
+        from: Box<Source>,
+        /// Whether the rows read are exactly what was logged.
         exact: bool,
     },
 }
@@ -44,8 +59,18 @@ impl std::fmt::Display for Source {
         match self {
             Self::Read { scheme, exact: true } => write!(f, "read {scheme} exact"),
             Self::Read { scheme, exact: false } => write!(f, "read {scheme}"),
-            Self::Rerun { exact: true } => write!(f, "rerun exact"),
-            Self::Rerun { exact: false } => write!(f, "rerun pooled"),
+            Self::Rerun { exact: true, read: None } => write!(f, "rerun exact"),
+            Self::Rerun { exact: false, read: None } => write!(f, "rerun pooled"),
+            Self::Rerun { exact: true, read: Some(read) } => write!(f, "rerun from read {read}"),
+            Self::Rerun { exact: false, read: Some(read) } => write!(f, "rerun pooled from read {read}"),
+            Self::Split { read, scheme, rerun, from, exact } => {
+                let exact = if *exact { " exact" } else { "" };
+                write!(f, "read {read} rows of {scheme}{exact}, rerun {rerun}")?;
+                match &**from {
+                    Self::Rerun { read: Some(read), .. } => write!(f, " from read {read}"),
+                    _ => Ok(()),
+                }
+            }
         }
     }
 }

@@ -6,6 +6,7 @@
 #![deny(missing_docs)]
 
 mod answer;
+mod calibrate;
 mod columns;
 pub mod diagnostics;
 mod error;
@@ -17,6 +18,7 @@ mod rows;
 mod scan;
 
 pub use answer::{Answer, Data, Source};
+pub use calibrate::{Calibration, Figure};
 pub use columns::{Columns, TensorColumns};
 pub use error::{QueryError, Result};
 pub use heatmap::{HeatMap, Picture};

@@ -11,7 +11,7 @@ use mistique_engine::{
 use crate::answer::{Answer, Data, Source};
 use crate::columns::{self, Columns};
 use crate::error::{QueryError, Result};
-use crate::plan::{self, Context, Explanation, PlanChoice, Resolved};
+use crate::plan::{self, Context, Explanation, Part, PlanChoice, Resolved};
 use crate::predicate::{Comparison, Literal, Predicate};
 use crate::rows::RowSelection;
 
@@ -58,6 +58,15 @@ pub struct ChunkReader<'a> {
     workflows: Vec<Box<dyn Rerun + 'a>>,
 }
 
+const NOTHING_STORED: &str = "nothing of it is stored; log it again, or run the model with --plan rerun";
+
+/// The rows of a request, and where they are stored.
+pub(crate) struct Found {
+    pub rows: RowSet,
+    pub stored: Result<mistique_engine::RowPlan, String>,
+    pub part: Option<Part>,
+}
+
 /// Reductions over all columns of a row that a predicate can name in place of a column.
 const REDUCTIONS: [&str; 5] = ["argmax", "max", "min", "mean", "norm"];
 
@@ -79,8 +88,12 @@ impl<'a> ChunkReader<'a> {
         self.store
     }
 
-    pub(crate) fn context(&self) -> Context<'_> {
-        Context { store: self.store, workflows: &self.workflows }
+    pub(crate) fn workflows(&self) -> &[Box<dyn Rerun + 'a>] {
+        &self.workflows
+    }
+
+    pub(crate) fn context(&self, verify: bool) -> Context<'_> {
+        Context { store: self.store, workflows: &self.workflows, verify }
     }
 
     /// The values of a request.
@@ -88,57 +101,102 @@ impl<'a> ChunkReader<'a> {
     /// Shape: rows in the order asked for × columns in the order named.
     /// Errors: `NotFound`, `Columns`, `Parse`; `Plan` when the demanded plan is not possible; `Corrupt`.
     pub fn get(&self, request: &Request) -> Result<Answer> {
-        let resolved = self.resolve(request)?;
-        let mut explanation = plan::explain(&self.context(), &resolved, request.plan)?;
-        let (data, choice) = self.run(&resolved, &mut explanation, request.plan)?;
-        self.count(&resolved);
-        Ok(answer(resolved, data, explanation, choice))
+        let mut answers = self.answer(vec![self.resolve(request, None)?])?;
+        answers.pop().ok_or_else(|| none_given(request))
     }
 
-    /// Follows the chosen plan. One can fail where it was thought possible (a damaged chunk, a changed dataset): then the
-    /// next one answers.
-    pub(crate) fn run(
-        &self,
-        resolved: &Resolved,
-        explanation: &mut Explanation,
-        choice: PlanChoice,
-    ) -> Result<(Data, PlanChoice)> {
-        let mut first_error = None;
-        for chosen in explanation.order(choice) {
-            let Some(kind) = plan::KINDS.get(chosen) else { continue };
-            let begun = Instant::now();
-            match kind.run(&self.context(), resolved) {
-                Ok(data) => {
-                    explanation.chosen = chosen;
-                    explanation.actual = Some(begun.elapsed());
-                    return Ok((data, kind.choice()));
-                }
-                Err(e) => first_error = first_error.or(Some(e)),
-            }
-        }
-        Err(first_error.unwrap_or_else(|| no_plan(resolved)))
-    }
-
-    /// As [`ChunkReader::get`], for several keys over the rows of the first.
+    /// As [`ChunkReader::get`], for several keys over the rows of the first. Requests that need the same model may be
+    /// answered by one run of it.
     ///
     /// Errors: as there.
     pub fn get_intermediates(&self, requests: &[Request]) -> Result<Vec<Answer>> {
-        let Some((first, rest)) = requests.split_first() else { return Ok(Vec::new()) };
-        let first = self.get(first)?;
-        let rows = RowSelection::List(first.rows.clone());
-        let mut answers = vec![first];
-        for request in rest {
-            answers.push(self.get(&request.clone().with_rows(rows.clone()))?);
-        }
-        Ok(answers)
+        self.answer(self.resolve_all(requests)?)
     }
 
-    /// The plans for a request and the choice, without running it.
+    /// The plans for a request and the choice, without running it. Models and datasets are compared with what was logged,
+    /// so that a plan which is called possible is.
     ///
     /// Errors: as [`ChunkReader::get`].
     pub fn explain(&self, request: &Request) -> Result<Explanation> {
-        let resolved = self.resolve(request)?;
-        plan::explain(&self.context(), &resolved, request.plan)
+        let explained = plan::explain(&self.context(true), &[self.resolve(request, None)?])?;
+        explained.into_iter().next().ok_or_else(|| none_given(request))
+    }
+
+    /// As [`ChunkReader::explain`], for requests that [`ChunkReader::get_intermediates`] would answer together.
+    ///
+    /// Errors: as there.
+    pub fn explain_intermediates(&self, requests: &[Request]) -> Result<Vec<Explanation>> {
+        plan::explain(&self.context(true), &self.resolve_all(requests)?)
+    }
+
+    /// The plans for a request and the choice, as [`ChunkReader::get`] makes them: nothing is read to verify them.
+    ///
+    /// Errors: as [`ChunkReader::get`].
+    pub fn plan(&self, request: &Request) -> Result<Explanation> {
+        let explained = plan::explain(&self.context(false), &[self.resolve(request, None)?])?;
+        explained.into_iter().next().ok_or_else(|| none_given(request))
+    }
+
+    fn resolve_all(&self, requests: &[Request]) -> Result<Vec<Resolved>> {
+        let Some((first, rest)) = requests.split_first() else { return Ok(Vec::new()) };
+        let mut batch = vec![self.resolve(first, None)?];
+        let rows = batch.first().map(|r| r.rows.clone());
+        for request in rest {
+            batch.push(self.resolve(request, rows.as_ref())?);
+        }
+        Ok(batch)
+    }
+
+    fn answer(&self, batch: Vec<Resolved>) -> Result<Vec<Answer>> {
+        let context = self.context(false);
+        let mut explanations = plan::explain(&context, &batch)?;
+        let mut answers: Vec<Option<Answer>> = batch.iter().map(|_| None).collect();
+        for at in 0..batch.len() {
+            let (Some(request), Some(explanation)) = (batch.get(at), explanations.get(at).cloned()) else { continue };
+            if answers.get(at).is_some_and(Option::is_some) {
+                continue;
+            }
+            let begun = Instant::now();
+            let (plan, found) = self.follow(&context, &batch, at, &explanation)?;
+            let took = begun.elapsed();
+            for (i, data, source) in found {
+                let (Some(request), Some(explanation), Some(slot)) =
+                    (batch.get(i), explanations.get_mut(i), answers.get_mut(i))
+                else {
+                    continue;
+                };
+                explanation.chosen =
+                    explanation.considered.iter().position(|c| c.plan == plan).unwrap_or(explanation.chosen);
+                explanation.actual = Some(took);
+                self.count(request);
+                *slot = Some(answer(request, data, source, explanation.clone()));
+            }
+            if answers.get(at).is_none_or(Option::is_none) {
+                return Err(no_plan(request));
+            }
+        }
+        Ok(answers.into_iter().flatten().collect())
+    }
+
+    /// Follows the chosen plan of a request, and says which it was in the end: one can fail where it was thought possible
+    /// (a damaged chunk, a changed dataset), and then the next one answers.
+    pub(crate) fn follow(
+        &self,
+        context: &Context<'_>,
+        batch: &[Resolved],
+        at: usize,
+        explanation: &Explanation,
+    ) -> Result<(&'static str, Vec<plan::Answered>)> {
+        let Some(request) = batch.get(at) else { return Ok(("", Vec::new())) };
+        let mut first_error = None;
+        for chosen in explanation.order(request.choice) {
+            let Some(plan) = explanation.considered.get(chosen).map(|c| c.plan) else { continue };
+            match plan::run(context, batch, at, plan) {
+                Ok(found) => return Ok((plan, found)),
+                Err(e) => first_error = first_error.or(Some(e)),
+            }
+        }
+        Err(first_error.unwrap_or_else(|| no_plan(request)))
     }
 
     pub(crate) fn count(&self, request: &Resolved) {
@@ -148,13 +206,21 @@ impl<'a> ChunkReader<'a> {
         }
     }
 
-    pub(crate) fn resolve(&self, request: &Request) -> Result<Resolved> {
+    /// Looks a request's names up; `rows` replace its own.
+    pub(crate) fn resolve(&self, request: &Request, rows: Option<&RowSet>) -> Result<Resolved> {
         let record = self.store.intermediate(&request.key.intermediate)?;
         let model = self.store.catalog().model_by_id(record.model_id)?;
         let selector = request.key.columns.as_ref().map(|(text, quoted)| (text.as_str(), *quoted));
         let columns = columns::resolve(&record, selector)?;
-        let (rows, stored) = self.rows(&record, &model, &request.rows)?;
-        Ok(Resolved { record, model, columns, rows, stored, exact: request.exact })
+        let found = match rows {
+            Some(rows) => {
+                let all = rows.iter().collect();
+                self.place(&record, &model, Rows::List(all), request.plan)?
+            }
+            None => self.rows(&record, &model, &request.rows, request.plan)?,
+        };
+        let Found { rows, stored, part } = found;
+        Ok(Resolved { record, model, columns, rows, stored, part, exact: request.exact, choice: request.plan })
     }
 
     /// Row_ids of a selection, and where they are stored.
@@ -163,27 +229,54 @@ impl<'a> ChunkReader<'a> {
         record: &IntermediateRecord,
         model: &ModelRecord,
         selection: &RowSelection,
-    ) -> Result<(RowSet, Result<mistique_engine::RowPlan, String>)> {
-        let n_dataset = model.spec.dataset.as_ref().map_or(0, |d| d.n_rows);
+        choice: PlanChoice,
+    ) -> Result<Found> {
         let rows = match selection {
             RowSelection::All => Rows::All,
             RowSelection::Range(range) => Rows::Range(range.clone()),
             RowSelection::List(ids) => Rows::List(ids.clone()),
             RowSelection::Where(predicate) => Rows::List(self.matching(record, predicate)?),
         };
+        self.place(record, model, rows, choice)
+    }
+
+    pub(crate) fn place(
+        &self,
+        record: &IntermediateRecord,
+        model: &ModelRecord,
+        rows: Rows,
+        choice: PlanChoice,
+    ) -> Result<Found> {
+        let n_dataset = model.spec.dataset.as_ref().map_or(0, |d| d.n_rows);
+        let clipped = |range: &std::ops::Range<u64>| range.start.min(n_dataset)..range.end.min(n_dataset);
         if record.n_rows == 0 {
-            let why = "nothing of it is stored; log it again, or run the model with --plan rerun".to_string();
-            let ids = match rows {
+            let rows = match rows {
                 Rows::All => RowSet::Range(0..n_dataset),
-                Rows::Range(range) => RowSet::Range(range.start.min(n_dataset)..range.end.min(n_dataset)),
+                Rows::Range(range) => RowSet::Range(clipped(&range)),
                 Rows::List(ids) => RowSet::from_ids(&ids),
             };
-            return Ok((ids, Err(why)));
+            return Ok(Found { rows, stored: Err(NOTHING_STORED.into()), part: None });
         }
+        let others = |ids: &RowSet, why: String| -> Result<Found> {
+            let all: Vec<u64> = ids.iter().collect();
+            let (plan, is_stored) = self.store.plan_stored(record, &all)?;
+            let part = (plan.n_rows() > 0).then_some(Part { plan, is_stored });
+            Ok(Found { rows: ids.clone(), stored: Err(why), part })
+        };
         match (self.store.plan_rows(record, &rows), rows) {
-            (Ok(plan), _) => Ok((plan.rows.clone(), Ok(plan))),
+            // Rows of the dataset that are not stored can be run, unless only stored ones are wanted.
+            (Ok(plan), Rows::Range(range))
+                if choice != PlanChoice::Read
+                    && record.n_rows < n_dataset
+                    && plan.n_rows() < clipped(&range).count()
+                    && self.workflows.iter().any(|w| w.runs(model) && w.unavailable(model).is_none()) =>
+            {
+                let why = format!("{} of these rows are stored; --plan read answers those", plan.n_rows());
+                others(&RowSet::Range(clipped(&range)), why)
+            }
+            (Ok(plan), _) => Ok(Found { rows: plan.rows.clone(), stored: Ok(plan), part: None }),
             (Err(e @ EngineError::NoSuchRow { .. }), Rows::List(ids)) if ids.iter().all(|id| *id < n_dataset) => {
-                Ok((RowSet::from_ids(&ids), Err(e.to_string())))
+                others(&RowSet::from_ids(&ids), e.to_string())
             }
             (Err(e), _) => Err(e.into()),
         }
@@ -274,7 +367,12 @@ fn bad_operand(operand: &str, why: &str) -> QueryError {
     QueryError::Parse { what: "operand", given: operand.to_string(), why: why.to_string(), at: 1 }
 }
 
-fn no_plan(resolved: &Resolved) -> QueryError {
+fn none_given(request: &Request) -> QueryError {
+    let key = request.key.intermediate.to_string();
+    QueryError::Plan { key, plan: "an answer", why: "no request was given".into() }
+}
+
+pub(crate) fn no_plan(resolved: &Resolved) -> QueryError {
     QueryError::Plan { key: resolved.record.key.to_string(), plan: "an answer", why: "no plan was considered".into() }
 }
 
@@ -321,25 +419,10 @@ pub(crate) fn names_and_shape(resolved: &Resolved) -> (Vec<String>, Vec<usize>) 
     }
 }
 
-/// Where values came from under a plan.
-pub(crate) fn source(resolved: &Resolved, choice: PlanChoice) -> Source {
-    let content = &resolved.record.content;
-    let scheme = content.scheme_text();
-    let (lossless, pooled) = match &**content {
-        Content::Tensor(t) => (t.scheme.is_lossless_for(t.dtype), scheme.starts_with("pool")),
-        Content::Table(_) => (true, false),
-    };
-    match choice {
-        PlanChoice::Rerun => Source::Rerun { exact: !pooled || resolved.exact },
-        _ => Source::Read { scheme, exact: lossless },
-    }
-}
-
-fn answer(resolved: Resolved, data: Data, explanation: Explanation, choice: PlanChoice) -> Answer {
-    let (names, shape) = names_and_shape(&resolved);
-    let source = source(&resolved, choice);
+fn answer(resolved: &Resolved, data: Data, source: Source, explanation: Explanation) -> Answer {
+    let (names, shape) = names_and_shape(resolved);
     Answer {
-        key: resolved.record.key,
+        key: resolved.record.key.clone(),
         rows: resolved.rows.iter().collect(),
         columns: names,
         shape,

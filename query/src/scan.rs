@@ -4,14 +4,13 @@
 use std::collections::HashSet;
 use std::ops::Range;
 
-use mistique_engine::{Content, IntermediateKey, ModelKind, RowSet};
+use mistique_engine::{Content, IntermediateKey, ModelKind, RowSet, Rows};
 
 use crate::answer::{Data, Source};
 use crate::columns::Columns;
 use crate::error::Result;
 use crate::plan::{self, Explanation, PlanChoice, Resolved};
 use crate::reader::{self, ChunkReader, Request};
-use crate::rows::RowSelection;
 
 /// Bytes of values, as f32, that a block holds at most, where a page is not larger.
 const BLOCK_BYTES: usize = 16 << 20;
@@ -65,7 +64,6 @@ pub struct Scan<'r, 'a> {
     reader: &'r ChunkReader<'a>,
     resolved: Resolved,
     explanation: Explanation,
-    choice: PlanChoice,
     columns: Vec<String>,
 }
 
@@ -74,11 +72,13 @@ impl<'a> ChunkReader<'a> {
     ///
     /// Errors: as [`ChunkReader::get`].
     pub fn scan<'r>(&'r self, request: &Request) -> Result<Scan<'r, 'a>> {
-        let resolved = self.resolve(request)?;
-        let explanation = plan::explain(&self.context(), &resolved, request.plan)?;
+        let resolved = self.resolve(request, None)?;
+        let batch = std::slice::from_ref(&resolved);
+        let explanation =
+            plan::explain(&self.context(false), batch)?.pop().ok_or_else(|| reader::no_plan(&resolved))?;
         self.count(&resolved);
         let (columns, _) = reader::names_and_shape(&resolved);
-        Ok(Scan { reader: self, resolved, explanation, choice: request.plan, columns })
+        Ok(Scan { reader: self, resolved, explanation, columns })
     }
 }
 
@@ -140,13 +140,14 @@ impl Scan<'_, '_> {
 
     /// Where the values come from, as planned.
     pub fn source(&self) -> Source {
-        let chosen = plan::KINDS.get(self.explanation.chosen).map_or(PlanChoice::Read, |k| k.choice());
-        reader::source(&self.resolved, chosen)
+        let chosen = self.explanation.considered.get(self.explanation.chosen);
+        let read = || Source::Read { scheme: self.resolved.record.content.scheme_text(), exact: false };
+        chosen.and_then(|c| c.source.clone()).unwrap_or_else(read)
     }
 
     /// Rows that are read at a time.
     pub fn block_rows(&self) -> usize {
-        let reruns = plan::KINDS.get(self.explanation.chosen).is_some_and(|k| k.choice() == PlanChoice::Rerun);
+        let reruns = self.chosen() != PlanChoice::Read;
         // A pipeline's stages may need all rows of their inputs: running it in parts would run them again each time.
         if reruns && self.resolved.model.spec.kind == ModelKind::Pipeline {
             return self.rows().len().max(1);
@@ -159,21 +160,32 @@ impl Scan<'_, '_> {
         (rows / page_rows.max(1) * page_rows).max(page_rows).max(1)
     }
 
+    fn chosen(&self) -> PlanChoice {
+        self.explanation.considered.get(self.explanation.chosen).map_or(PlanChoice::Read, |c| c.choice())
+    }
+
     /// The values of some rows, in the order of `rows`.
     ///
     /// Errors: `NoSuchRow`; `Corrupt`; what a RERUN meets.
     pub fn read(&self, rows: &[u64]) -> Result<Block> {
         let whole = &self.resolved;
-        let (set, stored) = self.reader.rows(&whole.record, &whole.model, &RowSelection::List(rows.to_vec()))?;
-        let part = Resolved {
+        let found = self.reader.place(&whole.record, &whole.model, Rows::List(rows.to_vec()), whole.choice)?;
+        let part = [Resolved {
             record: whole.record.clone(),
             model: whole.model.clone(),
             columns: whole.columns.clone(),
-            rows: set,
-            stored,
+            rows: found.rows,
+            stored: found.stored,
+            part: found.part,
             exact: whole.exact,
-        };
-        let (data, _) = self.reader.run(&part, &mut self.explanation.clone(), self.choice)?;
+            choice: whole.choice,
+        }];
+        let context = self.reader.context(false);
+        // Of a request of which some rows are stored, all of a block's may be, or none.
+        let anew = if self.chosen() == PlanChoice::Split { plan::explain(&context, &part)?.pop() } else { None };
+        let (_, answered) = self.reader.follow(&context, &part, 0, anew.as_ref().unwrap_or(&self.explanation))?;
+        let data = answered.into_iter().next().map(|(_, data, _)| data);
+        let data = data.ok_or_else(|| reader::no_plan(whole))?;
         Ok(Block { rows: rows.to_vec(), width: self.columns.len(), data })
     }
 

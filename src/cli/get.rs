@@ -3,13 +3,14 @@
 use std::fs::File;
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::output::{Rows, bytes, count, float, number, pretty, seconds};
+use super::output::{Rows, bytes, count, float, number, pretty, seconds, times};
 use super::{CliError, Result, file_error};
 use crate::{
     Answer, ChunkReader, Data, Device, EngineError, Explanation, Key, NetworkRerun, PlanChoice, Predicate, Request,
@@ -27,8 +28,14 @@ pub enum PlanArg {
     Auto,
     /// What is stored.
     Read,
-    /// Run the model again.
+    /// Run the model again from its input.
     Rerun,
+    /// Run the model again from stored stages before.
+    Ancestor,
+    /// What is stored, and a run for the other rows.
+    Split,
+    /// One run for several keys of a model.
+    Shared,
 }
 
 impl From<PlanArg> for PlanChoice {
@@ -37,6 +44,9 @@ impl From<PlanArg> for PlanChoice {
             PlanArg::Auto => Self::Auto,
             PlanArg::Read => Self::Read,
             PlanArg::Rerun => Self::Rerun,
+            PlanArg::Ancestor => Self::Ancestor,
+            PlanArg::Split => Self::Split,
+            PlanArg::Shared => Self::Shared,
         }
     }
 }
@@ -80,6 +90,9 @@ pub struct ExplainArgs {
     /// Only plan; do not run the choice.
     #[arg(long)]
     dry: bool,
+    /// Run every possible plan, each in a session of its own, and show its time beside the predicted one.
+    #[arg(long, conflicts_with = "dry")]
+    all: bool,
 }
 
 impl RequestArgs {
@@ -119,45 +132,115 @@ pub fn get(args: &GetArgs, store: &Store, as_json: bool) -> Result<String> {
     }
 }
 
+/// How often `explain --all` runs each plan; the shortest time counts, since other work only ever adds to it.
+const RUNS: usize = 3;
+
 pub fn explain(args: &ExplainArgs, store: &Store, as_json: bool) -> Result<String> {
-    let reader = reader(store, args.request.device);
     let requests = args.request.requests()?;
-    let mut out = String::new();
-    let mut all = Vec::new();
-    for (request, key) in requests.iter().zip(&args.request.keys) {
-        let explanation = if args.dry { reader.explain(request)? } else { reader.get(request)?.explanation };
-        if as_json {
-            all.push(explanation_json(key, &explanation));
-        } else {
-            out += &format!("{key}\n{}", explanation_text(&explanation));
+    let reader = reader(store, args.request.device);
+    let mut explanations = reader.explain_intermediates(&requests)?;
+    if args.all {
+        measure_all(store, args.request.device, &requests, &mut explanations)?;
+    } else if !args.dry {
+        for (explanation, answer) in explanations.iter_mut().zip(reader.get_intermediates(&requests)?) {
+            let ran = answer.explanation.considered.get(answer.explanation.chosen).map(|c| c.plan);
+            explanation.chosen =
+                explanation.considered.iter().position(|c| Some(c.plan) == ran).unwrap_or(explanation.chosen);
+            explanation.actual = answer.explanation.actual;
         }
     }
-    Ok(if as_json { pretty(&Value::Array(all)) } else { out })
+    if as_json {
+        let all = explanations.iter().zip(&args.request.keys).map(|(e, key)| explanation_json(key, e));
+        return Ok(pretty(&Value::Array(all.collect())));
+    }
+    let all = explanations.iter().zip(&args.request.keys);
+    Ok(all.map(|(e, key)| format!("{key}\n{}", explanation_text(e))).collect())
 }
 
-fn explanation_text(e: &Explanation) -> String {
-    let mut rows = Rows::new(&["", "plan", ">predicted", ">reads", "how"]);
+/// Runs every possible plan as a new session would: nothing is loaded and nothing is held in memory.
+pub fn measure_all(
+    store: &Store,
+    device: Device,
+    requests: &[Request],
+    explanations: &mut [Explanation],
+) -> Result<()> {
+    let shared =
+        |e: &Explanation| e.considered.iter().find(|c| c.choice() == PlanChoice::Shared).and_then(|c| c.predicted);
+    let together: f64 = explanations.iter().filter_map(shared).map(|d| d.as_secs_f64()).sum();
+    let rows = reader(store, device).get(&requests[0])?.rows;
+    for (explanation, request) in explanations.iter_mut().zip(requests) {
+        let request = request.clone().with_rows(RowSelection::List(rows.clone()));
+        for considered in explanation.considered.iter_mut().filter(|c| c.unavailable.is_none()) {
+            let choice = considered.choice();
+            let mut shortest = Duration::MAX;
+            for _ in 0..RUNS {
+                store.clear_pool();
+                let session = reader(store, device);
+                let took = if choice == PlanChoice::Shared {
+                    let all: Vec<Request> = requests.iter().map(|r| r.clone().with_plan(choice)).collect();
+                    let answers = session.get_intermediates(&all)?;
+                    let share = considered.predicted.map_or(0.0, |d| d.as_secs_f64()) / together;
+                    answers.first().and_then(|a| a.explanation.actual).map(|d| d.mul_f64(share))
+                } else {
+                    session.get(&request.clone().with_plan(choice))?.explanation.actual
+                };
+                shortest = shortest.min(took.unwrap_or(Duration::MAX));
+            }
+            considered.actual = Some(shortest);
+        }
+        explanation.actual = explanation.considered.get(explanation.chosen).and_then(|c| c.actual);
+    }
+    Ok(())
+}
+
+pub fn explanation_text(e: &Explanation) -> String {
+    let measured = e.considered.iter().any(|c| c.actual.is_some());
+    let mut titles = vec!["", "plan", ">predicted", ">±"];
+    titles.extend(measured.then_some(">measured"));
+    titles.extend([">reads", "how"]);
+    let mut rows = Rows::new(&titles);
+    let time = |d: Duration| seconds(d.as_secs_f64());
     for (i, c) in e.considered.iter().enumerate() {
         let mark = if i == e.chosen { "→" } else { "" };
-        let predicted = c.predicted.map_or("not measured".into(), |d| seconds(d.as_secs_f64()));
-        let how = c.unavailable.as_ref().map_or(c.how.clone(), |why| format!("not possible: {why}"));
-        rows.push(vec![mark.into(), c.plan.into(), predicted, bytes(c.read_bytes), how], Value::Null);
+        if let Some(why) = &c.unavailable {
+            let mut cells = vec![mark.into(), c.plan.into(), "-".into(), String::new()];
+            cells.extend(measured.then(String::new));
+            cells.extend([String::new(), format!("not possible: {why}")]);
+            rows.push(cells, Value::Null);
+            continue;
+        }
+        let predicted = c.predicted.map_or("not measured".into(), time);
+        let mut cells = vec![mark.into(), c.plan.into(), predicted, c.deviation.map_or(String::new(), time)];
+        cells.extend(measured.then(|| c.actual.map_or(String::new(), time)));
+        cells.extend([bytes(c.read_bytes), c.how.clone()]);
+        rows.push(cells, Value::Null);
     }
-    let actual = e.actual.map_or(String::new(), |d| format!("took {}\n", seconds(d.as_secs_f64())));
-    rows.table() + &actual
+    let fastest = e.considered.iter().filter(|c| c.actual.is_some()).min_by_key(|c| c.actual);
+    let said = match (measured, e.actual, fastest.zip(e.considered.get(e.chosen))) {
+        (true, Some(took), Some((fastest, chosen))) if fastest.plan != chosen.plan => {
+            let lost = times(took.as_secs_f64(), fastest.actual.unwrap_or(took).as_secs_f64());
+            format!("{} was fastest; the choice, {}, took {lost} its time\n", fastest.plan, chosen.plan)
+        }
+        (true, Some(_), Some((fastest, _))) => format!("{} was chosen, and was the fastest\n", fastest.plan),
+        (_, Some(took), _) => format!("took {}\n", time(took)),
+        _ => String::new(),
+    };
+    rows.table() + &said
 }
 
 fn explanation_json(key: &str, e: &Explanation) -> Value {
+    let secs = |d: Option<Duration>| d.map(|d| d.as_secs_f64());
     let considered: Vec<Value> = e
         .considered
         .iter()
         .map(|c| {
-            json!({"plan": c.plan, "how": c.how, "predicted_seconds": c.predicted.map(|d| d.as_secs_f64()),
-                   "read_bytes": c.read_bytes, "unavailable": c.unavailable})
+            json!({"plan": c.plan, "how": c.how, "predicted_seconds": secs(c.predicted),
+                   "deviation_seconds": secs(c.deviation), "read_bytes": c.read_bytes,
+                   "unavailable": c.unavailable, "actual_seconds": secs(c.actual)})
         })
         .collect();
     let chosen = e.considered.get(e.chosen).map(|c| c.plan);
-    json!({"key": key, "considered": considered, "chosen": chosen, "actual_seconds": e.actual.map(|d| d.as_secs_f64())})
+    json!({"key": key, "considered": considered, "chosen": chosen, "actual_seconds": secs(e.actual)})
 }
 
 /// Cells of an answer as text.

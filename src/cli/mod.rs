@@ -1,6 +1,7 @@
 //! The command line: arguments here, one file a group of commands.
 
 mod append;
+mod calibrate;
 mod dataset;
 mod demo;
 mod diff;
@@ -73,6 +74,8 @@ enum Command {
         #[command(subcommand)]
         command: query::QueryCommand,
     },
+    /// Measure what the cost model lacks: load, run and read times of this machine.
+    Calibrate(calibrate::CalibrateArgs),
     /// Read every byte and name all damage.
     Verify,
     /// Free what nothing refers to.
@@ -201,6 +204,7 @@ fn execute(args: &Args) -> Result<()> {
         Command::Get(a) => get::get(a, &open()?, args.json)?,
         Command::Explain(a) => get::explain(a, &open()?, args.json)?,
         Command::Query { command } => query::run(command, &open()?, args.json)?,
+        Command::Calibrate(a) => calibrate::run(a, &open()?, args.json)?,
         Command::Verify => return maintain::verify(&open()?, args.json),
         Command::Gc => maintain::gc(&open()?, args.json)?,
         Command::Compact => maintain::compact(&open()?, args.json)?,

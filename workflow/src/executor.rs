@@ -15,7 +15,8 @@ use crate::weights::Weights;
 pub struct Timings {
     /// Rows in the batch.
     pub n_rows: usize,
-    /// Wall seconds by layer index; 0 for layers that did not run. The receiver's own time is not in it.
+    /// Wall seconds by layer index, the freeing of what it read last included; 0 for layers that did not run. The
+    /// receiver's own time is not in it.
     pub seconds: Vec<f64>,
 }
 
@@ -100,7 +101,23 @@ impl Executor {
         wanted: &[usize],
         sink: &mut dyn FnMut(usize, Tensor) -> Result<(), NetworkError>,
     ) -> Result<Timings, NetworkError> {
-        let mut n_rows = None;
+        self.forward_with(None, given, wanted, sink)
+    }
+
+    /// As [`Executor::forward_from`], with the input for what also needs that.
+    ///
+    /// Errors: those of both.
+    pub fn forward_with(
+        &self,
+        input: Option<&Tensor>,
+        given: Vec<(usize, Tensor)>,
+        wanted: &[usize],
+        sink: &mut dyn FnMut(usize, Tensor) -> Result<(), NetworkError>,
+    ) -> Result<Timings, NetworkError> {
+        if let Some(input) = input {
+            check_batch("the network's input", self.network.input_shape(), input)?;
+        }
+        let mut n_rows = input.and_then(|t| t.dims().first().copied());
         for (index, tensor) in &given {
             let layer = self
                 .network
@@ -114,7 +131,7 @@ impl Executor {
                 return Err(NetworkError::RowCount { layer: layer.name().into(), expected, found });
             }
         }
-        self.run(None, given, wanted, sink)
+        self.run(input, given, wanted, sink)
     }
 
     fn run(
@@ -160,7 +177,6 @@ impl Executor {
             if runs[index] {
                 let start = Instant::now();
                 let output = self.run_layer(index, layer, input.as_ref(), &outputs)?;
-                timings.seconds[index] = start.elapsed().as_secs_f64();
                 for source in layer.inputs() {
                     if let Source::Layer(i) = source {
                         readers[*i] -= 1;
@@ -169,6 +185,7 @@ impl Executor {
                         }
                     }
                 }
+                timings.seconds[index] = start.elapsed().as_secs_f64();
                 outputs[index] = Some(output);
             }
             if is_wanted[index]

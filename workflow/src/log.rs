@@ -7,7 +7,7 @@ use candle_core::{DType, Device as CandleDevice, Tensor};
 use mistique_datasets::{Dataset, DatasetError, Spec};
 use mistique_engine::{
     DatasetSpec, EngineError, Handle, IfExists, LogOptions, LogReport, Logger, ModelHandle, ModelKey, ModelKind,
-    ModelSpec, Scheme, Store, TensorSpec, cost,
+    ModelSpec, Scheme, Store, TensorSpec, cost, hex,
 };
 
 use crate::device::Device;
@@ -222,7 +222,7 @@ pub fn log_intermediates(
         forward_seconds: 0.0,
         executor: executor.describe(),
     };
-    let mut totals = Timings { n_rows: 0, seconds: vec![0.0; network.layers().len()] };
+    let mut measured = Measured::default();
     let mut values = Vec::new();
     let mut committed = Instant::now();
     let mut at = range.start;
@@ -240,8 +240,10 @@ pub fn log_intermediates(
             }
         }
         if !wanted.is_empty() {
+            let reading = Instant::now();
             dataset.read_rows(&rows, &mut values)?;
             let batch = executor.batch(&values)?;
+            measured.input(rows.len(), reading.elapsed());
             let forward = Instant::now();
             let mut appending = Duration::ZERO;
             let mut failed = None;
@@ -258,8 +260,7 @@ pub fn log_intermediates(
             }
             report.forward_seconds += (forward.elapsed() - appending).as_secs_f64();
             report.run_rows += rows.len() as u64;
-            totals.n_rows += rows.len();
-            totals.seconds.iter_mut().zip(&timings.seconds).for_each(|(a, b)| *a += b);
+            measured.batch(timings);
         }
         at = end;
         progress(Progress { done_rows: at - range.start, total_rows, max_bytes });
@@ -275,8 +276,10 @@ pub fn log_intermediates(
     log.complete(model)?;
     report.log = log.commit()?;
     drop(log);
-    if totals.n_rows > 0 {
-        record_costs(store, network, &spec.description, options.device, &totals, load_seconds)?;
+    if report.run_rows > 0 {
+        let subject = cost::model_subject(&spec.description, &options.device.to_string());
+        store.add_cost(cost::PREPARE, &subject, load_seconds)?;
+        measured.keep(store, network, &subject, &hex(&dataset.fingerprint()))?;
     }
     report.seconds = begun.elapsed().as_secs_f64();
     Ok(report)
@@ -295,27 +298,32 @@ fn append(log: &mut Logger, handle: Handle, rows: &[u64], some: &[u64], output: 
     Ok(())
 }
 
-/// Keeps what the run measured, for plans.
-fn record_costs(
-    store: &Store,
-    network: &Network,
-    description: &str,
-    device: Device,
-    totals: &Timings,
-    load_seconds: f64,
-) -> Result<(), WorkflowError> {
-    let device = device.to_string();
-    store.add_cost(cost::PREPARE, &cost::model_subject(description, &device), load_seconds)?;
-    for (index, layer) in network.layers().iter().enumerate() {
-        let needed = network.plan(&[], &[index], true)?;
-        let seconds: f64 = needed.iter().filter_map(|l| totals.seconds.get(*l)).sum();
-        let ran = needed.iter().all(|l| totals.seconds.get(*l).is_some_and(|s| *s > 0.0));
-        if ran {
-            let subject = cost::layer_subject(description, &device, layer.name());
-            store.add_cost(cost::FORWARD, &subject, seconds / totals.n_rows as f64)?;
-        }
+/// What a run measured, for plans. The log's own threads disturb it, so that the shortest of equal batches counts.
+#[derive(Default)]
+struct Measured {
+    by_rows: HashMap<usize, Vec<f64>>,
+    input: (usize, Duration),
+}
+
+impl Measured {
+    fn input(&mut self, n_rows: usize, took: Duration) {
+        self.input = (self.input.0 + n_rows, self.input.1 + took);
     }
-    Ok(())
+
+    fn batch(&mut self, timings: Timings) {
+        let shortest = self.by_rows.entry(timings.n_rows).or_insert_with(|| timings.seconds.clone());
+        shortest.iter_mut().zip(&timings.seconds).for_each(|(a, b)| *a = a.min(*b));
+    }
+
+    fn keep(&self, store: &Store, network: &Network, subject: &str, dataset: &str) -> Result<(), WorkflowError> {
+        store.add_cost(cost::INPUT, dataset, self.input.1.as_secs_f64() / self.input.0.max(1) as f64)?;
+        for (n_rows, seconds) in &self.by_rows {
+            for (layer, seconds) in network.layers().iter().zip(seconds).filter(|(_, s)| **s > 0.0) {
+                store.add_stage_cost(subject, layer.name(), *n_rows as u64, *seconds)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Logs named tensors from a training loop of one's own.

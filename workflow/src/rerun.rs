@@ -1,135 +1,192 @@
 //! RERUN of networks: from the stored description, weights and dataset.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use candle_core::{DType, Tensor};
-use mistique_datasets::{Dataset, Spec};
+use mistique_datasets::{Dataset, DatasetError, Spec};
 use mistique_engine::{
-    EngineError, Given, ModelKind, ModelRecord, Rerun, RerunValues, Result, StageNode, Store, cost, hex,
+    DatasetSpec, EngineError, Given, ModelKind, ModelRecord, Rerun, RerunValues, Result, StageNode, Store, cost, hex,
 };
 
+use crate::conv::cpu_values;
 use crate::device::Device;
+use crate::error::NetworkError;
 use crate::executor::Executor;
 use crate::log::WorkflowError;
 use crate::network::{Network, Source};
 use crate::weights::Weights;
 
-/// Rows that a RERUN runs at a time.
+/// Rows that a RERUN runs at a time: as many as a log does, so that the results are the same on every device.
 const BATCH_ROWS: usize = 256;
-/// Runs of fewer rows are not kept as measurements.
-const MEASURED_ROWS: usize = 32;
-
-struct Loaded {
-    executor: Executor,
-    dataset: Arc<dyn Dataset>,
-}
 
 /// Runs the networks of a store again.
+///
+/// On the CPU a row's result does not depend on the batch that it runs in, so a RERUN equals what logging at full
+/// precision gave bit for bit. On other devices that holds for batches of 256 rows, the log's default; with another batch
+/// the libraries there sum in another order, and results agree to about 10⁻⁵ of the largest value of a layer.
 pub struct NetworkRerun<'a> {
     store: &'a Store,
     device: Device,
-    loaded: Mutex<HashMap<i64, Arc<Loaded>>>,
+    loaded: Mutex<HashMap<i64, Arc<Executor>>>,
     datasets: Mutex<HashMap<String, Arc<dyn Dataset>>>,
     graphs: Mutex<HashMap<i64, Arc<Vec<StageNode>>>>,
+    /// What was found to be wrong: with a model, and with its dataset.
+    failed: Mutex<HashMap<(i64, Part), String>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Part {
+    Model,
+    Dataset,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<'a> NetworkRerun<'a> {
     /// Runs on `device`.
     pub fn new(store: &'a Store, device: Device) -> Self {
-        Self { store, device, loaded: Mutex::default(), datasets: Mutex::default(), graphs: Mutex::default() }
+        Self {
+            store,
+            device,
+            loaded: Mutex::default(),
+            datasets: Mutex::default(),
+            graphs: Mutex::default(),
+            failed: Mutex::default(),
+        }
     }
 
-    fn load(&self, model: &ModelRecord) -> Result<Arc<Loaded>> {
-        if let Some(loaded) = self.loaded.lock().unwrap_or_else(PoisonError::into_inner).get(&model.id) {
-            return Ok(Arc::clone(loaded));
+    /// Remembers why something cannot be had, so that plans know.
+    fn failed<T>(&self, model: &ModelRecord, part: Part, found: std::result::Result<T, String>) -> Result<T> {
+        found.map_err(|why| {
+            lock(&self.failed).insert((model.id, part), why.clone());
+            EngineError::Rerun { key: model.spec.key.to_string(), why }
+        })
+    }
+
+    fn weights(&self, model: &ModelRecord) -> std::result::Result<Weights, String> {
+        let hash = model.spec.weights.ok_or("no weights were stored with it")?;
+        let bytes = self.store.operator(&hash).map_err(|e| format!("its weights: {e}"))?;
+        Weights::load_safetensors(&bytes).map_err(|e| format!("its weights: {e}"))
+    }
+
+    fn executor(&self, model: &ModelRecord) -> Result<Arc<Executor>> {
+        if let Some(executor) = lock(&self.loaded).get(&model.id) {
+            return Ok(Arc::clone(executor));
         }
         let begun = Instant::now();
-        let refuse = |why: String| EngineError::Rerun { key: model.spec.key.to_string(), why };
-        let network = Network::parse(&model.spec.description).map_err(|e| refuse(e.to_string()))?;
-        let hash = model.spec.weights.ok_or_else(|| refuse("no weights were stored with it".into()))?;
-        let weights = Weights::load_safetensors(&self.store.operator(&hash)?).map_err(|e| refuse(e.to_string()))?;
-        let record = model.spec.dataset.as_ref().ok_or_else(|| refuse("it names no dataset".into()))?;
-        let known = self.datasets.lock().unwrap_or_else(PoisonError::into_inner).get(&record.source).cloned();
-        let dataset: Arc<dyn Dataset> = match known {
-            Some(dataset) => dataset,
-            None => {
-                let spec: Spec = record.source.parse().map_err(|e| refuse(format!("dataset {}: {e}", record.name)))?;
-                let opened = mistique_datasets::open(&spec);
-                opened.map_err(|e| refuse(format!("dataset {}: {e}", record.name)))?.into()
-            }
+        let load = || {
+            let network = Network::parse(&model.spec.description).map_err(|e| e.to_string())?;
+            Executor::new(&network, &self.weights(model)?, self.device).map_err(|e| e.to_string())
         };
-        if dataset.fingerprint() != record.fingerprint {
-            return Err(refuse(format!(
-                "dataset {} ({}) has changed: its fingerprint is {}, logged was {}",
-                record.name,
-                record.source,
-                hex(&dataset.fingerprint()),
-                hex(&record.fingerprint)
-            )));
+        let executor = Arc::new(self.failed(model, Part::Model, load())?);
+        self.keep(cost::LOAD, &self.subject(model), begun.elapsed().as_secs_f64());
+        lock(&self.loaded).insert(model.id, Arc::clone(&executor));
+        Ok(executor)
+    }
+
+    fn open_dataset(&self, record: &DatasetSpec) -> std::result::Result<Arc<dyn Dataset>, String> {
+        let begun = Instant::now();
+        let refuse = |why: String| format!("dataset {}: {why}", record.name);
+        let spec: Spec = record.source.parse().map_err(|e: DatasetError| refuse(e.to_string()))?;
+        let dataset: Arc<dyn Dataset> = mistique_datasets::open(&spec).map_err(|e| refuse(e.to_string()))?.into();
+        let (found, logged) = (hex(&dataset.fingerprint()), hex(&record.fingerprint));
+        if found != logged {
+            let source = &record.source;
+            return Err(refuse(format!("{source} has changed: its fingerprint is {found}, logged was {logged}")));
         }
-        self.datasets
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(record.source.clone(), Arc::clone(&dataset));
-        let executor = Executor::new(&network, &weights, self.device).map_err(|e| refuse(e.to_string()))?;
-        let subject = cost::model_subject(&model.spec.description, &self.device());
-        if let Err(e) = self.store.add_cost(cost::LOAD, &subject, begun.elapsed().as_secs_f64()) {
-            tracing::debug!("the load's time is not kept: {e}");
+        self.keep(cost::OPEN_DATASET, &logged, begun.elapsed().as_secs_f64());
+        Ok(dataset)
+    }
+
+    fn dataset(&self, model: &ModelRecord) -> Result<Arc<dyn Dataset>> {
+        let record = model.spec.dataset.as_ref().ok_or_else(|| "it names no dataset".to_string());
+        let record = self.failed(model, Part::Dataset, record)?;
+        if let Some(dataset) = lock(&self.datasets).get(&record.source) {
+            if dataset.fingerprint() == record.fingerprint {
+                return Ok(Arc::clone(dataset));
+            }
         }
-        let loaded = Arc::new(Loaded { executor, dataset });
-        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).insert(model.id, Arc::clone(&loaded));
-        Ok(loaded)
+        let dataset = self.failed(model, Part::Dataset, self.open_dataset(record))?;
+        lock(&self.datasets).insert(record.source.clone(), Arc::clone(&dataset));
+        Ok(dataset)
+    }
+
+    fn subject(&self, model: &ModelRecord) -> String {
+        cost::model_subject(&model.spec.description, &self.device.to_string())
+    }
+
+    /// A store on read-only media is used all the same: its figures are this process's.
+    fn keep(&self, what: &str, subject: &str, seconds: f64) {
+        if let Err(e) = self.store.add_cost(what, subject, seconds) {
+            tracing::debug!("a measured time is not kept: {e}");
+        }
     }
 
     fn run(
         &self,
         model: &ModelRecord,
-        loaded: &Loaded,
         intermediates: &[String],
         rows: &[u64],
         given: &[Given<'_>],
     ) -> std::result::Result<Vec<RerunValues>, WorkflowError> {
-        let executor = &loaded.executor;
+        let executor = self.executor(model)?;
         let network = executor.network();
         let layers =
             intermediates.iter().map(|n| network.layer_index(n)).collect::<std::result::Result<Vec<_>, _>>()?;
-        let mut outputs: Vec<Vec<f32>> = vec![Vec::new(); layers.len()];
         let mut wanted = layers.clone();
         wanted.sort_unstable();
         wanted.dedup();
-        let mut values = Vec::new();
-        let running = Instant::now();
-        for (i, batch) in rows.chunks(BATCH_ROWS).enumerate() {
-            let mut sink = |layer: usize, tensor: Tensor| {
-                let flat = flat(&tensor)?;
-                for (_, out) in layers.iter().zip(&mut outputs).filter(|(l, _)| **l == layer) {
-                    out.extend_from_slice(&flat);
-                }
-                Ok(())
-            };
-            if given.is_empty() {
-                loaded.dataset.read_rows(batch, &mut values)?;
-                executor.forward(&executor.batch(&values)?, &wanted, &mut sink)?;
-            } else {
-                executor.forward_from(given_batch(network, given, i * BATCH_ROWS, batch.len())?, &wanted, &mut sink)?;
-            }
-        }
-        // A few rows alone cost more a row than a batch does: they would make every later prediction too high.
-        if let ([layer], [], true) = (intermediates, given, rows.len() >= MEASURED_ROWS) {
-            let subject = cost::layer_subject(&model.spec.description, &self.device(), layer);
-            let seconds = running.elapsed().as_secs_f64() / rows.len() as f64;
-            if let Err(e) = self.store.add_cost(cost::FORWARD, &subject, seconds) {
-                tracing::debug!("the run's time is not kept: {e}");
-            }
-        }
+        let given_layers =
+            given.iter().map(|g| network.layer_index(g.intermediate)).collect::<std::result::Result<Vec<_>, _>>()?;
+        let dataset = match network.plan(&given_layers, &wanted, false) {
+            Ok(_) => None,
+            Err(_) => Some(self.dataset(model)?),
+        };
         let shape = |layer: &usize| network.layers().get(*layer).map(|l| l.shape().to_vec()).unwrap_or_default();
-        Ok(layers
-            .iter()
-            .zip(outputs)
-            .map(|(layer, values)| RerunValues::Tensor { shape: shape(layer), values })
-            .collect())
+        let mut outputs: Vec<Vec<f32>> =
+            layers.iter().map(|l| Vec::with_capacity(rows.len() * shape(l).iter().product::<usize>())).collect();
+        let subject = self.subject(model);
+        let mut values = Vec::new();
+        let (mut reading, mut moving, mut moved) = (Duration::ZERO, Duration::ZERO, 0);
+        for (i, batch) in rows.chunks(BATCH_ROWS).enumerate() {
+            let begun = Instant::now();
+            let input = match &dataset {
+                Some(dataset) => {
+                    dataset.read_rows(batch, &mut values)?;
+                    Some(executor.batch(&values)?)
+                }
+                None => None,
+            };
+            reading += begun.elapsed();
+            let begun = Instant::now();
+            let taken = given_batch(network, given, i * BATCH_ROWS, batch.len())?;
+            moved += taken.iter().map(|(_, t)| t.elem_count()).sum::<usize>();
+            moving += begun.elapsed();
+            let timings = executor.forward_with(input.as_ref(), taken, &wanted, &mut |layer, tensor| {
+                let begun = Instant::now();
+                for (_, out) in layers.iter().zip(&mut outputs).filter(|(l, _)| **l == layer) {
+                    hand_over(&tensor, out)?;
+                    moved += tensor.elem_count();
+                }
+                moving += begun.elapsed();
+                Ok(())
+            })?;
+            for (layer, seconds) in network.layers().iter().zip(&timings.seconds).filter(|(_, s)| **s > 0.0) {
+                self.store.add_stage_cost(&subject, layer.name(), batch.len() as u64, *seconds)?;
+            }
+        }
+        if let Some(dataset) = dataset.filter(|_| !rows.is_empty()) {
+            self.keep(cost::INPUT, &hex(&dataset.fingerprint()), reading.as_secs_f64() / rows.len() as f64);
+        }
+        if moved > 0 {
+            self.keep(cost::OUTPUT, &self.device(), moving.as_secs_f64() / moved as f64);
+        }
+        let tensor = |(layer, values)| RerunValues::Tensor { shape: shape(layer), values };
+        Ok(layers.iter().zip(outputs).map(tensor).collect())
     }
 }
 
@@ -159,13 +216,10 @@ fn given_batch(
     given.iter().map(one).collect()
 }
 
-fn flat(tensor: &Tensor) -> std::result::Result<Vec<f32>, crate::error::NetworkError> {
-    let values = tensor.flatten_all().and_then(|t| t.to_dtype(DType::F32)).and_then(|t| t.to_vec1::<f32>());
-    values.map_err(|e| crate::error::NetworkError::Compute {
-        layer: "output".into(),
-        op: "copy".into(),
-        source: e.into(),
-    })
+/// Appends a layer's output to an answer.
+fn hand_over(tensor: &Tensor, out: &mut Vec<f32>) -> std::result::Result<(), NetworkError> {
+    let copied = tensor.to_dtype(DType::F32).and_then(|t| cpu_values(&t, |values| out.extend_from_slice(values)));
+    copied.map_err(|e| NetworkError::Compute { layer: "output".into(), op: "copy".into(), source: e.into() })
 }
 
 impl Rerun for NetworkRerun<'_> {
@@ -178,33 +232,70 @@ impl Rerun for NetworkRerun<'_> {
     }
 
     fn is_loaded(&self, model: &ModelRecord) -> bool {
-        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&model.id)
+        lock(&self.loaded).contains_key(&model.id)
+    }
+
+    fn holds_dataset(&self, model: &ModelRecord) -> bool {
+        model.spec.dataset.as_ref().is_some_and(|d| lock(&self.datasets).contains_key(&d.source))
+    }
+
+    fn batch_rows(&self) -> Option<u64> {
+        Some(BATCH_ROWS as u64)
     }
 
     fn unavailable(&self, model: &ModelRecord) -> Option<String> {
         if self.is_loaded(model) {
             return None;
         }
+        if let Some(why) = lock(&self.failed).get(&(model.id, Part::Model)) {
+            return Some(why.clone());
+        }
         let Some(hash) = model.spec.weights else { return Some("no weights were stored with it".into()) };
         match self.store.catalog().operator(&hash) {
-            Ok(Some(_)) => {}
-            Ok(None) => return Some(format!("its weights ({}) are no longer in operators/", hex(&hash))),
-            Err(e) => return Some(e.to_string()),
-        }
-        let Some(dataset) = &model.spec.dataset else { return Some("it names no dataset".into()) };
-        match dataset.source.parse::<Spec>() {
-            Err(e) => Some(format!("dataset {}: {e}", dataset.name)),
-            Ok(spec) => match spec.path() {
-                Some(path) if !path.exists() => {
-                    Some(format!("dataset {}: {} is not there any more", dataset.name, path.display()))
-                }
-                _ => self.device.open().err().map(|e| e.to_string()),
-            },
+            Ok(Some(_)) => self.device.open().err().map(|e| e.to_string()),
+            Ok(None) => Some(format!("its weights ({}) are no longer in operators/", hex(&hash))),
+            Err(e) => Some(e.to_string()),
         }
     }
 
+    fn verify(&self, model: &ModelRecord) -> Option<String> {
+        self.unavailable(model).or_else(|| {
+            let network = Network::parse(&model.spec.description).map_err(|e| e.to_string());
+            let check = |n: Network| self.weights(model)?.check(&n).map_err(|e| format!("its weights: {e}"));
+            self.failed(model, Part::Model, network.and_then(check)).err().map(|e| match e {
+                EngineError::Rerun { why, .. } => why,
+                other => other.to_string(),
+            })
+        })
+    }
+
+    fn dataset_unavailable(&self, model: &ModelRecord) -> Option<String> {
+        if let Some(why) = lock(&self.failed).get(&(model.id, Part::Dataset)) {
+            return Some(why.clone());
+        }
+        let Some(dataset) = &model.spec.dataset else { return Some("it names no dataset".into()) };
+        if self.holds_dataset(model) {
+            return None;
+        }
+        match dataset.source.parse::<Spec>() {
+            Err(e) => Some(format!("dataset {}: {e}", dataset.name)),
+            Ok(spec) => {
+                let path = spec.path().filter(|p| !p.exists())?;
+                Some(format!("dataset {}: {} is not there any more", dataset.name, path.display()))
+            }
+        }
+    }
+
+    fn verify_dataset(&self, model: &ModelRecord) -> Option<String> {
+        self.dataset_unavailable(model).or_else(|| {
+            let dataset = model.spec.dataset.as_ref().filter(|_| !self.holds_dataset(model))?;
+            // Opened to be compared and let go again, so that a plan's prediction still counts it.
+            self.open_dataset(dataset).err()
+        })
+    }
+
     fn graph(&self, model: &ModelRecord) -> Result<Arc<Vec<StageNode>>> {
-        if let Some(graph) = self.graphs.lock().unwrap_or_else(PoisonError::into_inner).get(&model.id) {
+        if let Some(graph) = lock(&self.graphs).get(&model.id) {
             return Ok(Arc::clone(graph));
         }
         let network = Network::parse(&model.spec.description)
@@ -220,7 +311,7 @@ impl Rerun for NetworkRerun<'_> {
             whole: false,
         };
         let graph = Arc::new(network.layers().iter().map(node).collect::<Vec<_>>());
-        self.graphs.lock().unwrap_or_else(PoisonError::into_inner).insert(model.id, Arc::clone(&graph));
+        lock(&self.graphs).insert(model.id, Arc::clone(&graph));
         Ok(graph)
     }
 
@@ -231,8 +322,7 @@ impl Rerun for NetworkRerun<'_> {
         rows: &[u64],
         given: &[Given<'_>],
     ) -> Result<Vec<RerunValues>> {
-        let loaded = self.load(model)?;
-        self.run(model, &loaded, intermediates, rows, given).map_err(|e| match e {
+        self.run(model, intermediates, rows, given).map_err(|e| match e {
             WorkflowError::Engine(e) => e,
             other => EngineError::Rerun { key: model.spec.key.to_string(), why: other.to_string() },
         })

@@ -476,7 +476,11 @@ impl Catalog {
     ///
     /// Errors: `Catalog`.
     pub fn operator(&self, hash: &Fingerprint) -> Result<Option<OperatorRecord>> {
-        Ok(self.operators()?.into_iter().find(|o| o.hash == *hash))
+        const DOING: &str = "find an operator";
+        let sql = "SELECT len_bytes, kind FROM operators WHERE hash = ?1";
+        let mut statement = self.conn.prepare_cached(sql).doing(DOING)?;
+        let record = |r: &Row<'_>| Ok(OperatorRecord { hash: *hash, len_bytes: r.get(0)?, kind: r.get(1)? });
+        statement.query_row([&hash[..]], record).optional().doing(DOING)
     }
 
     /// All operators.
@@ -532,6 +536,21 @@ impl Catalog {
         let mut statement = self.conn.prepare_cached("SELECT value FROM meta WHERE key = ?1").doing(DOING)?;
         let mut get = |name: &str| statement.query_row([name], |r| r.get(0)).optional().doing(DOING);
         Ok((get("pool_hits")?.unwrap_or_default(), get("pool_misses")?.unwrap_or_default()))
+    }
+
+    /// All measured costs of a machine: what, of what, and the figure.
+    ///
+    /// Errors: `Catalog`.
+    pub(crate) fn costs(&self, machine: &str) -> Result<Vec<(String, String, Running)>> {
+        const DOING: &str = "list measured costs";
+        let sql = "SELECT what, subject, n, mean, m2, updated FROM costs WHERE machine = ?1 ORDER BY what, subject";
+        let mut statement = self.conn.prepare_cached(sql).doing(DOING)?;
+        let cost = |r: &Row<'_>| {
+            let running = Running { n: r.get(2)?, mean: r.get(3)?, m2: r.get(4)?, updated: r.get(5)? };
+            Ok((r.get(0)?, r.get(1)?, running))
+        };
+        let rows = statement.query_map([machine], cost).doing(DOING)?;
+        rows.map(|r| r.doing(DOING)).collect()
     }
 
     /// A measured cost of a machine, as it was written down.

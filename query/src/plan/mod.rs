@@ -1,16 +1,25 @@
 //! Plans: the ways in which a request can be answered, each with its predicted cost. A further way is one more file and
 //! one more line in [`KINDS`].
 
+mod ancestor;
+mod cut;
+mod output;
 mod read;
 mod rerun;
+mod shared;
+mod split;
+mod stages;
 
 use std::time::Duration;
 
-use mistique_engine::{IntermediateRecord, ModelRecord, Rerun, RowPlan, RowSet, Store, TensorContent, TensorLayout};
+use mistique_engine::{
+    IntermediateRecord, ModelRecord, Rerun, RowPlan, RowSet, Store, TensorContent, TensorLayout, cost::Estimate,
+};
 
-use crate::answer::Data;
+use crate::answer::{Data, Source};
 use crate::columns::Columns;
 use crate::error::{QueryError, Result};
+use stages::Stages;
 
 /// Which plan a caller wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -20,22 +29,39 @@ pub enum PlanChoice {
     Auto,
     /// What is stored.
     Read,
-    /// The model, run again.
+    /// The model, run again from its input; once for all requests that need it.
     Rerun,
+    /// The model, run again from what is stored of the stages before.
+    Ancestor,
+    /// The rows that are stored, and the model for the others.
+    Split,
+    /// One run of the model for several requests.
+    Shared,
 }
 
 impl PlanChoice {
+    /// All of them.
+    pub const ALL: [Self; 6] = [Self::Auto, Self::Read, Self::Rerun, Self::Ancestor, Self::Split, Self::Shared];
+
     /// Its name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Auto => "auto",
             Self::Read => "read",
             Self::Rerun => "rerun",
+            Self::Ancestor => "ancestor",
+            Self::Split => "split",
+            Self::Shared => "shared",
         }
+    }
+
+    fn allows(self, kind: Self) -> bool {
+        self == Self::Auto || self == kind || (self == Self::Rerun && kind == Self::Shared)
     }
 }
 
 /// A request with its names looked up.
+#[derive(Clone)]
 pub struct Resolved {
     /// The intermediate.
     pub record: IntermediateRecord,
@@ -45,10 +71,23 @@ pub struct Resolved {
     pub columns: Columns,
     /// The rows, in order.
     pub rows: RowSet,
-    /// Where the rows are stored, or why they are not.
+    /// Where the rows are stored, or why not all of them are.
     pub stored: std::result::Result<RowPlan, String>,
+    /// The rows that are stored where some are not.
+    pub part: Option<Part>,
     /// Whether a lossy copy will not do.
     pub exact: bool,
+    /// The plan that the caller wants.
+    pub choice: PlanChoice,
+}
+
+/// The rows of a request that are stored, and those that are not.
+#[derive(Clone)]
+pub struct Part {
+    /// Where the stored ones lie.
+    pub plan: RowPlan,
+    /// For each row of the request, whether it is stored.
+    pub is_stored: Vec<bool>,
 }
 
 impl Resolved {
@@ -56,6 +95,10 @@ impl Resolved {
     pub(crate) fn layout(&self, content: &TensorContent) -> TensorLayout {
         let layout = content.layout;
         if self.exact { TensorLayout { stored: layout.map, ..layout } } else { layout }
+    }
+
+    fn key(&self) -> String {
+        self.record.key.to_string()
     }
 }
 
@@ -65,27 +108,68 @@ pub struct Context<'a> {
     pub store: &'a Store,
     /// Who runs models again.
     pub workflows: &'a [Box<dyn Rerun + 'a>],
+    /// Whether models and datasets are compared with what was logged before a plan is called possible. It reads them.
+    pub verify: bool,
 }
 
 /// A plan that was considered.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Considered {
-    /// READ or RERUN.
+    /// READ, RERUN, ANCESTOR, SPLIT or SHARED.
     pub plan: &'static str,
     /// How it would go.
     pub how: String,
     /// Predicted time; `None` where nothing was measured yet.
     pub predicted: Option<Duration>,
-    /// Bytes that it reads from the store.
+    /// One standard deviation of the predicted time, from the variance of what was measured.
+    pub deviation: Option<Duration>,
+    /// Bytes of codes that it reads from the store, before compression.
     pub read_bytes: u64,
     /// Why it is not possible; `None` when it is.
     pub unavailable: Option<String>,
+    /// What its answer would say of where it came from.
+    pub source: Option<Source>,
+    /// How long it took, where it ran.
+    pub actual: Option<Duration>,
+}
+
+impl Considered {
+    fn new(plan: &'static str, how: String, predicted: Option<Estimate>, read_bytes: f64) -> Self {
+        Self {
+            plan,
+            how,
+            predicted: predicted.map(Estimate::duration),
+            deviation: predicted.map(Estimate::deviation),
+            read_bytes: read_bytes as u64,
+            unavailable: None,
+            source: None,
+            actual: None,
+        }
+    }
+
+    fn from(self, source: Source) -> Self {
+        Self { source: Some(source), ..self }
+    }
+
+    fn impossible(plan: &'static str, why: String) -> Self {
+        Self { unavailable: Some(why), ..Self::new(plan, String::new(), None, 0.0) }
+    }
+
+    /// Predicted seconds; what was never measured is tried last.
+    fn seconds(&self) -> f64 {
+        self.predicted.map_or(f64::MAX, |d| d.as_secs_f64())
+    }
+
+    /// The choice that demands this plan.
+    pub fn choice(&self) -> PlanChoice {
+        KINDS.iter().find(|k| k.name() == self.plan).map_or(PlanChoice::Auto, |k| k.choice())
+    }
 }
 
 /// All plans for a request, and the choice.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Explanation {
-    /// Plans, in the order of [`KINDS`].
+    /// The plans, always in the same order; SPLIT and SHARED where they apply.
     pub considered: Vec<Considered>,
     /// Index of the chosen plan.
     pub chosen: usize,
@@ -94,51 +178,142 @@ pub struct Explanation {
 }
 
 impl Explanation {
-    /// The plans to try: the chosen one, and under `auto` the other possible ones after it.
+    /// The plans to try: the chosen one, then the other possible ones that were allowed.
     pub(crate) fn order(&self, choice: PlanChoice) -> Vec<usize> {
-        let others = (0..self.considered.len()).filter(|i| {
-            choice == PlanChoice::Auto
-                && *i != self.chosen
-                && self.considered.get(*i).is_some_and(|c| c.unavailable.is_none())
-        });
+        let mut others: Vec<usize> = possible(&self.considered, choice).filter(|i| *i != self.chosen).collect();
+        let seconds = |i: &usize| self.considered.get(*i).map_or(f64::MAX, Considered::seconds);
+        others.sort_by(|a, b| seconds(a).total_cmp(&seconds(b)));
         std::iter::once(self.chosen).chain(others).collect()
     }
 }
 
-/// A kind of plan.
-pub(crate) trait PlanKind: Sync {
-    /// The choice that demands it.
-    fn choice(&self) -> PlanChoice;
-    /// Its predicted cost for a request. Runs nothing.
-    fn consider(&self, context: &Context<'_>, request: &Resolved) -> Result<Considered>;
-    /// Answers a request, and keeps what it measured.
-    fn run(&self, context: &Context<'_>, request: &Resolved) -> Result<Data>;
+fn possible(considered: &[Considered], choice: PlanChoice) -> impl Iterator<Item = usize> + '_ {
+    considered
+        .iter()
+        .enumerate()
+        .filter(move |(_, c)| c.unavailable.is_none() && choice.allows(c.choice()))
+        .map(|(i, _)| i)
 }
 
-pub(crate) const KINDS: [&dyn PlanKind; 2] = [&read::Read, &rerun::RerunPlan];
+/// The cheapest possible plan.
+fn cheapest(considered: &[Considered], choice: PlanChoice) -> Option<usize> {
+    let seconds = |i: &usize| considered.get(*i).map_or(f64::MAX, Considered::seconds);
+    possible(considered, choice).min_by(|a, b| seconds(a).total_cmp(&seconds(b)))
+}
 
-/// Considers every plan and picks one.
+/// A request among those asked for together, and what is known of running its model.
+pub(crate) struct Planning<'a> {
+    pub context: &'a Context<'a>,
+    pub batch: &'a [Resolved],
+    pub at: usize,
+    pub request: &'a Resolved,
+    /// The model's stages, priced; or why it cannot be run.
+    pub stages: std::result::Result<Stages<'a>, String>,
+    /// Plans that were considered before for every request of the batch.
+    pub earlier: &'a [Vec<Considered>],
+}
+
+impl<'a> Planning<'a> {
+    pub(crate) fn new(
+        context: &'a Context<'a>,
+        batch: &'a [Resolved],
+        at: usize,
+        earlier: &'a [Vec<Considered>],
+    ) -> Result<Option<Self>> {
+        let Some(request) = batch.get(at) else { return Ok(None) };
+        let stages = Stages::price(context, &request.model, &request.rows)?;
+        Ok(Some(Self { context, batch, at, request, stages, earlier }))
+    }
+
+    fn refuse<T>(&self, plan: &'static str, why: impl Into<String>) -> Result<T> {
+        Err(QueryError::Plan { key: self.request.key(), plan, why: why.into() })
+    }
+}
+
+/// Values for one request of the batch, by its place, and where they came from.
+pub(crate) type Answered = (usize, Data, Source);
+
+/// A kind of plan.
+pub(crate) trait PlanKind: Sync {
+    /// Its name in explanations.
+    fn name(&self) -> &'static str;
+    /// The choice that demands it.
+    fn choice(&self) -> PlanChoice;
+    /// Its predicted cost for a request; `None` where it does not apply. Runs nothing.
+    fn consider(&self, planning: &Planning<'_>) -> Result<Option<Considered>>;
+    /// Answers a request, and what else of the batch comes with it.
+    fn run(&self, planning: &Planning<'_>) -> Result<Vec<Answered>>;
+}
+
+/// All kinds. READ stands first, so that an unmeasured store is read; SHARED last, since it weighs the others.
+pub(crate) const KINDS: [&dyn PlanKind; 5] =
+    [&read::Read, &rerun::FromInput, &ancestor::FromAncestor, &split::Split, &shared::Shared];
+
+/// Considers every plan for every request of a batch and picks one each.
 ///
 /// Errors: `Plan` when the demanded plan is not possible, or none is.
-pub(crate) fn explain(context: &Context<'_>, request: &Resolved, choice: PlanChoice) -> Result<Explanation> {
-    let considered = KINDS.iter().map(|k| k.consider(context, request)).collect::<Result<Vec<_>>>()?;
-    let possible = |i: &usize| {
-        let wanted = choice == PlanChoice::Auto || KINDS.get(*i).is_some_and(|k| k.choice() == choice);
-        wanted && considered.get(*i).is_some_and(|c| c.unavailable.is_none())
+pub(crate) fn explain(context: &Context<'_>, batch: &[Resolved]) -> Result<Vec<Explanation>> {
+    let mut all: Vec<Vec<Considered>> = vec![Vec::new(); batch.len()];
+    let (shared, single) = KINDS.split_last().ok_or_else(|| QueryError::Plan {
+        key: String::new(),
+        plan: "an answer",
+        why: "there are no kinds of plans".into(),
+    })?;
+    for (at, considered) in all.iter_mut().enumerate() {
+        let Some(planning) = Planning::new(context, batch, at, &[])? else { continue };
+        for kind in single {
+            considered.extend(kind.consider(&planning)?);
+        }
+    }
+    if batch.len() > 1 {
+        let earlier = all.clone();
+        for (at, considered) in all.iter_mut().enumerate() {
+            let Some(planning) = Planning::new(context, batch, at, &earlier)? else { continue };
+            considered.extend(shared.consider(&planning)?);
+        }
+    }
+    all.into_iter().zip(batch).map(|(considered, request)| choose(considered, request)).collect()
+}
+
+fn choose(considered: Vec<Considered>, request: &Resolved) -> Result<Explanation> {
+    let choice = request.choice;
+    if let Some(chosen) = cheapest(&considered, choice) {
+        return Ok(Explanation { considered, chosen, actual: None });
+    }
+    let why = considered
+        .iter()
+        .filter(|c| choice.allows(c.choice()))
+        .filter_map(|c| c.unavailable.as_ref().map(|why| format!("{}: {why}", c.plan)))
+        .collect::<Vec<_>>()
+        .join("; ");
+    let why = match (why.is_empty(), choice) {
+        (false, _) => why,
+        (true, PlanChoice::Split) => "all of its rows are stored, or none; use --plan read or --plan rerun".into(),
+        (true, _) => "it needs two or more keys of one model".into(),
     };
-    // What was never measured is tried last: READ stands first, so an unmeasured store is read.
-    let cost = |i: &usize| considered.get(*i).and_then(|c| c.predicted).map_or(f64::MAX, |d| d.as_secs_f64());
-    let chosen = (0..considered.len()).filter(possible).min_by(|a, b| cost(a).total_cmp(&cost(b)));
-    let Some(chosen) = chosen else {
-        let why = considered
-            .iter()
-            .zip(KINDS)
-            .filter(|(_, k)| choice == PlanChoice::Auto || k.choice() == choice)
-            .filter_map(|(c, _)| c.unavailable.as_ref().map(|why| format!("{}: {why}", c.plan)))
-            .collect::<Vec<_>>()
-            .join("; ");
-        let plan = if choice == PlanChoice::Auto { "an answer" } else { choice.name() };
-        return Err(QueryError::Plan { key: request.record.key.to_string(), plan, why });
+    let plan = if choice == PlanChoice::Auto { "an answer" } else { choice.name() };
+    Err(QueryError::Plan { key: request.key(), plan, why })
+}
+
+/// Runs a considered plan of a request.
+///
+/// Errors: those of the plan.
+pub(crate) fn run(context: &Context<'_>, batch: &[Resolved], at: usize, plan: &str) -> Result<Vec<Answered>> {
+    // What each request would cost alone decides who takes part in a shared run.
+    let earlier = if plan == shared::NAME {
+        let alone = |i| -> Result<Vec<Considered>> {
+            let Some(planning) = Planning::new(context, batch, i, &[])? else { return Ok(Vec::new()) };
+            let single = KINDS.iter().filter(|k| k.name() != shared::NAME);
+            let considered = single.map(|k| k.consider(&planning)).collect::<Result<Vec<_>>>()?;
+            Ok(considered.into_iter().flatten().collect())
+        };
+        (0..batch.len()).map(alone).collect::<Result<Vec<_>>>()?
+    } else {
+        Vec::new()
     };
-    Ok(Explanation { considered, chosen, actual: None })
+    let Some(planning) = Planning::new(context, batch, at, &earlier)? else { return Ok(Vec::new()) };
+    match KINDS.iter().find(|k| k.name() == plan) {
+        Some(kind) => kind.run(&planning),
+        None => Ok(Vec::new()),
+    }
 }

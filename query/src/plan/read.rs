@@ -1,101 +1,104 @@
-//! READ: decode what is stored.
+//! READ: decode what is stored (Eq. 5.4).
 
-use std::time::{Duration, Instant};
+use std::ops::Range;
 
-use mistique_engine::{Code, Content, cost};
+use mistique_engine::{Code, Content};
 
-use super::{Considered, Context, PlanChoice, PlanKind, Resolved};
-use crate::answer::Data;
+use super::{Answered, Considered, PlanChoice, PlanKind, Planning, Resolved};
+use crate::answer::{Data, Source};
 use crate::columns::Columns;
-use crate::error::{QueryError, Result};
+use crate::error::Result;
 
-/// Reads of fewer values measure the start of a read, not its rate.
-const RATE_VALUES: usize = 1 << 18;
-/// Seconds a value, until the first read was measured: half of what two cores decode.
-const UNMEASURED_READ: f64 = 1e-9;
-/// Seconds before the first value, until measured.
-const UNMEASURED_START: f64 = 200e-6;
+const NAME: &str = "READ";
 
 pub(super) struct Read;
 
-impl Read {
-    /// Values that must be decoded: whole pages of whole groups.
-    fn decoded_values(request: &Resolved) -> u64 {
-        let n = request.rows.len() as u64;
-        match (&*request.record.content, &request.columns) {
-            (Content::Tensor(t), Columns::Tensor(columns)) => {
-                let layout = &t.layout;
-                let groups: std::collections::BTreeSet<usize> = columns
-                    .iter()
-                    .flat_map(|c| c.units.start / layout.group_units..c.units.end.div_ceil(layout.group_units))
-                    .collect();
-                let row_values: usize =
-                    groups.iter().map(|g| layout.units_of_group(*g).len() * layout.stored.cells()).sum();
-                let pages = request.stored.as_ref().map_or(0, |plan| plan.n_pages(layout.page_rows)) as u64;
-                (pages * layout.page_rows as u64).max(n) * row_values as u64
-            }
-            (Content::Table(t), Columns::Table(columns)) => {
-                let blocks = request.stored.as_ref().map_or(0, |plan| plan.n_pages(t.block_rows)) as u64;
-                (blocks * t.block_rows as u64).min(request.record.n_rows.max(n)) * columns.len() as u64
-            }
-            _ => 0,
-        }
-    }
-
-    fn measured(context: &Context<'_>, what: &str, scheme: &str, otherwise: f64) -> Result<f64> {
-        let cost = context.store.cost(what, scheme)?;
-        Ok(cost.map_or(otherwise, |c| c.mean))
+/// Whether the stored copy of a request is exactly what was logged.
+pub(super) fn is_lossless(request: &Resolved) -> bool {
+    match &*request.record.content {
+        Content::Tensor(t) => t.scheme.is_lossless_for(t.dtype),
+        Content::Table(_) => true,
     }
 }
 
+fn ranges(request: &Resolved) -> Result<Vec<Range<usize>>> {
+    let Columns::Tensor(columns) = &request.columns else { return Ok(Vec::new()) };
+    let layout = &request.record.tensor()?.layout;
+    Ok(columns.iter().map(|c| c.stored(layout)).collect())
+}
+
+/// The column groups that a request reads.
+fn groups(request: &Resolved) -> Result<Vec<usize>> {
+    Ok(match &request.columns {
+        Columns::Table(columns) => columns.clone(),
+        Columns::Tensor(columns) => {
+            let n = request.record.tensor()?.layout.group_units.max(1);
+            let groups = columns.iter().flat_map(|c| c.units.start / n..c.units.end.div_ceil(n));
+            groups.collect::<std::collections::BTreeSet<usize>>().into_iter().collect()
+        }
+    })
+}
+
+pub(super) fn source(request: &Resolved) -> Source {
+    Source::Read { scheme: request.record.content.scheme_text(), exact: is_lossless(request) }
+}
+
 impl PlanKind for Read {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
     fn choice(&self) -> PlanChoice {
         PlanChoice::Read
     }
 
-    fn consider(&self, context: &Context<'_>, request: &Resolved) -> Result<Considered> {
-        let content = &request.record.content;
-        let scheme = content.scheme_text();
-        let lossless = match &**content {
-            Content::Tensor(t) => t.scheme.is_lossless_for(t.dtype),
-            Content::Table(_) => true,
+    fn consider(&self, planning: &Planning<'_>) -> Result<Option<Considered>> {
+        let (store, request) = (planning.context.store, planning.request);
+        let scheme = request.record.content.scheme_text();
+        let plan = match &request.stored {
+            Err(why) => return Ok(Some(Considered::impossible(NAME, why.clone()))),
+            Ok(plan) => plan,
         };
-        let unavailable = match &request.stored {
-            Err(why) => Some(why.clone()),
-            Ok(_) if request.exact && !lossless => {
-                Some(format!("the stored copy is {scheme}, and exact values were asked for"))
+        let (how, estimate, bytes) = match (&*request.record.content, &request.columns) {
+            (Content::Table(t), Columns::Table(columns)) => {
+                let (chunks, estimate) = store.table_estimate(t, plan.n_blocks(), columns)?;
+                (format!("decode {chunks} ColumnChunks"), estimate, chunks as f64 * t.block_rows as f64 * 8.0)
             }
-            Ok(_) => None,
+            _ => {
+                let work = store.read_work(&request.record, plan, &ranges(request)?)?;
+                let mut how = Vec::new();
+                if work.values > 0.0 || work.held_pages == 0.0 {
+                    how.push(format!("decode {:.0} values of {scheme}", work.values));
+                }
+                if work.held_pages > 0.0 {
+                    how.push(format!("take {:.0} from {:.0} pages in memory", work.held_values, work.held_pages));
+                }
+                (how.join(", "), store.read_estimate(&request.record, &work)?, work.bytes)
+            }
         };
-        let values = Self::decoded_values(request);
-        let start = Self::measured(context, cost::READ_START, &scheme, UNMEASURED_START)?;
-        let rate = Self::measured(context, cost::READ, &scheme, UNMEASURED_READ)?;
-        let bits = match &**content {
-            Content::Tensor(t) => u64::from(t.layout.code.bits()),
-            Content::Table(_) => 64,
-        };
-        Ok(Considered {
-            plan: "READ",
-            how: format!("decode {values} values of {scheme}"),
-            predicted: Some(Duration::from_secs_f64(start + rate * values as f64)),
-            read_bytes: values * bits / 8,
-            unavailable,
-        })
+        let mut considered = Considered::new(NAME, how, Some(estimate), bytes).from(source(request));
+        let (lacking, touched) = plan.lacking(&groups(request)?);
+        if lacking > 0 {
+            considered.unavailable =
+                Some(format!("its values in {lacking} of {touched} RowBlocks are not kept; run it with --plan rerun"));
+        }
+        if request.exact && !is_lossless(request) {
+            considered.unavailable = Some(format!("the stored copy is {scheme}, and exact values were asked for"));
+        }
+        Ok(Some(considered))
     }
 
-    fn run(&self, context: &Context<'_>, request: &Resolved) -> Result<Data> {
-        let store = context.store;
-        let plan = request.stored.as_ref().map_err(|why| QueryError::Plan {
-            key: request.record.key.to_string(),
-            plan: "READ",
-            why: why.clone(),
-        })?;
-        let begun = Instant::now();
+    fn run(&self, planning: &Planning<'_>) -> Result<Vec<Answered>> {
+        let (store, request) = (planning.context.store, planning.request);
+        let plan = match &request.stored {
+            Ok(plan) => plan,
+            Err(why) => return planning.refuse(NAME, why.clone()),
+        };
         let data = match &request.columns {
             Columns::Table(columns) => Data::Table(store.read_table(&request.record, plan, columns)?),
-            Columns::Tensor(columns) => {
+            Columns::Tensor(_) => {
                 let layout = &request.record.tensor()?.layout;
-                let ranges: Vec<_> = columns.iter().map(|c| c.stored(layout)).collect();
+                let ranges = ranges(request)?;
                 if layout.code == Code::F64 {
                     let codes = store.read_codes(&request.record, plan)?;
                     let row: Vec<&[u8]> = codes.chunks_exact(8).collect();
@@ -112,26 +115,6 @@ impl PlanKind for Read {
                 }
             }
         };
-        self.record(context, request, begun.elapsed())?;
-        Ok(data)
-    }
-}
-
-impl Read {
-    /// Keeps the measured time: short reads tell the start, long ones the rate.
-    fn record(&self, context: &Context<'_>, request: &Resolved, took: Duration) -> Result<()> {
-        let values = Self::decoded_values(request);
-        let scheme = request.record.content.scheme_text();
-        let seconds = took.as_secs_f64();
-        let (what, value) = if values as usize >= RATE_VALUES {
-            (cost::READ, seconds / values as f64)
-        } else {
-            (cost::READ_START, seconds)
-        };
-        // A store on read-only media is still read: its figures are then this process's alone.
-        if let Err(e) = context.store.add_cost(what, &scheme, value) {
-            tracing::debug!("the read's time is not kept: {e}");
-        }
-        Ok(())
+        Ok(vec![(planning.at, data, source(request))])
     }
 }

@@ -193,7 +193,7 @@ struct Session<'a> {
     committed: Instant,
     commits: usize,
     run_seconds: f64,
-    costs: Vec<(String, f64)>,
+    costs: Vec<(String, String, f64)>,
 }
 
 impl Session<'_> {
@@ -482,16 +482,16 @@ impl Session<'_> {
     ) -> Result<(), PipelineError> {
         let own: Value = serde_json::from_str(&record.description).unwrap_or_default();
         let learning = own.get("learn_seconds").and_then(Value::as_f64).unwrap_or_default();
+        let subject = cost::model_subject(description, DEVICE);
         for (name, _) in plan.stages.get(index).map_or(&[][..], |s| &s.outputs) {
-            let subject = cost::layer_subject(description, DEVICE, name);
-            self.costs.push((subject, (record.seconds - learning).max(0.0)));
+            self.costs.push((subject.clone(), name.clone(), (record.seconds - learning).max(0.0)));
         }
         Ok(())
     }
 
     fn keep_costs(&mut self) -> Result<(), PipelineError> {
-        for (subject, seconds) in std::mem::take(&mut self.costs) {
-            self.store.add_cost(cost::FORWARD, &subject, seconds)?;
+        for (subject, stage, seconds) in std::mem::take(&mut self.costs) {
+            self.store.add_whole_stage_cost(&subject, &stage, seconds)?;
         }
         Ok(())
     }

@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use arrow::array::UInt32Array;
 use mistique_engine::{
-    EngineError, Given, ModelKind, ModelRecord, Rerun, RerunValues, Result, Rows, StageNode, StageRecord, Store, hex,
+    EngineError, Given, ModelKind, ModelRecord, Rerun, RerunValues, Result, Rows, StageNode, StageRecord, Store, cost,
+    hex,
 };
 use serde_json::Value;
 
@@ -132,6 +134,7 @@ impl<'a> PipelineRerun<'a> {
         given: &[Given<'_>],
     ) -> Result<Vec<Table>> {
         let plan = &loaded.plan;
+        let subject = cost::model_subject(&model.spec.description, DEVICE);
         let mut held: HashMap<(usize, usize), Table> = HashMap::new();
         for given in given {
             let place = plan.intermediate(given.intermediate);
@@ -170,11 +173,18 @@ impl<'a> PipelineRerun<'a> {
                     }
                 });
             }
+            let begun = Instant::now();
             let learnt = own.learns.map(|s| self.learnt(model, loaded, s)).transpose()?;
             let ran = plan.run_stage(stage, values, learnt, &data).map_err(|e| match e {
                 PipelineError::Engine(e) => e,
                 other => refuse(model, other),
             })?;
+            let seconds = begun.elapsed().as_secs_f64();
+            for (name, _) in &own.outputs {
+                if let Err(e) = self.store.add_whole_stage_cost(&subject, name, seconds) {
+                    tracing::debug!("the stage's time is not kept: {e}");
+                }
+            }
             for (output, table) in ran.outcome.tables.into_iter().enumerate() {
                 held.entry((stage, output)).or_insert(table);
             }
@@ -230,6 +240,28 @@ impl Rerun for PipelineRerun<'_> {
             Err(e) => Some(e.to_string()),
             Ok(_) => self.data(model).err().map(|e| e.to_string()),
         }
+    }
+
+    fn verify(&self, model: &ModelRecord) -> Option<String> {
+        self.unavailable(model).or_else(|| {
+            let loaded = self.load(model).ok()?;
+            let hashes = loaded.records.iter().filter_map(|r| Some((r, r.artifact?)));
+            let why = |(r, hash): (&StageRecord, _)| {
+                self.store.operator(&hash).err().map(|e| format!("what {} learnt: {e}", r.name))
+            };
+            hashes.filter_map(why).next()
+        })
+    }
+
+    fn verify_dataset(&self, model: &ModelRecord) -> Option<String> {
+        let (loaded, data) = (self.load(model).ok()?, self.data(model).ok()?);
+        let described = loaded.plan.pipeline.stages().iter().zip(&loaded.records);
+        let files = described.filter_map(|(stage, record)| Some((stage.operator.file()?, record)));
+        let mut wrong = files.filter_map(|(file, record)| self.check_file(model, &data, record, file).err());
+        wrong.next().map(|e| match e {
+            EngineError::Rerun { why, .. } => why,
+            other => other.to_string(),
+        })
     }
 
     fn graph(&self, model: &ModelRecord) -> Result<Arc<Vec<StageNode>>> {

@@ -1,0 +1,331 @@
+//! What a read will cost here and now: its work counted, its rates looked up, and both kept after every read.
+
+use std::ops::Range;
+
+use arrow::datatypes::DataType;
+use mistique_quantize::Code;
+
+use crate::catalog::Block;
+use crate::cost::{self, Estimate, ReadRates, ReadWork, Target, read_seconds};
+use crate::error::Result;
+use crate::model::{IntermediateRecord, TableContent, TensorLayout};
+use crate::pool::InMemoryStore;
+use crate::read::{Chunks, Meter, Piece, parts_of, pieces};
+use crate::row_plan::RowPlan;
+use crate::rows::RowSet;
+use crate::store::Store;
+
+/// Pages and chunks of a request that are looked up in memory; the others are taken to be like them.
+const SAMPLE: usize = 64;
+/// Reads of fewer values do not tell the rate of a scheme: opening and finding weighs in it.
+const RATE_VALUES: f64 = 65_536.0;
+/// Reads whose tasks take longer do not tell what a read takes beside them.
+const START_SECONDS: f64 = 1e-3;
+
+/// Until they were measured on this machine: seconds of each part of a read.
+mod unmeasured {
+    pub const START: f64 = 60e-6;
+    pub const PLACE: f64 = 8e-6;
+    pub const OPEN: f64 = 8e-6;
+    pub const VALUE: f64 = 1e-9;
+    pub const HELD_PAGE: f64 = 3e-7;
+    pub const HELD_VALUE: f64 = 1e-9;
+    pub const TABLE_CHUNK: f64 = 20e-6;
+}
+
+/// The pages that rows touch, counted over all blocks.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Touched {
+    /// One a block that is touched: its number, and its pages.
+    blocks: Vec<(usize, Vec<u32>)>,
+    /// Pages.
+    pages: usize,
+    /// Rows in these pages.
+    rows: usize,
+    /// Rows wanted.
+    wanted: usize,
+}
+
+impl Touched {
+    /// The pages of `page_rows` rows that the planned rows lie in.
+    fn by_plan(plan: &RowPlan, page_rows: usize) -> Self {
+        let sizes: Vec<usize> = plan.blocks.iter().map(|b| b.rows.len()).collect();
+        Self::count(&sizes, page_rows, plan.runs().map(|(block, start, _, len)| (block, start, len)))
+    }
+
+    /// The same where row_id n lies at place n, as a log in order leaves them.
+    fn in_order(rows: &RowSet, n_rows: usize, block_rows: usize, page_rows: usize) -> Self {
+        let sizes: Vec<usize> = (0..n_rows).step_by(block_rows).map(|at| block_rows.min(n_rows - at)).collect();
+        match rows {
+            RowSet::Range(r) => {
+                let (start, end) = (r.start as usize, (r.end as usize).min(n_rows));
+                let blocks = start / block_rows..end.div_ceil(block_rows).max(start / block_rows);
+                let run = |b: usize| {
+                    let (from, to) = (start.max(b * block_rows), end.min((b + 1) * block_rows));
+                    (b, from - b * block_rows, to.saturating_sub(from))
+                };
+                Self::count(&sizes, page_rows, blocks.map(run))
+            }
+            RowSet::List(ids) => {
+                let place = |id: &u64| (*id as usize / block_rows, *id as usize % block_rows, 1);
+                Self::count(&sizes, page_rows, ids.iter().map(place))
+            }
+        }
+    }
+
+    fn count(sizes: &[usize], page_rows: usize, runs: impl Iterator<Item = (usize, usize, usize)>) -> Self {
+        let page_rows = page_rows.max(1);
+        let mut bits: Vec<Vec<u64>> = sizes.iter().map(|_| Vec::new()).collect();
+        let mut touched = Self::default();
+        for (block, start, len) in runs {
+            let Some(bits) = bits.get_mut(block).filter(|_| len > 0) else { continue };
+            touched.wanted += len;
+            let last = (start + len - 1) / page_rows;
+            if bits.len() <= last / 64 {
+                bits.resize(last / 64 + 1, 0);
+            }
+            (start / page_rows..=last).for_each(|page| bits[page / 64] |= 1 << (page % 64));
+        }
+        for (block, (bits, size)) in bits.iter().zip(sizes).enumerate() {
+            let one = |(word, bits): (usize, &u64)| {
+                let bits = *bits;
+                (0..64).filter(move |b| bits >> b & 1 == 1).map(move |b| (word * 64 + b) as u32)
+            };
+            let pages: Vec<u32> = bits.iter().enumerate().flat_map(one).collect();
+            if !pages.is_empty() {
+                touched.pages += pages.len();
+                touched.rows +=
+                    pages.iter().map(|p| page_rows.min(size.saturating_sub(*p as usize * page_rows))).sum::<usize>();
+                touched.blocks.push((block, pages));
+            }
+        }
+        touched
+    }
+}
+
+/// The work of a read of `columns`: `blocks` are the intermediate's, where they are known.
+fn tensor_work(
+    layout: &TensorLayout,
+    pieces: &[Piece],
+    touched: &Touched,
+    blocks: Option<&[Block]>,
+    pool: &InMemoryStore,
+    known: impl Fn(&mut dyn Iterator<Item = i64>) -> usize,
+) -> ReadWork {
+    let cells = layout.stored.cells();
+    let page_bytes = layout.page_rows * layout.group_units * cells * layout.code.width();
+    let n_pages = touched.pages * pieces.len();
+    let admitted = pool.admits(n_pages * page_bytes);
+    let n_chunks = touched.blocks.len() * pieces.len();
+    let parts = parts_of(n_chunks);
+    let tasks = pieces.len() * touched.blocks.iter().map(|(_, pages)| pages.len().min(parts)).sum::<usize>();
+    let group_values = |p: &Piece| layout.units_of_group(p.group).len() * cells;
+    let row_values: usize = pieces.iter().map(group_values).sum();
+    let row_wanted: usize = pieces.iter().map(|p| p.cols.len()).sum();
+
+    let chunk = |block: usize, piece: &Piece| blocks?.get(block)?.chunks.get(piece.group).copied();
+    let step = n_pages.div_ceil(SAMPLE).max(1);
+    let held = if admitted && blocks.is_some() {
+        let pages = touched.blocks.iter().flat_map(|(block, pages)| {
+            pieces.iter().flat_map(move |piece| pages.iter().map(move |page| (*block, piece, *page)))
+        });
+        let keys = pages.step_by(step).filter_map(|(block, piece, page)| Some((chunk(block, piece)?, page)));
+        pool.holds(keys) as f64 / n_pages.div_ceil(step).max(1) as f64
+    } else {
+        0.0
+    };
+    let step = n_chunks.div_ceil(SAMPLE).max(1);
+    let unknown = if blocks.is_some() {
+        let chunks = touched.blocks.iter().flat_map(|(b, _)| pieces.iter().map(move |p| (*b, p)));
+        let mut ids = chunks.step_by(step).filter_map(|(block, piece)| chunk(block, piece));
+        1.0 - known(&mut ids) as f64 / n_chunks.div_ceil(step).max(1) as f64
+    } else {
+        1.0
+    };
+    let fresh = 1.0 - held;
+    let values = touched.rows as f64 * row_values as f64 * fresh;
+    ReadWork {
+        places: n_chunks as f64 * unknown,
+        opens: tasks as f64 * fresh,
+        values,
+        held_pages: n_pages as f64 * held,
+        held_values: touched.wanted as f64 * row_wanted as f64 * held,
+        out_values: touched.wanted as f64 * row_wanted as f64,
+        bytes: values * f64::from(layout.code.bits()) / 8.0,
+        tasks: tasks as f64,
+        admitted,
+    }
+}
+
+/// The class of a table column's type, by which its decoding is measured.
+fn type_class(data_type: &DataType) -> &'static str {
+    match data_type {
+        DataType::Boolean => "bool",
+        t if t.is_integer() => "integer",
+        t if t.is_floating() => "float",
+        DataType::Utf8 | DataType::LargeUtf8 => "text",
+        _ => "other",
+    }
+}
+
+impl Store {
+    /// What reading `columns` (stored cells of a tensor, see [`Store::read_f32`]) of the planned rows has to do.
+    ///
+    /// Errors: `Unsupported` for a table.
+    pub fn read_work(&self, record: &IntermediateRecord, plan: &RowPlan, columns: &[Range<usize>]) -> Result<ReadWork> {
+        let layout = &record.tensor()?.layout;
+        if layout.code == Code::F64 {
+            // Codes are read by whole chunks of all columns, one after the other.
+            let values = (Touched::by_plan(plan, layout.block_rows).rows * layout.stored_values()) as f64;
+            let out_values = (plan.n_rows() * columns.iter().map(Range::len).sum::<usize>()) as f64;
+            return Ok(ReadWork { values, out_values, bytes: values * 8.0, tasks: 1.0, ..ReadWork::default() });
+        }
+        let touched = Touched::by_plan(plan, layout.page_rows);
+        let known = |ids: &mut dyn Iterator<Item = i64>| self.known_places(ids);
+        Ok(tensor_work(layout, &pieces(layout, columns), &touched, Some(&plan.blocks), self.pool(), known))
+    }
+
+    /// The same for all columns of rows of an intermediate that was logged in the order of its `n_rows` row_ids, without
+    /// asking the MetadataDB where they lie; pages held in memory are not counted.
+    ///
+    /// Errors: `Unsupported` for a table.
+    pub fn read_work_in_order(&self, record: &IntermediateRecord, rows: &RowSet) -> Result<ReadWork> {
+        let layout = &record.tensor()?.layout;
+        let touched = Touched::in_order(rows, record.n_rows as usize, layout.block_rows, layout.page_rows);
+        let whole = 0..layout.stored_values();
+        Ok(tensor_work(layout, &pieces(layout, &[whole]), &touched, None, self.pool(), |_| 0))
+    }
+
+    /// Seconds that the work takes by the rates measured on this machine (Eq. 5.4).
+    ///
+    /// Errors: `Catalog`.
+    pub fn read_estimate(&self, record: &IntermediateRecord, work: &ReadWork) -> Result<Estimate> {
+        let scheme = record.content.scheme_text();
+        let target = if work.admitted { Target::Memory } else { Target::Answer };
+        let value = match self.cost(cost::READ, &cost::read_subject(&scheme, target, Some(record.id)))? {
+            Some(own) => own.into(),
+            None => self.rate(cost::READ, &cost::read_subject(&scheme, target, None), unmeasured::VALUE)?,
+        };
+        let rates = ReadRates {
+            start: self.rate(cost::READ_START, "tensor", unmeasured::START)?,
+            place: self.rate(cost::READ_PLACE, "", unmeasured::PLACE)?,
+            open: self.rate(cost::READ_OPEN, &scheme, unmeasured::OPEN)?,
+            value,
+            held_page: self.rate(cost::HELD_PAGE, "", unmeasured::HELD_PAGE)?,
+            held_value: self.rate(cost::HELD, &scheme, unmeasured::HELD_VALUE)?,
+            threads: rayon::current_num_threads() as f64,
+        };
+        Ok(read_seconds(work, &rates))
+    }
+
+    /// ColumnChunks, and seconds, that reading columns of `n_blocks` RowBlocks of a table takes: each is decoded whole, one after the other.
+    ///
+    /// Errors: `Catalog`.
+    pub fn table_estimate(&self, table: &TableContent, n_blocks: usize, columns: &[usize]) -> Result<(u64, Estimate)> {
+        let mut total = self.rate(cost::READ_START, "table", unmeasured::START)?;
+        for c in columns {
+            let class = table.schema.fields().get(*c).map_or("other", |f| type_class(f.data_type()));
+            let chunk = self.rate(cost::READ_TABLE, class, unmeasured::TABLE_CHUNK)?;
+            total += chunk.times(n_blocks as f64);
+        }
+        Ok(((n_blocks * columns.len()) as u64, total))
+    }
+
+    fn rate(&self, what: &str, subject: &str, otherwise: f64) -> Result<Estimate> {
+        Ok(self.cost(what, subject)?.map_or_else(|| Estimate::guess(otherwise), Estimate::from))
+    }
+
+    /// Keeps what a read measured. A store on read-only media is read all the same: its figures are this process's.
+    pub(crate) fn keep_read(&self, record: &IntermediateRecord, meter: &Meter, places: (usize, f64), wall: f64) {
+        let scheme = record.content.scheme_text();
+        let target = if meter.admitted { Target::Memory } else { Target::Answer };
+        let keep = |what: &str, subject: &str, seconds: f64, n: f64| {
+            if n > 0.0
+                && let Err(e) = self.add_cost(what, subject, seconds / n)
+            {
+                tracing::debug!("the read's time is not kept: {e}");
+            }
+        };
+        keep(cost::READ_PLACE, "", places.1, places.0 as f64);
+        keep(cost::READ_OPEN, &scheme, meter.opens.seconds(), meter.opens.n());
+        keep(cost::HELD_PAGE, "", meter.held_pages.seconds(), meter.held_pages.n());
+        keep(cost::HELD, &scheme, meter.held_values.seconds(), meter.held_values.n());
+        let (n, seconds) = (meter.values.n(), meter.values.seconds());
+        keep(cost::READ, &cost::read_subject(&scheme, target, Some(record.id)), seconds, n);
+        if n >= RATE_VALUES {
+            keep(cost::READ, &cost::read_subject(&scheme, target, None), seconds, n);
+        }
+        let parts = [&meter.opens, &meter.values, &meter.held_pages, &meter.held_values];
+        let tasks: f64 = parts.iter().map(|p| p.seconds()).sum();
+        let beside = tasks / (meter.tasks as f64).clamp(1.0, rayon::current_num_threads() as f64);
+        if meter.tasks > 0 && beside < START_SECONDS {
+            keep(cost::READ_START, "tensor", (wall - if places.0 > 0 { places.1 } else { 0.0 } - beside).max(0.0), 1.0);
+        }
+    }
+
+    pub(crate) fn keep_codes_read(&self, record: &IntermediateRecord, plan: &RowPlan, seconds: f64) {
+        let Ok(content) = record.tensor() else { return };
+        let values = Touched::by_plan(plan, content.layout.block_rows).rows * content.layout.stored_values();
+        let subject = cost::read_subject(&content.scheme.to_string(), Target::Answer, Some(record.id));
+        if values > 0
+            && let Err(e) = self.add_cost(cost::READ, &subject, seconds / values as f64)
+        {
+            tracing::debug!("the read's time is not kept: {e}");
+        }
+    }
+
+    pub(crate) fn keep_table_read(&self, data_type: &DataType, n_chunks: usize, seconds: f64) {
+        if n_chunks > 0
+            && let Err(e) = self.add_cost(cost::READ_TABLE, type_class(data_type), seconds / n_chunks as f64)
+        {
+            tracing::debug!("the read's time is not kept: {e}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::UnitAxis;
+
+    #[test]
+    fn touched_pages_by_hand() {
+        // 2,500 rows in blocks of 1,024, pages of 32: rows 1,000 to 1,100 lie in pages 31 of block 0 and 0 to 2 of 1.
+        let t = Touched::in_order(&RowSet::Range(1000..1100), 2500, 1024, 32);
+        assert_eq!((t.pages, t.rows, t.wanted), (1 + 3, 4 * 32, 100));
+        assert_eq!(t.blocks, [(0, vec![31]), (1, vec![0, 1, 2])]);
+        // The last block has 452 rows: 14 pages and one of 4 rows.
+        let t = Touched::in_order(&RowSet::Range(2499..2500), 2500, 1024, 32);
+        assert_eq!((t.pages, t.rows, t.wanted, t.blocks.len()), (1, 4, 1, 1));
+        // Four scattered rows touch four pages, five rows of one page touch one.
+        let t = Touched::in_order(&RowSet::List(vec![2000, 3, 700, 64]), 2500, 1024, 32);
+        assert_eq!((t.pages, t.rows, t.wanted), (4, 128, 4));
+        let t = Touched::in_order(&RowSet::List(vec![4, 3, 2, 1, 0]), 2500, 1024, 32);
+        assert_eq!((t.pages, t.rows, t.wanted), (1, 32, 5));
+        assert_eq!(Touched::in_order(&RowSet::Range(0..0), 2500, 1024, 32), Touched::default());
+    }
+
+    #[test]
+    fn work_by_hand() {
+        let scheme: mistique_quantize::Scheme = "f16".parse().unwrap();
+        // 64 maps of 16×16: one unit a chunk, pages of 32 rows.
+        let layout = TensorLayout::new(&[64, 16, 16], UnitAxis::First, &scheme, scheme.code());
+        let pool = InMemoryStore::new(1 << 30);
+        let touched = Touched::in_order(&RowSet::Range(0..1), 2048, layout.block_rows, layout.page_rows);
+        let whole = pieces(&layout, &[0..64 * 256]);
+        let work = tensor_work(&layout, &whole, &touched, None, &pool, |_| 0);
+        // One row of all units: a page of 32 × 256 values of each of 64 chunks; 64 × 256 values are wanted.
+        assert_eq!((work.places, work.opens, work.values), (64.0, 64.0, 64.0 * 8192.0));
+        assert_eq!((work.out_values, work.tasks, work.admitted), (16384.0, 64.0, true));
+        // The same pages held: nothing is opened.
+        let blocks =
+            [Block { block_no: 0, rows: std::sync::Arc::new(RowSet::Range(0..1024)), chunks: (0..64).collect() }];
+        (0..64).for_each(|chunk| pool.put((chunk, 0), vec![0u8; 16384].into()));
+        let work = tensor_work(&layout, &whole, &touched, Some(&blocks), &pool, |ids| ids.count());
+        assert_eq!((work.places, work.opens, work.values), (0.0, 0.0, 0.0));
+        assert_eq!((work.held_pages, work.held_values), (64.0, 16384.0));
+        // A request beyond a quarter of the pool goes straight to the answer.
+        let small = InMemoryStore::new(1 << 20);
+        assert!(!tensor_work(&layout, &whole, &touched, None, &small, |_| 0).admitted);
+    }
+}

@@ -1,0 +1,220 @@
+//! `calibrate`: measures in a short time what the cost model lacks, by small reads and runs of what is stored.
+
+use std::time::{Duration, Instant};
+
+use mistique_engine::cost::{self, BATCHES, Target, read_subject};
+use mistique_engine::{Code, Content, CostRecord, IntermediateRecord, ModelRecord, Rerun, Rows};
+
+use crate::error::Result;
+use crate::plan::PlanChoice;
+use crate::reader::{ChunkReader, Request};
+use crate::rows::RowSelection;
+
+/// Measurements that a figure should stand on.
+const WANTED: u64 = 3;
+/// Values of a read that tells the rate of a layer.
+const READ_VALUES: usize = 1 << 22;
+
+/// A figure of this machine.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Figure {
+    /// What was measured; see [`mistique_engine::cost`].
+    pub what: String,
+    /// Of what: a model and stage, a scheme, a dataset.
+    pub of: String,
+    /// Mean, variance, number of measurements, and when the last one was made.
+    pub cost: CostRecord,
+}
+
+/// What [`ChunkReader::calibrate`] did.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Calibration {
+    /// Every figure of this machine, those measured before included.
+    pub figures: Vec<Figure>,
+    /// Measurements made now.
+    pub made: u64,
+    /// What is still missing, and why.
+    pub missing: Vec<String>,
+    /// How long it took.
+    pub took: Duration,
+}
+
+impl ChunkReader<'_> {
+    /// Measures what the cost model lacks of these models, for about `budget`: load time, stage by stage the time of
+    /// batches of several sizes, input and output, and the rates at which their intermediates are read. `progress` gets
+    /// what is measured next, and how many models of how many are done.
+    ///
+    /// Errors: those of the store. A model that cannot be run is reported and not run.
+    pub fn calibrate(
+        &self,
+        models: &[ModelRecord],
+        budget: Duration,
+        progress: &mut dyn FnMut(&str, usize, usize),
+    ) -> Result<Calibration> {
+        let begun = Instant::now();
+        let mut missing = Vec::new();
+        let before = self.measurements()?;
+        for (done, model) in models.iter().enumerate() {
+            progress(&model.spec.key.to_string(), done, models.len());
+            // What one model may take, of what is left.
+            let left = budget.saturating_sub(begun.elapsed()) / (models.len() - done) as u32;
+            let until = Instant::now() + left;
+            let half = Instant::now() + left / 2;
+            let records = self.store().intermediates_of(model.id)?;
+            for record in records.iter().filter(|r| r.n_rows > 0) {
+                if Instant::now() > half {
+                    missing.push(format!("reads of {}: no time was left", record.key));
+                } else {
+                    self.measure_read(record)?;
+                }
+            }
+            if let Some(workflow) = self.workflows().iter().find(|w| w.runs(model)) {
+                self.measure_runs(&**workflow, model, &records, until, &mut missing)?;
+            }
+        }
+        let made = self.measurements()?.saturating_sub(before);
+        Ok(Calibration { figures: self.figures(models)?, made, missing, took: begun.elapsed() })
+    }
+
+    fn measurements(&self) -> Result<u64> {
+        Ok(self.store().costs()?.iter().map(|(_, _, c)| c.n).sum())
+    }
+
+    fn lacks(&self, what: &str, subject: &str) -> Result<bool> {
+        Ok(self.store().cost(what, subject)?.is_none_or(|c| c.n < WANTED))
+    }
+
+    /// A row read into memory, the same row from there, and as many rows as tell the rate.
+    fn measure_read(&self, record: &IntermediateRecord) -> Result<()> {
+        let store = self.store();
+        match &*record.content {
+            Content::Table(t) => {
+                let rows = Rows::Range(0..(4 * t.block_rows as u64));
+                let columns: Vec<usize> = (0..t.schema.fields().len()).collect();
+                let plan = store.plan_rows(record, &rows)?;
+                for _ in 0..WANTED {
+                    store.read_table(record, &plan, &columns)?;
+                }
+            }
+            // Read whole, by another way, which measures itself.
+            Content::Tensor(t) if t.layout.code == Code::F64 => {
+                let rows = Rows::Range(0..(4 * t.layout.block_rows as u64));
+                store.read_codes(record, &store.plan_rows(record, &rows)?)?;
+            }
+            Content::Tensor(t) => {
+                let scheme = t.scheme.to_string();
+                let n = t.layout.stored_values();
+                let subject = |target| read_subject(&scheme, target, Some(record.id));
+                let sets = store.row_sets(record)?;
+                let Some(first) = sets.first().and_then(|s| s.get(0)) else { return Ok(()) };
+                let mut out = vec![0f32; n];
+                let one = store.plan_rows(record, &Rows::List(vec![first]))?;
+                for _ in 0..WANTED {
+                    if !self.lacks(cost::READ, &subject(Target::Memory))? && !self.lacks(cost::HELD, &scheme)? {
+                        break;
+                    }
+                    store.clear_pool();
+                    store.read_f32(record, &one, &[0..n], &mut out)?;
+                    store.read_f32(record, &one, &[0..n], &mut out)?;
+                }
+                // Through memory and past it, over enough rows to tell the rate.
+                let ids: Vec<u64> = sets.iter().flat_map(|s| s.iter()).take((READ_VALUES / n.max(1)).max(8)).collect();
+                let many = store.plan_rows(record, &Rows::List(ids))?;
+                out.resize(many.n_rows() * n, 0.0);
+                for _ in 0..WANTED {
+                    if !self.lacks(cost::READ, &subject(Target::Answer))? {
+                        break;
+                    }
+                    store.clear_pool();
+                    store.read_past_memory(record, &many, &[0..n], &mut out)?;
+                    store.read_f32(record, &many, &[0..n], &mut out)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The model's last stages over batches of several sizes, small ones first; and one pooled answer.
+    fn measure_runs(
+        &self,
+        workflow: &dyn Rerun,
+        model: &ModelRecord,
+        records: &[IntermediateRecord],
+        until: Instant,
+        missing: &mut Vec<String>,
+    ) -> Result<()> {
+        let key = &model.spec.key;
+        let why = workflow.unavailable(model).or_else(|| workflow.dataset_unavailable(model));
+        if let Some(why) = why {
+            missing.push(format!("runs of {key}: {why}"));
+            return Ok(());
+        }
+        let graph = workflow.graph(model)?;
+        let is_last = |v: &usize| !graph.iter().any(|s| s.inputs.contains(v));
+        let last: Vec<String> =
+            (0..graph.len()).filter(is_last).filter_map(|v| Some(graph.get(v)?.name.clone())).collect();
+        let subject = cost::model_subject(&model.spec.description, &workflow.device());
+        let n_dataset = model.spec.dataset.as_ref().map_or(0, |d| d.n_rows);
+        let most = workflow.batch_rows().unwrap_or(n_dataset).min(n_dataset);
+        let sizes: Vec<u64> = match workflow.batch_rows() {
+            Some(_) => BATCHES.into_iter().filter(|b| *b <= most).collect(),
+            // Stages that run whole are kept as a batch of one, and run whatever rows are asked for.
+            None => vec![1],
+        };
+        for size in sizes {
+            let n = if workflow.batch_rows().is_some() { size } else { 0 };
+            let rows: Vec<u64> = (0..n).collect();
+            for _ in 0..WANTED {
+                let mut lacking = false;
+                for stage in graph.iter() {
+                    lacking |= self.lacks(cost::STAGE, &cost::stage_subject(&subject, &stage.name, size))?;
+                }
+                if !lacking {
+                    break;
+                }
+                if Instant::now() > until {
+                    missing.push(format!("batches of {size} rows of {key}: no time was left"));
+                    break;
+                }
+                if let Err(e) = workflow.rerun(model, &last, &rows, &[]) {
+                    missing.push(e.to_string());
+                    return Ok(());
+                }
+            }
+        }
+        let pooled = records.iter().find(|r| match &*r.content {
+            Content::Tensor(t) => t.layout.stored != t.layout.map,
+            Content::Table(_) => false,
+        });
+        if let Some(record) = pooled.filter(|_| Instant::now() < until) {
+            let request = Request::new(self.key(&record.key)).with_rows(RowSelection::Range(0..most.min(64)));
+            for _ in 0..WANTED {
+                self.get(&request.clone().with_plan(PlanChoice::Rerun))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The figures of this machine, with models named where they are among `models`.
+    fn figures(&self, models: &[ModelRecord]) -> Result<Vec<Figure>> {
+        let named: Vec<(String, String)> = models
+            .iter()
+            .map(|m| (mistique_engine::hex(&mistique_engine::fingerprint(m.spec.description.as_bytes())), m))
+            .map(|(hash, m)| (hash, m.spec.key.to_string()))
+            .collect();
+        let datasets: Vec<(String, String)> = models
+            .iter()
+            .filter_map(|m| m.spec.dataset.as_ref())
+            .map(|d| (mistique_engine::hex(&d.fingerprint), d.name.clone()))
+            .collect();
+        let name = |subject: &str| {
+            let found = named
+                .iter()
+                .chain(&datasets)
+                .find_map(|(hash, name)| Some((name, subject.strip_prefix(hash.as_str())?)));
+            found.map_or_else(|| subject.to_string(), |(name, rest)| format!("{name}{rest}"))
+        };
+        let costs = self.store().costs()?.into_iter();
+        Ok(costs.map(|(what, subject, cost)| Figure { what, of: name(&subject), cost }).collect())
+    }
+}
