@@ -104,7 +104,19 @@ fn a_network_is_logged_and_read_and_rerun() {
     assert_eq!(found, want);
     // What a plan would cost, and that a lossy copy is not exact.
     let plans = cli.json(&["explain", "digits.cnn.conv1", "--dry"]);
-    assert_eq!(plans[0]["considered"].as_array().unwrap().len(), 2);
+    let considered: Vec<&str> =
+        plans[0]["considered"].as_array().unwrap().iter().map(|c| c["plan"].as_str().unwrap()).collect();
+    assert_eq!(considered, ["READ", "RERUN", "ANCESTOR"]);
+    assert!(plans[0]["considered"][2]["unavailable"].as_str().unwrap().contains("nothing that conv1 can be run from"));
+    // Every possible plan runs, and its time stands beside the predicted one.
+    let all = cli.json(&["explain", "digits.cnn.logits", "--all"]);
+    for plan in all[0]["considered"].as_array().unwrap() {
+        assert!(plan["predicted_seconds"].as_f64().is_some() && plan["actual_seconds"].as_f64().is_some(), "{plan}");
+    }
+    let measured = cli.json(&["calibrate", "digits.cnn", "--seconds", "2"]);
+    let figures = measured["figures"].as_array().unwrap();
+    let stage = |f: &&Value| f["figure"] == "stage" && f["of"] == "digits.cnn@cpu/conv2#16";
+    assert!(figures.iter().find(stage).unwrap()["measurements"].as_u64().unwrap() >= 3);
     assert!(cli.ok(&["verify"]).contains("no damage"));
 }
 

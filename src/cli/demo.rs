@@ -6,7 +6,7 @@ use std::time::Instant;
 use clap::Args;
 use serde_json::Value;
 
-use super::get::reader;
+use super::get::{explanation_text, measure_all, reader};
 use super::output::{Rows, bytes, count, float, seconds, times};
 use super::{CliError, Result, print};
 use crate::diagnostics::{Extreme, Metric, difference, histogram, nearest_rows, top_k};
@@ -33,7 +33,7 @@ pub fn run(args: &DemoArgs, _store: &Path) -> Result<()> {
         if !path.join("catalog.db").is_file() {
             return Err(CliError::Content { path, why: "it is not a store; name another place with --into".into() });
         }
-        let own = ["digits", "schemes"];
+        let own = ["digits", "schemes", "plans"];
         let foreign = Store::open(&path)?.models()?.into_iter().find(|m| !own.contains(&m.spec.key.project.as_str()));
         if let Some(model) = foreign {
             let why =
@@ -60,6 +60,7 @@ pub fn run(args: &DemoArgs, _store: &Path) -> Result<()> {
     label_table(&store, &labels)?;
     compare_schemes(&store, &network, &spec, &*dataset, args.epochs)?;
     questions(&store, args.epochs)?;
+    plans(&store, &network, &spec, &*dataset, args.epochs)?;
     let (path, last) = (path.display(), version(args.epochs));
     print(&format!(
         "\nThe store is left in {path}. Try next:\n\n\
@@ -139,9 +140,7 @@ fn compare_schemes(
     dataset: &dyn crate::Dataset,
     epochs: u32,
 ) -> Result<()> {
-    let weights = store.model(&version(epochs))?.spec.weights;
-    let weights = weights.ok_or_else(|| CliError::Usage("the demo's model has lost its weights".into()))?;
-    let weights = Weights::load_safetensors(&store.operator(&weights)?)?;
+    let weights = last_weights(store, epochs)?;
     let mut rows = Rows::new(&["scheme", ">values", ">stored", ">smaller", ">error"]);
     for text in SCHEMES {
         let key = ModelKey::new("schemes", text);
@@ -171,6 +170,61 @@ fn compare_schemes(
         count(dataset.n_rows() as u64),
         rows.table()
     ))
+}
+
+/// The last epoch's weights.
+fn last_weights(store: &Store, epochs: u32) -> Result<Weights> {
+    let weights = store.model(&version(epochs))?.spec.weights;
+    let weights = weights.ok_or_else(|| CliError::Usage("the demo's model has lost its weights".into()))?;
+    Ok(Weights::load_safetensors(&store.operator(&weights)?)?)
+}
+
+/// A model of which two layers are stored and the others only named, and three requests: what is stored is read, what
+/// lies behind a stored layer is run from there, what lies before is run from the images. Every possible plan runs.
+fn plans(store: &Store, network: &Network, spec: &Spec, dataset: &dyn crate::Dataset, epochs: u32) -> Result<()> {
+    let key = ModelKey::new("plans", "cnn");
+    let input = Input { name: "digits".into(), spec, dataset };
+    let layers = crate::LayerPattern::new("conv1,flatten")?;
+    let options = RunOptions { layers, scheme: Some(scheme("f32")?), ..RunOptions::new()? };
+    log_intermediates(store, &key, network, &last_weights(store, epochs)?, &input, &options, &mut |_| {})?;
+    let mut log = store.logger(LogOptions::default())?;
+    let model = log.model(&store.model(&key)?.spec, crate::IfExists::Continue)?;
+    for (position, layer) in network.layers().iter().enumerate() {
+        let tensor = crate::TensorSpec::new(layer.name(), layer.shape()).at(position as i64);
+        log.tensor(model, &tensor.with_scheme(scheme("f32")?))?;
+    }
+    log.complete(model)?;
+    log.commit()?;
+    drop(log);
+    let last = version(epochs);
+    let requests = [
+        ("Stored: the dense layer of the last epoch.", request(&format!("{last}.dense1"), RowSelection::All)?),
+        (
+            "Not stored, but the layer before it is: the same of a model that keeps conv1 and flatten.",
+            request("plans.cnn.dense1", RowSelection::All)?,
+        ),
+        ("Not stored, one image: its second convolution.", request("plans.cnn.conv2", RowSelection::List(vec![51]))?),
+    ];
+    let models = [store.model(&last)?, store.model(&key)?];
+    let measured =
+        reader(store, Device::Cpu).calibrate(&models, std::time::Duration::from_secs(3), &mut |_, _, _| {})?;
+    print(&format!(
+        "\nWhich way is faster? Predicted from {} measurements ({} of them by `mistique calibrate`, in {}), then every way \
+         run, each in a session of its own, the shortest of three:\n",
+        count(measured.figures.iter().map(|f| f.cost.n).sum()),
+        count(measured.made),
+        seconds(measured.took.as_secs_f64())
+    ))?;
+    for (what, request) in requests {
+        store.clear_pool();
+        let requests = [request];
+        let mut explained = reader(store, Device::Cpu).explain_intermediates(&requests)?;
+        measure_all(store, Device::Cpu, &requests, &mut explained)?;
+        let text: String = explained.iter().map(explanation_text).collect();
+        let indented: String = text.lines().map(|l| format!("   {l}\n")).collect();
+        print(&format!("\n{what}\n{indented}"))?;
+    }
+    Ok(())
 }
 
 /// A question: what is asked, its category (Table 5.1), and how it is answered from values.

@@ -167,7 +167,8 @@ pub fn measure_all(
     let shared =
         |e: &Explanation| e.considered.iter().find(|c| c.choice() == PlanChoice::Shared).and_then(|c| c.predicted);
     let together: f64 = explanations.iter().filter_map(shared).map(|d| d.as_secs_f64()).sum();
-    let rows = reader(store, device).get(&requests[0])?.rows;
+    let Some(first) = requests.first() else { return Ok(()) };
+    let rows = reader(store, device).get(first)?.rows;
     for (explanation, request) in explanations.iter_mut().zip(requests) {
         let request = request.clone().with_rows(RowSelection::List(rows.clone()));
         for considered in explanation.considered.iter_mut().filter(|c| c.unavailable.is_none()) {
