@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! masks/
-//!   wheel/17.png     grey, palette or colour: a pixel that is not zero (black) shows the concept; row_ids may have leading zeros
+//!   wheel/17.png     a pixel that is not black shows the concept; row_ids may have leading zeros
 //!   wheel/203.png
-//!   sky.npy          rows × height × width of any number type: not zero shows the concept; the first axis is the row_id
+//!   sky.npy          rows × height × width: what is not zero shows the concept; the first axis is the row_id
 //! ```
 //!
 //! An example without a file, or beyond an array's rows, is one without the concept.

@@ -77,8 +77,8 @@ fn stored_alpha(source: &Source) -> Option<(Option<f64>, bool)> {
 /// T_k of each unit: the value that a share `alpha` of all cells of its maps lies above (numpy's linear quantile), exact,
 /// in one pass. Memory is that of the highest share of the values.
 ///
-/// Errors: `Undefined` for an `alpha` outside of (0, 1), no rows, and a threshold store of another `alpha`; `NotFinite`; those
-/// of [`ChunkReader::scan`]. Source: Alg. 2, lines 2 and 3.
+/// Errors: `Undefined` for an `alpha` outside of (0, 1), no rows, and a threshold store of another `alpha`; `NotFinite`;
+/// those of [`ChunkReader::scan`]. Source: Alg. 2, lines 2 and 3.
 pub fn unit_thresholds(
     reader: &ChunkReader<'_>,
     request: &Request,

@@ -4,6 +4,9 @@
 //! are the canonical correlations. Squaring the data in covariances halves the digits of directions that hardly vary:
 //! those below 10⁻¹⁰ of the largest variance are left out, where an SVD of the data could still see them.
 
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
 use faer::{Mat, MatRef, Side as Triangle};
 
 use super::Similarity;
@@ -19,20 +22,42 @@ struct Whitened {
     directions: Mat<f64>,
 }
 
-/// Mean of the canonical correlations of the directions that explain `threshold` of each side's variance; with 1 of all
-/// that vary, columns scaled alike. Errors: why it is undefined.
-pub(super) fn cca(moments: &Moments, (a, b): (usize, usize), threshold: f64) -> Result<Similarity, String> {
-    let (x, y) = (whiten(moments, a, threshold)?, whiten(moments, b, threshold)?);
+/// Sides whitened so far: a matrix of layers whitens each once.
+pub(super) struct Whitener<'m> {
+    moments: &'m Moments,
+    threshold: f64,
+    known: BTreeMap<usize, Rc<Whitened>>,
+}
+
+impl<'m> Whitener<'m> {
+    /// For directions that explain `threshold` of a side's variance; with 1 for all that vary, columns scaled alike.
+    pub fn new(moments: &'m Moments, threshold: f64) -> Self {
+        Self { moments, threshold, known: BTreeMap::new() }
+    }
+
+    fn side(&mut self, side: usize) -> Result<Rc<Whitened>, String> {
+        if let Some(known) = self.known.get(&side) {
+            return Ok(Rc::clone(known));
+        }
+        let whitened = Rc::new(whiten(self.moments, side, self.threshold)?);
+        self.known.insert(side, Rc::clone(&whitened));
+        Ok(whitened)
+    }
+}
+
+/// Mean of the canonical correlations. Errors: why it is undefined.
+pub(super) fn cca(whitener: &mut Whitener<'_>, (a, b): (usize, usize)) -> Result<Similarity, String> {
+    let (x, y, moments) = (whitener.side(a)?, whitener.side(b)?, whitener.moments);
     let shared = shared(moments, (a, &x), (b, &y))?;
     let coefficients = clamped(shared.as_ref().singular_values().map_err(diverged)?);
     let value = coefficients.iter().sum::<f64>() / coefficients.len().max(1) as f64;
     Ok(answer(moments, (a, &x), (b, &y), value, coefficients))
 }
 
-/// Mean of the canonical correlations weighted by Σ_j |⟨h_i, z_j⟩| over the columns z_j of the side with fewer columns that vary (the
-/// first of equals), h_i its canonical variables. Errors: why it is undefined.
-pub(super) fn pwcca(moments: &Moments, (a, b): (usize, usize)) -> Result<Similarity, String> {
-    let (x, y) = (whiten(moments, a, 1.0)?, whiten(moments, b, 1.0)?);
+/// Mean of the canonical correlations weighted by Σ_j |⟨h_i, z_j⟩| over the columns z_j of the side with fewer columns that
+/// vary (the first of equals), h_i its canonical variables. Errors: why it is undefined.
+pub(super) fn pwcca(whitener: &mut Whitener<'_>, (a, b): (usize, usize)) -> Result<Similarity, String> {
+    let (x, y, moments) = (whitener.side(a)?, whitener.side(b)?, whitener.moments);
     let svd = shared(moments, (a, &x), (b, &y))?.thin_svd().map_err(diverged)?;
     let coefficients = clamped(svd.S().column_vector().iter().copied().collect());
     let (side, whitened, turn) = if x.columns.len() <= y.columns.len() { (a, &x, svd.U()) } else { (b, &y, svd.V()) };

@@ -120,8 +120,8 @@ pub struct Similarities {
 /// SVCCA keeps the fewest directions whose variances add up to the threshold, and divides the sum of the coefficients by
 /// the smaller number of directions, so that a layer is 1 similar to itself; CCA and PWCCA keep what varies by more than
 /// 10⁻¹⁰ of the largest variance, units scaled alike. Values stream through a pass or more: memory is that of the
-/// covariances (8 bytes × columns × columns), for RBF CKA that of two sides' data points. `progress` hears rows read and rows to
-/// read. Errors: those of [`ChunkReader::scan`]; `NotFinite` naming the first column that holds NaN or infinity;
+/// covariances (8 bytes × columns × columns), for RBF CKA that of two sides' data points. `progress` hears rows read and
+/// rows to read. Errors: those of [`ChunkReader::scan`]; `NotFinite` naming the first column that holds NaN or infinity;
 /// `Mismatch` for maps of different sizes as points, and too many columns; `Undefined` for fewer than two data points.
 ///
 /// Source: Alg. 1 (5.1.1); weights as in the code of PWCCA's authors; bandwidth as in that of CKA's.
@@ -194,13 +194,14 @@ pub fn similarities(
         for (i, pass) in passes.iter().enumerate() {
             let read = |n| (i * n_rows) as u64 + n;
             let moments = Moments::of(&sides, pass, &joined.rows, &mut |n| progress(read(n), total))?;
+            let threshold = if let Measure::Svcca { threshold } = measure { threshold } else { 1.0 };
+            let mut whitener = cca::Whitener::new(&moments, threshold);
             for &(a, b) in pass {
                 let (x, y) = (get(a)?.name(), get(b)?.name());
                 let value = match measure {
-                    Measure::Svcca { threshold } => cca::cca(&moments, (a, b), threshold),
-                    Measure::Pwcca => cca::pwcca(&moments, (a, b)),
                     Measure::LinearCka => cka::linear(&moments, (a, b)),
-                    _ => cca::cca(&moments, (a, b), 1.0),
+                    Measure::Pwcca => cca::pwcca(&mut whitener, (a, b)),
+                    _ => cca::cca(&mut whitener, (a, b)),
                 };
                 let named = value.map_err(|why| QueryError::Undefined { what: format!("{x} with {y}"), why });
                 values.push(keep_undefined(named)?);
