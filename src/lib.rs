@@ -30,17 +30,17 @@ mod masks;
 
 /// What only the command line needs of the engine.
 mod engine_types {
-    pub use mistique_engine::{IntermediateStats, StageRecord, nearest};
+    pub use mistique_engine::{IntermediateStats, Saved, StageRecord, nearest};
 }
 
 pub use masks::{MaskError, MaskFolder};
 pub use mistique_datasets as datasets;
 pub use mistique_datasets::{Dataset, DatasetError, Spec};
 pub use mistique_engine::{
-    Code, CompactReport, Content, Damage, DatasetSpec, Effort, EngineError, Fingerprint, GcReport, Handle, IfExists,
-    IntermediateKey, IntermediateRecord, Key, LogOptions, LogReport, Logger, ModelHandle, ModelKey, ModelKind,
-    ModelRecord, ModelSpec, OnUnholdable, Rerun, RerunValues, RowSet, Rows, Scheme, Storage, Store, StoreOptions,
-    StoreStats, TensorSource, TensorSpec, UnitAxis, UnitError, Values, VerifyReport,
+    Code, CompactReport, Content, Damage, DatasetSpec, Dedup, Effort, EngineError, Fingerprint, GcReport, Handle,
+    IfExists, IntermediateKey, IntermediateRecord, Key, LogOptions, LogReport, Logger, ModelHandle, ModelKey,
+    ModelKind, ModelRecord, ModelSpec, OnUnholdable, Rerun, RerunValues, RowSet, Rows, Scheme, Storage, Store,
+    StoreOptions, StoreStats, TensorSource, TensorSpec, UnitAxis, UnitError, Values, VerifyReport,
 };
 pub use mistique_query::{
     Answer, Calibration, ChunkReader, Considered, Data, Explanation, Figure, HeatMap, Picture, PlanChoice, Predicate,

@@ -2,8 +2,8 @@
 //! decoded without its neighbours.
 
 use mistique_quantize::{
-    Code, Effort, Encoding, QuantizeError, SharedDecoder, SharedEncoder, decode_page, decode_page_f32, encode_page,
-    page_stats,
+    BasePage, Code, Effort, Encoding, QuantizeError, SharedDecoder, SharedEncoder, decode_against, decode_page,
+    decode_page_f32, encode_against, encode_page, page_stats,
 };
 use xxhash_rust::xxh3::{Xxh3, xxh3_64, xxh3_128};
 
@@ -12,6 +12,50 @@ use crate::format::{CHUNK_HEADER_LEN, CHUNK_MAGIC, Le, PAGE_ALIGN, PAGE_ENTRY_LE
 
 /// Content hash of a chunk: its shape and its codes, before compression.
 pub type ChunkHash = [u8; 16];
+
+/// How a chunk names the one that it is coded against: the first bytes of that one's content hash, as the catalogue has it.
+pub type BaseName = [u8; 12];
+
+/// The name of the chunk of a content hash.
+pub fn base_name(hash: &ChunkHash) -> BaseName {
+    std::array::from_fn(|i| hash[i])
+}
+
+/// A chunk's content, decoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChunkCodes {
+    /// Its shape.
+    pub shape: ChunkShape,
+    /// Codes, row-major.
+    pub codes: Vec<u8>,
+    /// One byte a row (1: valid), where rows can be null.
+    pub validity: Option<Vec<u8>>,
+}
+
+impl ChunkCodes {
+    /// Bytes that it holds in memory.
+    pub fn held_bytes(&self) -> usize {
+        self.codes.len() + self.validity.as_ref().map_or(0, Vec::len)
+    }
+
+    /// A page to code another one's against.
+    fn page(&self, page: usize) -> Option<BasePage<'_>> {
+        let first = page * self.shape.page_rows;
+        let rows = first..first + self.shape.rows_of(page);
+        let bytes = rows.start * self.shape.row_bytes()..rows.end * self.shape.row_bytes();
+        let valid = match &self.validity {
+            None => None,
+            Some(v) => Some(v.get(rows)?),
+        };
+        Some(BasePage { code: self.shape.code, codes: self.codes.get(bytes)?, valid })
+    }
+
+    /// Whether a chunk of `shape` can be coded against it.
+    pub fn is_base_of(&self, shape: &ChunkShape) -> bool {
+        let divided = |s: &ChunkShape| (s.n_rows, s.n_cols, s.page_rows);
+        shape.n_cols == 1 && divided(&self.shape) == divided(shape)
+    }
+}
 
 /// What the codes of a chunk are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,21 +157,48 @@ pub fn write_chunk(
         Effort::Small => SharedEncoder::train(shape.code, codes, shape.page_rows * shape.n_cols, shape.map_w),
         _ => None,
     };
-    let used = write_with(shape, codes, extra, effort, tables.as_ref(), key, out)?;
+    let help = Help { effort, tables: tables.as_ref(), base: None };
+    let used = write_with(shape, codes, extra, help, key, out)?;
     // Every page may be smaller without.
-    if tables.is_some() && !used { write_with(shape, codes, extra, effort, None, key, out).map(drop) } else { Ok(()) }
+    let without = Help { tables: None, ..help };
+    if tables.is_some() && !used { write_with(shape, codes, extra, without, key, out).map(drop) } else { Ok(()) }
 }
 
-/// Writes a chunk with these tables; tells whether a page needs them.
+/// Writes a chunk coded against `base`, whose name is given; `false`, with `out` of no use, where it cannot be.
+///
+/// Errors: as [`write_chunk`].
+pub fn write_against(
+    shape: &ChunkShape,
+    codes: &[u8],
+    extra: Extra<'_>,
+    base: (BaseName, &ChunkCodes),
+    key: &dyn std::fmt::Display,
+    out: &mut Vec<u8>,
+) -> Result<bool> {
+    if !base.1.is_base_of(shape) {
+        return Ok(false);
+    }
+    write_with(shape, codes, extra, Help { effort: Effort::Column, tables: None, base: Some(base) }, key, out)
+}
+
+/// What there is to make pages small.
+#[derive(Clone, Copy)]
+struct Help<'a> {
+    effort: Effort,
+    tables: Option<&'a SharedEncoder>,
+    base: Option<(BaseName, &'a ChunkCodes)>,
+}
+
+/// Writes a chunk with that help; tells whether a page needs tables or base.
 fn write_with(
     shape: &ChunkShape,
     codes: &[u8],
     extra: Extra<'_>,
-    effort: Effort,
-    tables: Option<&SharedEncoder>,
+    help: Help<'_>,
     key: &dyn std::fmt::Display,
     out: &mut Vec<u8>,
 ) -> Result<bool> {
+    let Help { effort, tables, base } = help;
     let quantize = |e| EngineError::Quantize { key: key.to_string(), source: e };
     let n_pages = shape.n_pages();
     let mut used = false;
@@ -150,14 +221,20 @@ fn write_with(
         let start = out.len();
         let valid = extra.validity.map(|v| v.get(first..first + rows).unwrap_or_default());
         let n_null = valid.map_or(0, |v| v.iter().filter(|&&b| b == 0).count());
+        let base_page = base.and_then(|(_, b)| b.page(page));
+        let mut validity_form = VALIDITY_BITMAP;
         if let (Some(valid), true) = (valid, n_null > 0) {
-            out.extend(
-                valid.chunks(8).map(|byte| byte.iter().enumerate().fold(0u8, |acc, (i, &b)| acc | ((b & 1) << i))),
-            );
+            validity_form = write_validity(valid, effort, base_page.and_then(|b| b.valid), out).map_err(quantize)?;
         }
-        let encoding = encode_page(shape.code, page_codes, shape.map_w, effort, tables, out).map_err(quantize)?;
-        used |= encoding == Encoding::Shared;
+        let encoding = match base_page {
+            Some(base) if encode_against(shape.code, page_codes, valid, base, out).map_err(quantize)? => {
+                Encoding::Against
+            }
+            _ => encode_page(shape.code, page_codes, shape.map_w, effort, tables, out).map_err(quantize)?,
+        };
+        used |= matches!(encoding, Encoding::Shared | Encoding::Against) || validity_form == VALIDITY_OF_BASE;
         let mut entry = [0u8; PAGE_ENTRY_LEN];
+        entry[9] = validity_form;
         entry[0..4].copy_from_slice(&(start as u32).to_le_bytes());
         entry[4..8].copy_from_slice(&((out.len() - start) as u32).to_le_bytes());
         entry[8] = encoding as u8;
@@ -172,7 +249,7 @@ fn write_with(
     let len = out.len() as u64;
     out[0..4].copy_from_slice(&CHUNK_MAGIC);
     out[4] = shape.code.to_id();
-    out[5] = extra.flags() | (u8::from(tables.is_some()) << 2);
+    out[5] = extra.flags() | (u8::from(tables.is_some()) << 2) | (u8::from(base.is_some()) << 3);
     out[8..12].copy_from_slice(&(shape.n_rows as u32).to_le_bytes());
     out[12..16].copy_from_slice(&(shape.n_cols as u32).to_le_bytes());
     out[16..20].copy_from_slice(&(shape.page_rows as u32).to_le_bytes());
@@ -180,11 +257,45 @@ fn write_with(
     out[24..28].copy_from_slice(&(shape.map_w as u32).to_le_bytes());
     out[28..32].copy_from_slice(&((dictionary_end - dir_end) as u32).to_le_bytes());
     out[32..36].copy_from_slice(&((head_end - dictionary_end) as u32).to_le_bytes());
-    // Bytes 36..48 keep the place of a base chunk for delta coding; zero until then.
+    if let Some((name, _)) = base {
+        out[36..48].copy_from_slice(&name);
+    }
     out[48..56].copy_from_slice(&len.to_le_bytes());
     let checksum = header_checksum(&out[..head_end]);
     out[56..64].copy_from_slice(&checksum.to_le_bytes());
     Ok(used)
+}
+
+/// How a page says which of its rows are valid.
+const VALIDITY_BITMAP: u8 = 0;
+const VALIDITY_CODED: u8 = 1;
+const VALIDITY_OF_BASE: u8 = 2;
+
+/// Appends which rows are valid, in the form that is returned.
+fn write_validity(
+    valid: &[u8],
+    effort: Effort,
+    base: Option<&[u8]>,
+    out: &mut Vec<u8>,
+) -> std::result::Result<u8, QuantizeError> {
+    if base == Some(valid) {
+        return Ok(VALIDITY_OF_BASE);
+    }
+    let byte = |byte: &[u8]| byte.iter().enumerate().fold(0u8, |acc, (i, &b)| acc | ((b & 1) << i));
+    let bitmap: Vec<u8> = valid.chunks(8).map(byte).collect();
+    if effort == Effort::Column {
+        let at = out.len();
+        out.extend_from_slice(&[0; 5]);
+        out[at] = encode_page(Code::Int(1), &bitmap, 1, effort, None, out)? as u8;
+        let len = out.len() - at - 5;
+        if len + 5 < bitmap.len() {
+            out[at + 1..at + 5].copy_from_slice(&(len as u32).to_le_bytes());
+            return Ok(VALIDITY_CODED);
+        }
+        out.truncate(at);
+    }
+    out.extend_from_slice(&bitmap);
+    Ok(VALIDITY_BITMAP)
 }
 
 /// xxh3 of header, directory, dictionary and shared tables, without the checksum's own eight bytes.
@@ -214,13 +325,22 @@ pub struct PageView<'a> {
     pub encoding: Encoding,
     /// Encoded values.
     pub bytes: &'a [u8],
-    /// One bit a row, where the page has nulls.
-    pub validity: Option<&'a [u8]>,
     /// Number of codes.
     pub n_codes: usize,
+    validity: ValidityView<'a>,
+    rows: usize,
     /// Type of a code.
     pub code: Code,
     map_w: usize,
+}
+
+/// Which rows of a page are valid, as it is stored.
+#[derive(Debug, Clone, Copy)]
+enum ValidityView<'a> {
+    All,
+    Bitmap(&'a [u8]),
+    Coded(Encoding, &'a [u8]),
+    OfBase,
 }
 
 /// Tables that the pages of a chunk share, where it has them.
@@ -232,6 +352,21 @@ impl PageView<'_> {
     /// Errors: a quantizer's, when the bytes are not what was written.
     pub fn codes(&self, tables: Tables<'_>, out: &mut [u8]) -> std::result::Result<(), QuantizeError> {
         decode_page(self.code, self.encoding, self.bytes, self.n_codes, self.map_w, tables, out)
+    }
+
+    /// One byte a row, 1 where it is valid; `None` where all are.
+    fn valid(&self, base: Option<BasePage<'_>>) -> std::result::Result<Option<Vec<u8>>, QuantizeError> {
+        let bytes = |bits: &[u8]| (0..self.rows).map(|i| bits.get(i / 8).map_or(0, |b| b >> (i % 8) & 1)).collect();
+        Ok(match self.validity {
+            ValidityView::All => None,
+            ValidityView::Bitmap(bits) => Some(bytes(bits)),
+            ValidityView::Coded(encoding, page) => {
+                let mut bits = vec![0; self.rows.div_ceil(8)];
+                decode_page(Code::Int(1), encoding, page, bits.len(), 1, None, &mut bits)?;
+                Some(bytes(&bits))
+            }
+            ValidityView::OfBase => base.ok_or(QuantizeError::NoBase)?.valid.map(<[u8]>::to_vec),
+        })
     }
 
     /// Decodes float codes to f32.
@@ -262,7 +397,7 @@ impl<'a> ChunkView<'a> {
         if fixed.u64_at(56) != Some(header_checksum(header)) {
             return Err(bad("header checksum differs"));
         }
-        if fixed[5] > 7 || fixed[6..8] != [0; 2] || fixed[36..48] != [0; 12] {
+        if fixed[5] > 15 || fixed[6..8] != [0; 2] || (fixed[5] & 8 == 0 && fixed[36..48] != [0; 12]) {
             return Err(bad("it uses what this format version keeps free"));
         }
         let code = Code::from_id(fixed[4]).map_err(|e| bad(&e.to_string()))?;
@@ -284,6 +419,46 @@ impl<'a> ChunkView<'a> {
     /// The chunk's shape.
     pub fn shape(&self) -> ChunkShape {
         self.shape
+    }
+
+    /// The name of the chunk that this one is coded against.
+    pub fn base(&self) -> Option<BaseName> {
+        (self.flags & 8 != 0).then(|| self.bytes.array_at(36)).flatten()
+    }
+
+    /// All of the chunk's content; `base` is that of the chunk that it is coded against.
+    ///
+    /// Errors: `Corrupt`.
+    pub fn decode(&self, base: Option<&ChunkCodes>) -> Result<ChunkCodes> {
+        let shape = self.shape;
+        if base.is_some() != self.base().is_some() || base.is_some_and(|b| !b.is_base_of(&shape)) {
+            return Err(self.corrupt(0, "the chunk that it is coded against is not of its kind"));
+        }
+        let tables = self.tables()?;
+        let mut codes = Vec::new();
+        let mut validity = self.has_validity().then(|| Vec::with_capacity(shape.n_rows));
+        for page in 0..shape.n_pages() {
+            let view = self.page(page)?;
+            let base_page = base.and_then(|b| b.page(page));
+            let start = codes.len();
+            codes.resize(start + view.n_codes * shape.code.width(), 0);
+            let out = &mut codes[start..];
+            let bad = |e: QuantizeError| self.corrupt(page, e);
+            let valid = view.valid(base_page).map_err(bad)?;
+            match (view.encoding, base_page) {
+                (Encoding::Against, Some(base)) => {
+                    decode_against(shape.code, view.bytes, valid.as_deref(), base, out).map_err(bad)?;
+                }
+                _ => view.codes(tables.as_ref(), out).map_err(bad)?,
+            }
+            if let Some(validity) = &mut validity {
+                match valid {
+                    Some(valid) => validity.extend(valid),
+                    None => validity.extend(std::iter::repeat_n(1, view.rows)),
+                }
+            }
+        }
+        Ok(ChunkCodes { shape, codes, validity })
     }
 
     /// Whether rows can be null.
@@ -327,7 +502,7 @@ impl<'a> ChunkView<'a> {
         let entry = self.entry(page)?;
         let (start, len) = (entry.u32_at(0).unwrap_or_default() as usize, entry.u32_at(4).unwrap_or_default() as usize);
         let bad = |why: String| EngineError::corrupt(self.path, self.at + start as u64, format!("page {page}: {why}"));
-        if entry[9..12] != [0; 3] {
+        if entry[9] > VALIDITY_OF_BASE || entry[10..12] != [0; 2] {
             return Err(bad("it uses what this format version keeps free".into()));
         }
         let bytes = self.bytes.get(start..start + len).ok_or_else(|| bad("cut off".into()))?;
@@ -337,14 +512,27 @@ impl<'a> ChunkView<'a> {
         }
         let rows = self.shape.rows_of(page);
         let n_null = entry.u32_at(12).unwrap_or_default();
-        let split = if n_null > 0 { rows.div_ceil(8) } else { 0 };
-        let (validity, bytes) = bytes.split_at_checked(split).ok_or_else(|| bad("validity cut off".into()))?;
+        let encoding = |id: u8| Encoding::try_from(id).map_err(|e| bad(e.to_string()));
+        let split = |at: usize| bytes.split_at_checked(at).ok_or_else(|| bad("validity cut off".into()));
+        let (validity, bytes) = match (n_null, entry[9]) {
+            (0, VALIDITY_BITMAP) => (ValidityView::All, bytes),
+            (0, _) => return Err(bad("it says which of its rows are valid, but has no nulls".into())),
+            (_, VALIDITY_BITMAP) => split(rows.div_ceil(8)).map(|(bits, rest)| (ValidityView::Bitmap(bits), rest))?,
+            (_, VALIDITY_OF_BASE) => (ValidityView::OfBase, bytes),
+            (_, _) => {
+                let (head, _) = split(5)?;
+                let end = 5usize.saturating_add(head.u32_at(1).unwrap_or_default() as usize);
+                let (coded, rest) = split(end)?;
+                (ValidityView::Coded(encoding(head[0])?, &coded[5..]), rest)
+            }
+        };
         Ok(PageView {
-            encoding: Encoding::try_from(entry[8]).map_err(|e| bad(e.to_string()))?,
+            encoding: encoding(entry[8])?,
             bytes,
-            validity: (n_null > 0).then_some(validity),
             n_codes: rows * self.shape.n_cols,
             code: self.shape.code,
+            validity,
+            rows,
             map_w: self.shape.map_w,
         })
     }

@@ -8,6 +8,7 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use mistique_quantize::{Code, Effort, Encoding, decode_page, encode_page};
 
+use crate::chunk::ChunkCodes;
 use crate::error::{EngineError, Result};
 use crate::format::Le;
 
@@ -124,8 +125,24 @@ fn write_dictionary(words: &[&str]) -> Result<Vec<u8>> {
     Ok(out)
 }
 
+/// The words of a dictionary, one after another.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Words {
+    bytes: Vec<u8>,
+    ends: Vec<u32>,
+}
+
+impl Words {
+    fn get(&self, code: u16) -> Option<&str> {
+        let code = usize::from(code);
+        let end = *self.ends.get(code)? as usize;
+        let start = code.checked_sub(1).map_or(0, |before| self.ends.get(before).copied().unwrap_or_default() as usize);
+        self.bytes.get(start..end).and_then(|b| std::str::from_utf8(b).ok())
+    }
+}
+
 /// The words of a dictionary; `None` when the bytes are none.
-pub fn read_dictionary(bytes: &[u8]) -> Option<Vec<String>> {
+pub fn read_dictionary(bytes: &[u8]) -> Option<Words> {
     let encoding = Encoding::try_from(*bytes.first()?).ok()?;
     let n_raw = bytes.u32_at(1)? as usize;
     // A dictionary of a RowBlock cannot be larger than this; a larger number is damage.
@@ -135,42 +152,82 @@ pub fn read_dictionary(bytes: &[u8]) -> Option<Vec<String>> {
     let mut raw = vec![0u8; n_raw];
     decode_page(Code::Int(1), encoding, bytes.get(5..)?, n_raw, 1, None, &mut raw).ok()?;
     let n = raw.u32_at(0)? as usize;
-    let mut at = 4usize.checked_add(n.checked_mul(4)?)?;
-    let mut words = Vec::with_capacity(n.min(raw.len()));
+    let first = 4usize.checked_add(n.checked_mul(4)?)?;
+    let words = raw.get(first..)?.to_vec();
+    let mut ends = Vec::with_capacity(n);
+    let mut at = 0usize;
     for i in 0..n {
         let end = at.checked_add(raw.u32_at(4 + i * 4)? as usize)?;
-        words.push(std::str::from_utf8(raw.get(at..end)?).ok()?.to_string());
+        std::str::from_utf8(words.get(at..end)?).ok()?;
+        ends.push(u32::try_from(end).ok()?);
         at = end;
     }
-    (at == raw.len()).then_some(words)
+    (at == words.len()).then_some(Words { bytes: words, ends })
 }
 
-/// A column of type `t` from its codes; `validity` has one byte a row.
+/// Rows of a chunk that follow each other in an answer.
+#[derive(Debug, Clone, Copy)]
+pub struct Run<'a> {
+    /// The chunk.
+    pub content: &'a ChunkCodes,
+    /// Its dictionary.
+    pub words: Option<&'a Words>,
+    /// First row.
+    pub position: usize,
+    /// Rows.
+    pub len: usize,
+}
+
+/// A column of type `t` of `n` rows, run by run.
 ///
 /// Errors: a text that says what does not agree.
-pub fn from_codes(
-    t: &DataType,
-    codes: Vec<u8>,
-    validity: Option<&[u8]>,
-    words: Option<&[String]>,
-) -> Result<ArrayRef, String> {
-    let code = code_of(t).ok_or("a type that tables do not hold")?;
-    let n = codes.len() / code.width();
-    let nulls = validity.map(|v| NullBuffer::new(BooleanBuffer::collect_bool(n, |i| v.get(i) == Some(&1))));
-    match t {
-        DataType::Utf8 => {
-            let words = words.ok_or("a text column without a dictionary")?;
-            let mut out = arrow::array::StringBuilder::with_capacity(n, n * 8);
-            for i in 0..n {
-                let code = codes.u16_at(i * 2).ok_or("codes cut off")?;
-                match words.get(code as usize) {
-                    _ if nulls.as_ref().is_some_and(|v| v.is_null(i)) => out.append_null(),
-                    Some(word) => out.append_value(word),
-                    None => return Err("a code outside of the dictionary".into()),
+pub fn gather<'a>(t: &DataType, n: usize, runs: impl Iterator<Item = Run<'a>>) -> Result<ArrayRef, String> {
+    let width = code_of(t).ok_or("a type that tables do not hold")?.width();
+    let text = *t == DataType::Utf8;
+    let mut strings =
+        arrow::array::StringBuilder::with_capacity(if text { n } else { 0 }, if text { n * 8 } else { 0 });
+    let mut codes = Vec::with_capacity(if text { 0 } else { n * width });
+    let mut valid: Option<Vec<u8>> = None;
+    let mut done = 0;
+    for run in runs {
+        let Run { content, position, len, .. } = run;
+        let part = content.codes.get(position * width..(position + len) * width).ok_or("codes cut off")?;
+        let mask = content.validity.as_ref().map(|v| v.get(position..position + len).ok_or("validity cut off"));
+        let mask = mask.transpose()?;
+        if text {
+            let words = run.words.ok_or("a text column without a dictionary")?;
+            for (i, code) in part.as_chunks::<2>().0.iter().enumerate() {
+                if mask.is_some_and(|m| m.get(i) == Some(&0)) {
+                    strings.append_null();
+                } else {
+                    strings
+                        .append_value(words.get(u16::from_le_bytes(*code)).ok_or("a code outside of the dictionary")?);
                 }
             }
-            Ok(Arc::new(out.finish()))
+        } else {
+            codes.extend_from_slice(part);
+            match (mask, &mut valid) {
+                (Some(mask), valid) => {
+                    let valid = valid.get_or_insert_with(|| {
+                        let mut all = Vec::with_capacity(n);
+                        all.resize(done, 1);
+                        all
+                    });
+                    valid.extend_from_slice(mask);
+                }
+                (None, Some(valid)) => valid.resize(done + len, 1),
+                (None, None) => {}
+            }
         }
+        done += len;
+    }
+    if done != n {
+        return Err(format!("{done} rows, {n} should be"));
+    }
+    let nulls = valid.map(|v| NullBuffer::new(BooleanBuffer::collect_bool(n, |i| v.get(i) == Some(&1))));
+    let nulls = nulls.filter(|nulls| nulls.null_count() > 0);
+    match t {
+        DataType::Utf8 => Ok(Arc::new(strings.finish())),
         DataType::Boolean => {
             let bits = BooleanBuffer::collect_bool(n, |i| codes.get(i) == Some(&1));
             Ok(Arc::new(BooleanArray::new(bits, nulls)))
@@ -210,13 +267,22 @@ pub fn empty(t: &DataType) -> ArrayRef {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chunk::ChunkShape;
     use arrow::array::{Float64Array, Int64Array};
 
     fn round_trip(column: ArrayRef) {
-        let c = to_codes(&column).unwrap();
-        let words = c.dictionary.as_deref().map(|d| read_dictionary(d).unwrap());
-        let back = from_codes(column.data_type(), c.codes, c.validity.as_deref(), words.as_deref()).unwrap();
-        assert_eq!(&back, &column);
+        let ColumnCodes { code, codes, validity, dictionary } = to_codes(&column).unwrap();
+        let words = dictionary.as_deref().map(|d| read_dictionary(d).unwrap());
+        let n = column.len();
+        let shape = ChunkShape { code, n_rows: n, n_cols: 1, page_rows: n.max(1), map_w: 1 };
+        let content = ChunkCodes { shape, codes, validity };
+        let run = |position, len| Run { content: &content, words: words.as_ref(), position, len };
+        for cut in 0..=n {
+            let back = gather(column.data_type(), n, [run(0, cut), run(cut, n - cut)].into_iter()).unwrap();
+            assert_eq!(&back, &column);
+        }
+        assert!(gather(column.data_type(), n + 1, [run(0, n)].into_iter()).is_err());
+        assert!(gather(column.data_type(), n + 1, [run(0, n + 1)].into_iter()).is_err());
     }
 
     #[test]
@@ -233,7 +299,8 @@ mod tests {
     #[test]
     fn damaged_dictionaries_are_refused() {
         let good = write_dictionary(&["a", "bc"]).unwrap();
-        assert_eq!(read_dictionary(&good).unwrap(), ["a", "bc"]);
+        let words = read_dictionary(&good).unwrap();
+        assert_eq!([0, 1, 2].map(|i| words.get(i)), [Some("a"), Some("bc"), None]);
         for cut in 0..good.len() {
             assert!(read_dictionary(&good[..cut]).is_none());
         }

@@ -1,7 +1,7 @@
 //! The numbers of FORMAT.md that code and document share; `tests/format_doc.rs` compares the two.
 
 /// Format version written.
-pub const CURRENT: u16 = 1;
+pub const CURRENT: u16 = 2;
 /// Oldest format version read.
 pub const OLDEST_READABLE: u16 = 1;
 /// Version of the catalogue's tables (`meta.schema_version`).
@@ -33,8 +33,10 @@ pub const PAGE_ALIGN: usize = 8;
 
 /// Largest number of values in a row: a chunk of one row must stay below 4 GiB.
 pub const MAX_ROW_VALUES: usize = 1 << 28;
-/// Largest number of rows in a RowBlock.
+/// Largest number of rows in a tensor's RowBlock.
 pub const MAX_BLOCK_ROWS: usize = 1024;
+/// Rows in a full RowBlock of a table.
+pub const TABLE_BLOCK_ROWS: usize = 8192;
 /// A partition is closed once it is longer.
 pub const PARTITION_TARGET_BYTES: u64 = 64 << 20;
 /// Units are bundled until a chunk of a full RowBlock has this many bytes of codes.

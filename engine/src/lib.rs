@@ -29,6 +29,8 @@ mod rerun;
 mod row_plan;
 mod rows;
 mod run_cost;
+mod similar;
+mod stats;
 mod storage;
 mod store;
 mod stream;
@@ -38,8 +40,8 @@ pub use codec::TensorCodec;
 pub use column::to_f64 as column_to_f64;
 pub use error::{EngineError, Result, nearest};
 pub use key::{IntermediateKey, Key, ModelKey, quote};
-pub use log::{Handle, IfExists, LogOptions, LogReport, Logger, ModelHandle, TensorSource, TensorSpec, Values};
-pub use maintenance::{CompactReport, Damage, GcReport, IntermediateStats, StoreStats, VerifyReport};
+pub use log::{Dedup, Handle, IfExists, LogOptions, LogReport, Logger, ModelHandle, TensorSource, TensorSpec, Values};
+pub use maintenance::{CompactReport, Damage, GcReport, VerifyReport};
 pub use materialize::{
     Balance, Candidate, ColumnDemand, Demand, GroupSize, Materialize, MaterializeReport, Materializer, Offer, gamma,
     parse_bytes, within_budget, worth_storing,
@@ -53,5 +55,6 @@ pub use pool::PoolStats;
 pub use rerun::{Given, Rerun, RerunValues, StageNode};
 pub use row_plan::{RowPlan, Rows};
 pub use rows::{RowMask, RowSet};
+pub use stats::{IntermediateStats, Saved, StoreStats};
 pub use storage::{FaultMode, FaultyStorage, FileInfo, LocalStorage, MemoryStorage, ReadFile, Storage, WriteFile};
 pub use store::{Store, StoreOptions};

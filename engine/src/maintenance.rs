@@ -1,50 +1,18 @@
-//! `stats`, `verify`, `gc` and `compact`.
+//! `verify`, `gc` and `compact`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use mistique_quantize::Effort;
 
-use crate::catalog::{ChunkRow, WITHHELD};
-use crate::chunk::{ChunkHash, ChunkView, Extra, salted, write_chunk};
+use crate::catalog::{Catalog, ChunkRow, WITHHELD};
+use crate::chunk::{ChunkCodes, ChunkView, Extra, salted, write_against, write_chunk};
 use crate::error::{EngineError, Result};
 use crate::format::PARTITION_TARGET_BYTES;
-use crate::model::{IntermediateRecord, hex};
-use crate::partition::{self, ChunkPlace, FinishedPartition, PartitionReader, PartitionWriter};
+use crate::log::pays;
+use crate::model::hex;
+use crate::partition::{self, Base, ChunkPlace, FinishedPartition, PartitionReader, PartitionWriter};
+use crate::read::Chunks;
 use crate::store::Store;
-
-/// Bytes of one intermediate.
-#[derive(Debug, Clone)]
-pub struct IntermediateStats {
-    /// The intermediate.
-    pub record: IntermediateRecord,
-    /// Bytes of its values at the precision in which they were logged.
-    pub logical_bytes: u64,
-    /// Bytes of its chunks, each counted in full.
-    pub chunk_bytes: u64,
-    /// S(i): bytes of its chunks, each divided by the number of references to it.
-    pub stored_bytes: f64,
-    /// ColumnChunks that it refers to.
-    pub n_chunks: u64,
-}
-
-/// Bytes of a store.
-#[derive(Debug, Clone)]
-pub struct StoreStats {
-    /// One an intermediate.
-    pub intermediates: Vec<IntermediateStats>,
-    /// Distinct chunks.
-    pub n_chunks: u64,
-    /// Bytes of the distinct chunks that are referred to.
-    pub chunk_bytes: u64,
-    /// Bytes that exact de-duplication saved.
-    pub dedup_saved_bytes: u64,
-    /// Bytes of the chunks that nothing refers to; `gc` frees them.
-    pub garbage_bytes: u64,
-    /// Bytes of all partition files.
-    pub partition_bytes: u64,
-    /// Bytes of all operators.
-    pub operator_bytes: u64,
-}
 
 /// One place where the store is not what was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,51 +63,6 @@ pub struct CompactReport {
 }
 
 impl Store {
-    /// Bytes by intermediate, and what de-duplication saved.
-    ///
-    /// Errors: `Catalog`.
-    pub fn stats(&self) -> Result<StoreStats> {
-        let catalog = self.catalog();
-        let lens: HashMap<i64, u64> = catalog.chunks()?.iter().map(|c| (c.id, c.place.len)).collect();
-        let references = catalog.chunk_references()?;
-        let records = catalog.intermediates(None)?;
-        let partition_bytes = catalog.partitions()?.iter().map(|(_, len)| len).sum();
-        let operator_bytes = catalog.operators()?.iter().map(|o| o.len_bytes).sum();
-        drop(catalog);
-        let mut uses: HashMap<i64, u64> = HashMap::new();
-        for ((_, chunk), n) in &references {
-            *uses.entry(*chunk).or_default() += n;
-        }
-        let len = |chunk: &i64| lens.get(chunk).copied().unwrap_or_default();
-        let mut of: BTreeMap<i64, (u64, f64, u64)> = BTreeMap::new();
-        for ((intermediate, chunk), n) in &references {
-            let (bytes, stored, count) = of.entry(*intermediate).or_default();
-            *bytes += n * len(chunk);
-            *stored += len(chunk) as f64 * *n as f64 / uses.get(chunk).copied().unwrap_or(1) as f64;
-            *count += n;
-        }
-        let intermediates = records
-            .into_iter()
-            .map(|record| {
-                let (chunk_bytes, stored_bytes, n_chunks) = of.get(&record.id).copied().unwrap_or_default();
-                let logical_bytes = record.content.logical_row_bytes() * record.n_rows;
-                IntermediateStats { record, logical_bytes, chunk_bytes, stored_bytes, n_chunks }
-            })
-            .collect();
-        let live: u64 = uses.keys().map(len).sum();
-        let total: u64 = lens.values().sum();
-        let referred: u64 = uses.iter().map(|(c, n)| n * len(c)).sum();
-        Ok(StoreStats {
-            intermediates,
-            n_chunks: lens.len() as u64,
-            chunk_bytes: live,
-            dedup_saved_bytes: referred - live,
-            garbage_bytes: total - live,
-            partition_bytes,
-            operator_bytes,
-        })
-    }
-
     /// Reads every byte of every file, decodes every page, and names all damage.
     ///
     /// Errors: only when the catalogue itself cannot be read.
@@ -174,7 +97,7 @@ impl Store {
                 }
                 Ok(reader) => {
                     for chunk in &chunks {
-                        if let Err(e) = check_chunk(&reader, chunk) {
+                        if let Err(e) = check_chunk(self, &reader, chunk) {
                             let place = format!("{} at byte {}", partition::path(id), chunk.place.offset);
                             let keys = keys_of(&mut std::iter::once(chunk));
                             report.damage.push(Damage { place, why: e.to_string(), keys });
@@ -265,7 +188,7 @@ impl Store {
         let _guard = self.writer_lock()?;
         let (chunks, live, dead_operators, before) = {
             let catalog = self.catalog();
-            let live: BTreeSet<i64> = catalog.chunk_references()?.into_keys().map(|(_, c)| c).collect();
+            let live = live_chunks(&catalog)?;
             let mut used: BTreeSet<[u8; 16]> = catalog.models()?.iter().filter_map(|m| m.spec.weights).collect();
             used.extend(catalog.artifacts()?);
             let operators = catalog.operators()?;
@@ -299,12 +222,17 @@ impl Store {
         let _guard = self.writer_lock()?;
         let (chunks, live, partitions) = {
             let catalog = self.catalog();
-            let live: BTreeSet<i64> = catalog.chunk_references()?.into_keys().map(|(_, c)| c).collect();
-            (catalog.chunks()?, live, catalog.partitions()?)
+            (catalog.chunks()?, live_chunks(&catalog)?, catalog.partitions()?)
         };
         let before_bytes = partitions.iter().map(|(_, l)| l).sum();
         let dead: Vec<i64> = chunks.iter().map(|c| c.id).filter(|id| !live.contains(id)).collect();
-        let kept: Vec<ChunkRow> = chunks.into_iter().filter(|c| live.contains(&c.id)).collect();
+        let mut kept: Vec<ChunkRow> = chunks.into_iter().filter(|c| live.contains(&c.id)).collect();
+        // Chunks come to lie behind those that they are coded against.
+        let order: HashMap<i64, usize> = kept.iter().enumerate().map(|(i, c)| (c.id, i)).collect();
+        kept.sort_by_key(|c| {
+            let base = c.place.base.map_or(c.id, |b| b.id);
+            (order.get(&base).copied(), order.get(&c.id).copied())
+        });
         let touched = partitions.into_iter().map(|(id, _)| id).collect();
         self.rewrite(&kept, &touched, &dead, &[], Some(Effort::Small), progress)?;
         let after_bytes = self.catalog().partitions()?.iter().map(|(_, l)| l).sum();
@@ -324,7 +252,7 @@ impl Store {
         let (_, _, _, mut next) = self.catalog().next_ids()?;
         let lens: BTreeMap<u64, u64> = self.catalog().partitions()?.into_iter().collect();
         let mut new = Vec::new();
-        let mut moved: Vec<(i64, ChunkPlace)> = Vec::new();
+        let mut moved: Vec<(i64, ChunkPlace, u64)> = Vec::new();
         let mut created = Vec::new();
         let written = self.write_anew(kept, &lens, effort, &mut next, &mut created, &mut new, &mut moved, progress);
         let synced = written.and_then(|()| match new.is_empty() {
@@ -364,7 +292,7 @@ impl Store {
         next: &mut u64,
         created: &mut Vec<u64>,
         new: &mut Vec<FinishedPartition>,
-        moved: &mut Vec<(i64, ChunkPlace)>,
+        moved: &mut Vec<(i64, ChunkPlace, u64)>,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<()> {
         use rayon::prelude::*;
@@ -379,29 +307,22 @@ impl Store {
                     e.insert(PartitionReader::open(&**self.storage(), id, len)?);
                 }
             }
-            let encode = |c: &ChunkRow| -> Result<(i64, ChunkHash, Vec<u8>)> {
+            let encode = |c: &ChunkRow| -> Result<Encoded> {
                 let reader = readers.get(&c.place.partition);
                 let reader = reader.ok_or_else(|| EngineError::corrupt("catalog.db", 0, "no partition"))?;
                 let bytes = reader.chunk(c.place)?;
                 let view = ChunkView::parse(&bytes, reader.path(), c.place.offset)?;
-                let bytes = match effort {
+                match effort {
                     None => {
                         // A damaged chunk must not move as if it were whole.
                         (0..view.shape().n_pages()).try_for_each(|p| view.page(p).map(|_| ()))?;
-                        bytes.into_owned()
+                        Ok(Encoded { bytes: bytes.into_owned(), base: c.place.base, saved_bytes: c.saved_bytes })
                     }
-                    Some(effort) => {
-                        let content = decode(&view)?;
-                        content.check(&view, c)?;
-                        let mut out = Vec::new();
-                        write_chunk(&view.shape(), &content.codes, content.extra(), effort, &"a chunk", &mut out)?;
-                        out
-                    }
-                };
-                Ok((c.id, c.hash, bytes))
+                    Some(effort) => self.encode_anew(&view, c, effort),
+                }
             };
-            let encoded: Vec<_> = batch.par_iter().map(encode).collect::<Result<_>>()?;
-            for (id, hash, mut bytes) in encoded {
+            let encoded: Vec<Encoded> = batch.par_iter().map(encode).collect::<Result<_>>()?;
+            for (chunk, Encoded { mut bytes, base, saved_bytes }) in batch.iter().zip(encoded) {
                 let open = match &mut writer {
                     Some(open) => open,
                     None => {
@@ -411,7 +332,7 @@ impl Store {
                         writer.insert(open)
                     }
                 };
-                moved.push((id, open.append(&hash, &mut bytes)?));
+                moved.push((chunk.id, open.append(&chunk.hash, &mut bytes, base)?, saved_bytes));
                 if open.len_bytes() >= PARTITION_TARGET_BYTES
                     && let Some(full) = writer.take()
                 {
@@ -428,52 +349,62 @@ impl Store {
     }
 }
 
-/// What a chunk holds, decoded.
-struct Decoded<'a> {
-    codes: Vec<u8>,
-    validity: Option<Vec<u8>>,
-    dictionary: Option<&'a [u8]>,
+/// A chunk to be written to another place.
+struct Encoded {
+    bytes: Vec<u8>,
+    base: Option<Base>,
+    saved_bytes: u64,
 }
 
-impl Decoded<'_> {
-    fn extra(&self) -> Extra<'_> {
-        Extra { validity: self.validity.as_deref(), dictionary: self.dictionary }
-    }
-
-    /// Checks that this is what was logged.
-    ///
-    /// Errors: `Corrupt`.
-    fn check(&self, view: &ChunkView<'_>, chunk: &ChunkRow) -> Result<()> {
-        let hash = view.shape().hash(&self.codes, self.extra());
-        if hash == chunk.hash || salted(hash, chunk.id) == chunk.hash {
-            return Ok(());
+impl Store {
+    /// Encodes a chunk as small as it gets: against its base, where it has one and that still pays.
+    fn encode_anew(&self, view: &ChunkView<'_>, chunk: &ChunkRow, effort: Effort) -> Result<Encoded> {
+        let content = self.decode(view, chunk.place)?;
+        check_hash(view, &content, chunk)?;
+        let extra = Extra { validity: content.validity.as_deref(), dictionary: view.dictionary() };
+        // A code a row is a column's.
+        let effort = if content.shape.n_cols == 1 { Effort::Column } else { effort };
+        let mut bytes = Vec::new();
+        write_chunk(&content.shape, &content.codes, extra, effort, &"a chunk", &mut bytes)?;
+        let Some(base) = chunk.place.base else { return Ok(Encoded { bytes, base: None, saved_bytes: 0 }) };
+        let mut against = Vec::new();
+        let of_base = (base.name, &*self.base(base.id)?);
+        let wrote = write_against(&content.shape, &content.codes, extra, of_base, &"a chunk", &mut against)?;
+        if !wrote || !pays(against.len(), bytes.len()) {
+            return Ok(Encoded { bytes, base: None, saved_bytes: 0 });
         }
-        Err(view.corrupt(0, "the content does not have the hash that the catalogue says"))
+        let saved_bytes = (bytes.len() - against.len()) as u64;
+        Ok(Encoded { bytes: against, base: Some(base), saved_bytes })
     }
 }
 
-fn decode<'a>(view: &ChunkView<'a>) -> Result<Decoded<'a>> {
-    let shape = view.shape();
-    let tables = view.tables()?;
-    let (mut codes, mut validity) = (Vec::new(), Vec::new());
-    for page in 0..shape.n_pages() {
-        let page_view = view.page(page)?;
-        let start = codes.len();
-        codes.resize(start + page_view.n_codes * page_view.code.width(), 0);
-        page_view.codes(tables.as_ref(), &mut codes[start..]).map_err(|e| view.corrupt(page, e))?;
-        let bit =
-            |i: usize| page_view.validity.is_none_or(|b| b.get(i / 8).is_some_and(|byte| byte >> (i % 8) & 1 == 1));
-        validity.extend((0..shape.rows_of(page)).map(|i| u8::from(bit(i))));
-    }
-    Ok(Decoded { codes, validity: view.has_validity().then_some(validity), dictionary: view.dictionary() })
+/// Chunks that a RowBlock refers to, and those that these are coded against.
+fn live_chunks(catalog: &Catalog) -> Result<BTreeSet<i64>> {
+    let mut live: BTreeSet<i64> = catalog.chunk_references()?.into_keys().map(|(_, c)| c).collect();
+    let bases = catalog.chunks()?.into_iter().filter(|c| live.contains(&c.id)).filter_map(|c| c.place.base);
+    let bases: Vec<i64> = bases.map(|b| b.id).collect();
+    live.extend(bases);
+    Ok(live)
 }
 
-fn check_chunk(reader: &PartitionReader, chunk: &ChunkRow) -> Result<()> {
+/// Checks that a chunk's content is what was logged.
+///
+/// Errors: `Corrupt`.
+fn check_hash(view: &ChunkView<'_>, content: &ChunkCodes, chunk: &ChunkRow) -> Result<()> {
+    let extra = Extra { validity: content.validity.as_deref(), dictionary: view.dictionary() };
+    let hash = content.shape.hash(&content.codes, extra);
+    if hash == chunk.hash || salted(hash, chunk.id) == chunk.hash {
+        return Ok(());
+    }
+    Err(view.corrupt(0, "the content does not have the hash that the catalogue says"))
+}
+
+fn check_chunk(store: &Store, reader: &PartitionReader, chunk: &ChunkRow) -> Result<()> {
     let bytes = reader.chunk(chunk.place)?;
     let view = ChunkView::parse(&bytes, reader.path(), chunk.place.offset)?;
     view.check_padding()?;
-    let content = decode(&view)?;
-    content.check(&view, chunk)?;
+    let content = store.decode(&view, chunk.place)?;
+    check_hash(&view, &content, chunk)?;
     let mut rest = &*content.codes;
     for page in 0..view.shape().n_pages() {
         let (codes, after) = rest.split_at(view.shape().rows_of(page) * view.shape().row_bytes());

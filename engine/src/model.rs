@@ -277,6 +277,8 @@ pub struct IntermediateRecord {
     pub n_withheld: u64,
     /// The computation that gave it, where that is known: then all of its rows are there, and equal ones gave equal values.
     pub stage: Option<Fingerprint>,
+    /// Whether it was registered as holding what another one holds, and no row of it was logged.
+    pub linked: bool,
 }
 
 impl IntermediateRecord {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
-use crate::chunk::ChunkHash;
+use crate::chunk::{BaseName, ChunkHash};
 use crate::error::{EngineError, Result};
 use crate::format::{
     CHUNK_ALIGN, CURRENT, FOOTER_ENTRY_LEN, Le, OLDEST_READABLE, PARTITION_END, PARTITION_HEADER_LEN, PARTITION_MAGIC,
@@ -35,6 +35,17 @@ pub struct ChunkPlace {
     pub offset: u64,
     /// Length.
     pub len: u64,
+    /// The chunk that it is coded against.
+    pub base: Option<Base>,
+}
+
+/// A chunk that another one is coded against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Base {
+    /// Its number.
+    pub id: i64,
+    /// How the other one names it.
+    pub name: BaseName,
 }
 
 /// A partition being written.
@@ -80,9 +91,9 @@ impl PartitionWriter {
     /// Appends a chunk, padded in one write; `chunk` comes back as it was.
     ///
     /// Errors: `Io`.
-    pub fn append(&mut self, hash: &ChunkHash, chunk: &mut Vec<u8>) -> Result<ChunkPlace> {
+    pub fn append(&mut self, hash: &ChunkHash, chunk: &mut Vec<u8>, base: Option<Base>) -> Result<ChunkPlace> {
         let len = chunk.len();
-        let place = ChunkPlace { partition: self.id, offset: self.offset, len: len as u64 };
+        let place = ChunkPlace { partition: self.id, offset: self.offset, len: len as u64, base };
         let padded = self.offset + (len as u64).next_multiple_of(CHUNK_ALIGN);
         chunk.resize((padded - self.offset) as usize, 0);
         let written = self.file.append(chunk);

@@ -1,8 +1,10 @@
-//! The InMemoryStore: an LRU buffer pool of decoded pages under a byte budget.
+//! The InMemoryStore: an LRU buffer pool of decoded pages, and of whole chunks of columns, under a byte budget.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lru::LruCache;
+
+use crate::chunk::ChunkCodes;
 
 /// A page: number of its chunk, number in the chunk.
 pub type PageKey = (i64, u32);
@@ -20,8 +22,26 @@ pub struct PoolStats {
     pub budget_bytes: usize,
 }
 
+/// The page number under which a whole chunk is held.
+const WHOLE: u32 = u32::MAX;
+
+#[derive(Clone)]
+enum Held {
+    Page(Arc<[u8]>),
+    Whole(Arc<ChunkCodes>),
+}
+
+impl Held {
+    fn len_bytes(&self) -> usize {
+        match self {
+            Self::Page(codes) => codes.len(),
+            Self::Whole(chunk) => chunk.held_bytes(),
+        }
+    }
+}
+
 struct Inner {
-    pages: LruCache<PageKey, Arc<[u8]>>,
+    pages: LruCache<PageKey, Held>,
     stats: PoolStats,
 }
 
@@ -43,6 +63,21 @@ impl InMemoryStore {
 
     /// The codes of a page, where they are held.
     pub fn get(&self, key: PageKey) -> Option<Arc<[u8]>> {
+        match self.find(key) {
+            Some(Held::Page(codes)) => Some(codes),
+            _ => None,
+        }
+    }
+
+    /// The content of a chunk, where it is held.
+    pub fn get_whole(&self, chunk: i64) -> Option<Arc<ChunkCodes>> {
+        match self.find((chunk, WHOLE)) {
+            Some(Held::Whole(content)) => Some(content),
+            _ => None,
+        }
+    }
+
+    fn find(&self, key: PageKey) -> Option<Held> {
         let mut inner = self.lock();
         let found = inner.pages.get(&key).cloned();
         match found {
@@ -54,14 +89,23 @@ impl InMemoryStore {
 
     /// Holds the codes of a page, and lets others go as the budget asks.
     pub fn put(&self, key: PageKey, codes: Arc<[u8]>) {
+        self.hold(key, Held::Page(codes));
+    }
+
+    /// Holds the content of a chunk, as [`InMemoryStore::put`].
+    pub fn put_whole(&self, chunk: i64, content: Arc<ChunkCodes>) {
+        self.hold((chunk, WHOLE), Held::Whole(content));
+    }
+
+    fn hold(&self, key: PageKey, held: Held) {
         let mut inner = self.lock();
-        inner.stats.held_bytes += codes.len();
-        if let Some(old) = inner.pages.put(key, codes) {
-            inner.stats.held_bytes -= old.len();
+        inner.stats.held_bytes += held.len_bytes();
+        if let Some(old) = inner.pages.put(key, held) {
+            inner.stats.held_bytes -= old.len_bytes();
         }
         while inner.stats.held_bytes > inner.stats.budget_bytes {
-            let Some((_, codes)) = inner.pages.pop_lru() else { break };
-            inner.stats.held_bytes -= codes.len();
+            let Some((_, left)) = inner.pages.pop_lru() else { break };
+            inner.stats.held_bytes -= left.len_bytes();
         }
     }
 

@@ -9,7 +9,7 @@ use std::time::Instant;
 use mistique_quantize::QuantizeError;
 use rayon::prelude::*;
 
-use crate::chunk::ChunkView;
+use crate::chunk::{ChunkCodes, ChunkView};
 use crate::codec::TensorCodec;
 use crate::error::{EngineError, Result};
 use crate::model::{IntermediateRecord, TensorLayout};
@@ -59,6 +59,36 @@ pub(crate) trait Chunks: Sync {
     fn place(&self, chunk: i64) -> Result<(PartitionReader, ChunkPlace)>;
     /// The pool of decoded pages.
     fn pool(&self) -> &InMemoryStore;
+
+    /// A chunk that others are coded against, or one that is coded against it, decoded; the former is held in the pool.
+    ///
+    /// Errors: `Corrupt`, `Io`, `Catalog`.
+    fn decode(&self, view: &ChunkView<'_>, place: ChunkPlace) -> Result<ChunkCodes> {
+        let named = view.base();
+        if named != place.base.map(|b| b.name) {
+            return Err(view.corrupt(0, "the catalogue names another chunk as the one that it is coded against"));
+        }
+        let base = place.base.map(|b| self.base(b.id)).transpose()?;
+        view.decode(base.as_deref())
+    }
+
+    /// A chunk that others are coded against.
+    ///
+    /// Errors: `Corrupt`, `Io`, `Catalog`.
+    fn base(&self, chunk: i64) -> Result<Arc<ChunkCodes>> {
+        if let Some(held) = self.pool().get_whole(chunk) {
+            return Ok(held);
+        }
+        let (partition, place) = self.place(chunk)?;
+        let bytes = partition.chunk(place)?;
+        let view = ChunkView::parse(&bytes, partition.path(), place.offset)?;
+        if place.base.is_some() {
+            return Err(view.corrupt(0, "others are coded against it, and it is coded against another one"));
+        }
+        let content = Arc::new(view.decode(None)?);
+        self.pool().put_whole(chunk, Arc::clone(&content));
+        Ok(content)
+    }
 }
 
 /// What a read did and how long its tasks took, summed over all threads.
@@ -252,6 +282,16 @@ impl Reader<'_> {
         let expected = (n_cols, layout.code, layout.page_rows, rows_of.rows.len());
         if (shape.n_cols, shape.code, shape.page_rows, shape.n_rows) != expected {
             return Err(view.corrupt(0, "the chunk has another shape than the catalogue says"));
+        }
+        if place.base.is_some() {
+            // Found equal to a table's column.
+            let content = self.chunks.decode(&view, place)?;
+            for page in missing {
+                let first = page.first().map_or(0, |s| s.page) * layout.page_rows * shape.row_bytes();
+                let codes = content.codes.get(first..).unwrap_or_default();
+                self.fill(&task, page, codes, scratch).map_err(|e| view.corrupt(0, e))?;
+            }
+            return Ok(());
         }
         let tables = view.tables()?;
         self.meter.opens.add(1, begun);

@@ -8,12 +8,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
 use arrow::array::ArrayRef;
-use arrow::compute::{concat, take};
-use arrow::datatypes::Schema;
+use arrow::datatypes::{FieldRef, Schema};
 use arrow::record_batch::RecordBatch;
+use rayon::prelude::*;
 
 use crate::catalog::{Block, Catalog, CostRecord};
-use crate::chunk::ChunkView;
+use crate::chunk::{ChunkCodes, ChunkShape, ChunkView};
 use crate::codec::TensorCodec;
 use crate::column;
 use crate::counters::Counters;
@@ -77,6 +77,12 @@ pub struct Store {
 }
 
 struct NoWriter;
+
+/// A chunk of a table's column, decoded.
+struct Part {
+    content: Arc<ChunkCodes>,
+    words: Option<column::Words>,
+}
 
 fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -428,15 +434,7 @@ impl Store {
         let (partition, place) = self.place(chunk)?;
         let bytes = partition.chunk(place)?;
         let view = ChunkView::parse(&bytes, partition.path(), place.offset)?;
-        let tables = view.tables()?;
-        let mut codes = Vec::new();
-        for page in 0..view.shape().n_pages() {
-            let page_view = view.page(page)?;
-            let start = codes.len();
-            codes.resize(start + page_view.n_codes * page_view.code.width(), 0);
-            page_view.codes(tables.as_ref(), &mut codes[start..]).map_err(|e| view.corrupt(page, e))?;
-        }
-        Ok(codes)
+        Ok(self.decode(&view, place)?.codes)
     }
 
     /// Columns of a table, in the order of `columns` and of the plan.
@@ -454,79 +452,78 @@ impl Store {
         self.check_materialized(record, plan, &groups)?;
         self.load_places(&plan.blocks, &groups)?;
         let fields = table.schema.fields();
-        let mut chosen = Vec::with_capacity(columns.len());
-        let mut arrays = Vec::with_capacity(columns.len());
-        for &c in columns {
-            let field = fields.get(c).ok_or_else(|| EngineError::NotFound {
-                what: "column",
-                name: c.to_string(),
-                nearest: vec![],
-            })?;
-            chosen.push(Arc::clone(field));
-            arrays.push(self.table_column(table, plan, c)?);
-        }
+        let field = |c: &usize| {
+            let missing = || EngineError::NotFound { what: "column", name: c.to_string(), nearest: vec![] };
+            fields.get(*c).map(Arc::clone).ok_or_else(missing)
+        };
+        let chosen: Vec<FieldRef> = columns.iter().map(field).collect::<Result<_>>()?;
+        let row_bytes: usize = chosen.iter().map(|f| column::code_of(f.data_type()).map_or(0, |c| c.width() + 1)).sum();
+        let held = self.pool.admits(plan.blocks.iter().map(|b| b.rows.len()).sum::<usize>() * row_bytes);
+        let read = |&c: &usize| self.table_column(table, plan, c, held);
+        let arrays: Vec<ArrayRef> = columns.par_iter().map(read).collect::<Result<_>>()?;
         let options = arrow::record_batch::RecordBatchOptions::new().with_row_count(Some(plan.n_rows()));
         Ok(RecordBatch::try_new_with_options(Arc::new(Schema::new(chosen)), arrays, &options)?)
     }
 
-    fn table_column(&self, table: &TableContent, plan: &RowPlan, column_index: usize) -> Result<ArrayRef> {
+    /// A column of the planned rows: one task a chunk, copied to where the answer has its rows.
+    fn table_column(&self, table: &TableContent, plan: &RowPlan, column_index: usize, held: bool) -> Result<ArrayRef> {
         let data_type = table.schema.field(column_index).data_type();
-        let read = |block: &Block| -> Result<ArrayRef> {
+        let mut needed = vec![false; plan.blocks.len()];
+        for (block, ..) in plan.runs() {
+            if let Some(needed) = needed.get_mut(block) {
+                *needed = true;
+            }
+        }
+        let read = |(block, needed): (&Block, bool)| -> Result<Option<Part>> {
             let chunk = block.chunks.get(column_index).copied();
             let chunk = chunk.ok_or_else(|| EngineError::corrupt("catalog.db", 0, "a RowBlock lacks a chunk"))?;
-            self.column_chunk(chunk, data_type, block.rows.len())
+            needed.then(|| self.column_chunk(chunk, data_type, block.rows.len(), held)).transpose()
         };
         let begun = Instant::now();
-        let arrays = plan.blocks.iter().map(read).collect::<Result<Vec<_>>>()?;
-        self.keep_table_read(data_type, arrays.len(), begun.elapsed().as_secs_f64());
-        let mut starts = Vec::with_capacity(arrays.len());
-        let mut total = 0usize;
-        for a in &arrays {
-            starts.push(total);
-            total += a.len();
-        }
-        if arrays.is_empty() {
+        let parts: Vec<Option<Part>> = plan.blocks.par_iter().zip(needed).map(read).collect::<Result<_>>()?;
+        self.keep_table_read(data_type, parts.iter().flatten().count(), begun.elapsed().as_secs_f64());
+        if plan.n_rows() == 0 {
             return Ok(column::empty(data_type));
         }
-        let parts: Vec<&dyn arrow::array::Array> = arrays.iter().map(AsRef::as_ref).collect();
-        let whole = concat(&parts)?;
-        let mut index = Vec::with_capacity(plan.n_rows());
-        for (block, position, _, len) in plan.runs() {
-            let start = starts.get(block).copied().unwrap_or_default() + position;
-            index.extend((start..start + len).map(|i| i as u64));
-        }
-        if index.len() == total && index.iter().zip(0u64..).all(|(&i, want)| i == want) {
-            return Ok(whole);
-        }
-        Ok(take(&whole, &arrow::array::UInt64Array::from(index), None)?)
+        let runs = plan.runs().filter_map(|(block, position, _, len)| {
+            let part = parts.get(block).and_then(Option::as_ref)?;
+            Some(column::Run { content: &part.content, words: part.words.as_ref(), position, len })
+        });
+        column::gather(data_type, plan.n_rows(), runs).map_err(|why| EngineError::corrupt("partitions", 0, why))
     }
 
-    fn column_chunk(&self, chunk: i64, data_type: &arrow::datatypes::DataType, n_rows: usize) -> Result<ArrayRef> {
+    fn column_chunk(
+        &self,
+        chunk: i64,
+        data_type: &arrow::datatypes::DataType,
+        n_rows: usize,
+        held: bool,
+    ) -> Result<Part> {
+        let text = *data_type == arrow::datatypes::DataType::Utf8;
+        let expected = |shape: &ChunkShape| {
+            (shape.n_rows, shape.n_cols, Some(shape.code)) == (n_rows, 1, column::code_of(data_type))
+        };
+        // A dictionary is in the chunk alone.
+        if let Some(content) = (held && !text).then(|| self.pool.get_whole(chunk)).flatten()
+            && expected(&content.shape)
+        {
+            return Ok(Part { content, words: None });
+        }
         let (partition, place) = self.place(chunk)?;
         let bytes = partition.chunk(place)?;
         let view = ChunkView::parse(&bytes, partition.path(), place.offset)?;
-        let shape = view.shape();
-        if (shape.n_rows, shape.n_cols, Some(shape.code)) != (n_rows, 1, column::code_of(data_type)) {
+        if !expected(&view.shape()) {
             return Err(view.corrupt(0, "the chunk has another shape than the catalogue says"));
         }
         let words = match view.dictionary() {
             None => None,
             Some(d) => Some(column::read_dictionary(d).ok_or_else(|| view.corrupt(0, "its dictionary is damaged"))?),
         };
-        let tables = view.tables()?;
-        let (mut codes, mut validity) = (Vec::new(), None);
-        for page in 0..view.shape().n_pages() {
-            let page_view = view.page(page)?;
-            let start = codes.len();
-            codes.resize(start + page_view.n_codes * page_view.code.width(), 0);
-            page_view.codes(tables.as_ref(), &mut codes[start..]).map_err(|e| view.corrupt(page, e))?;
-            if view.has_validity() {
-                let bits = page_view.validity;
-                let valid = |i: usize| bits.is_none_or(|b| b.get(i / 8).is_some_and(|byte| byte >> (i % 8) & 1 == 1));
-                validity.get_or_insert_with(Vec::new).extend((0..page_view.n_codes).map(|i| u8::from(valid(i))));
-            }
+        let content = Arc::new(self.decode(&view, place)?);
+        if held && !text {
+            self.pool.put_whole(chunk, Arc::clone(&content));
         }
-        column::from_codes(data_type, codes, validity.as_deref(), words.as_deref()).map_err(|why| view.corrupt(0, why))
+        Ok(Part { content, words })
     }
 
     /// Remembers where the chunks of `groups` of `blocks` lie, so that reading them asks the catalogue once.
@@ -542,7 +539,11 @@ impl Store {
             ids.filter(|id| !known.places.contains_key(id)).take(PLACES).collect()
         };
         let catalog = self.catalog();
-        let places = missing.iter().map(|&id| Ok((id, catalog.chunk_place(id)?))).collect::<Result<Vec<_>>>()?;
+        let mut places = missing.iter().map(|&id| Ok((id, catalog.chunk_place(id)?))).collect::<Result<Vec<_>>>()?;
+        let bases: BTreeSet<i64> = places.iter().filter_map(|(_, place)| place.base.map(|b| b.id)).collect();
+        for id in bases {
+            places.push((id, catalog.chunk_place(id)?));
+        }
         drop(catalog);
         lock(&self.known).places.extend(places);
         Ok(missing.len())

@@ -10,6 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use arrow::array::{ArrayRef, Float64Array, RecordBatch};
 use common::{batch, damage, key, parse, read_table, read_tensor, relu_maps, spec, stored, table};
 use mistique_engine::{
     DatasetSpec, Effort, FileInfo, IfExists, LocalStorage, LogOptions, ModelKey, ModelKind, ModelSpec, ReadFile, Rows,
@@ -27,6 +28,8 @@ const TENSORS: [(&str, &[usize], &str); 7] = [
 ];
 const RELU_ROWS: u64 = 40;
 const OPERATOR: &[u8] = b"an operator";
+const STAGE: [u8; 16] = *b"what computed it";
+const HOMES: u64 = 900;
 
 fn rows() -> Vec<u64> {
     (0..20).chain([1 << 33, 25, 24]).collect()
@@ -113,9 +116,50 @@ fn build(path: &Path) {
         log.complete(model).unwrap();
         log.commit().unwrap();
     }
+    // Since version 2: columns by pco and against others, validity in few bytes, linked stages.
+    let mut log = store.logger(LogOptions::default()).unwrap();
+    for (name, fill) in [("raw", None), ("filled", Some(512.5))] {
+        let model = log.model(&ModelSpec::raw(ModelKey::new("p", name)), IfExists::Continue).unwrap();
+        if !log.link_stage(model, "stage", 1, &STAGE).unwrap() {
+            let values = homes(None);
+            let handle = log.table(model, "stage", 1, &values.schema()).unwrap();
+            log.append_table(handle, &(0..HOMES).collect::<Vec<_>>(), &values).unwrap();
+            log.set_stage(handle, &STAGE).unwrap();
+        }
+        if fill.is_some() {
+            let values = homes(fill);
+            let handle = log.table(model, "made", 2, &values.schema()).unwrap();
+            log.append_table(handle, &(0..HOMES).collect::<Vec<_>>(), &values).unwrap();
+        }
+        log.complete(model).unwrap();
+    }
+    log.commit().unwrap();
 }
 
-fn check(path: &Path) {
+/// Columns of homes, or what a pipeline makes of them.
+fn homes(fill: Option<f64>) -> RecordBatch {
+    let mut numbers = common::Numbers::new(17);
+    let amount: Vec<Option<f64>> =
+        (0..HOMES).map(|_| (numbers.below(4) > 0).then(|| numbers.below(3_000_000) as f64)).collect();
+    let rounded: Vec<f64> = (0..HOMES).map(|_| numbers.below(9000) as f64 / 1e4).collect();
+    let names = ["amount", if fill.is_some() { "scaled" } else { "rounded" }, "near"];
+    let columns: Vec<ArrayRef> = match fill {
+        None => vec![Arc::new(Float64Array::from(amount)), Arc::new(Float64Array::from(rounded))],
+        Some(fill) => {
+            let filled = amount.iter().map(|x| x.unwrap_or(fill));
+            let scaled = amount.iter().map(|x| x.map(|x| (x - 1_499_003.5) / 866_001.25));
+            let near = rounded.iter().enumerate().map(|(i, x)| ((x * 1e4).round() + (i % 4) as f64) / 1e4);
+            vec![
+                Arc::new(Float64Array::from_iter_values(filled)),
+                Arc::new(Float64Array::from_iter(scaled)),
+                Arc::new(Float64Array::from_iter_values(near)),
+            ]
+        }
+    };
+    RecordBatch::try_from_iter_with_nullable(names.into_iter().zip(columns).map(|(n, c)| (n, c, true))).unwrap()
+}
+
+fn check(path: &Path, version: u16) {
     let store = Store::open(path).unwrap();
     let models = store.models().unwrap();
     assert_eq!(models[0].spec, m());
@@ -151,10 +195,21 @@ fn check(path: &Path) {
         assert!(read_tensor(&store, &key("small", name), &Rows::All).unwrap() == want, "{name}");
     }
     let partitions: Vec<u64> = store.catalog().partitions().unwrap().into_iter().map(|(id, _)| id).collect();
-    let (mut encodings, mut shared) = (BTreeSet::new(), BTreeSet::new());
+    let (mut encodings, mut shared, mut forms) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    if version > 1 {
+        for (key_of, fill) in
+            [(key("raw", "stage"), None), (key("filled", "stage"), None), (key("filled", "made"), Some(512.5))]
+        {
+            let want = ((0..HOMES).collect(), homes(fill));
+            assert!(read_table(&store, &key_of, &Rows::All).unwrap() == want, "{key_of}");
+        }
+        let [raw, filled] = ["raw", "filled"].map(|name| store.intermediate(&key(name, "stage")).unwrap());
+        assert_eq!((raw.stage, raw.linked, filled.stage, filled.linked), (Some(STAGE), false, Some(STAGE), true));
+    }
     for id in partitions {
         let bytes = fs::read(path.join(format!("partitions/{id:010}.mqp"))).unwrap();
         for chunk in parse::partition(&bytes).chunks {
+            forms.extend(chunk.pages.iter().map(|p| p.form));
             // The second reader agrees, byte for byte.
             assert_eq!(chunk.hash, chunk.content_hash());
             encodings.extend(chunk.pages.iter().map(|p| p.encoding));
@@ -164,8 +219,12 @@ fn check(path: &Path) {
             }
         }
     }
-    // Plain, Constant, Packed, Sparse, Entropy, Zstd, ShuffledZstd, Shared.
-    assert_eq!(encodings, BTreeSet::from([0, 1, 2, 3, 4, 5, 6, 7]));
+    // Plain, Constant, Packed, Sparse, Entropy, Zstd, ShuffledZstd, Shared; Pco, which has taken the place of ShuffledZstd,
+    // Against.
+    let (all, all_forms): (&[u8], _) =
+        if version == 1 { (&[0, 1, 2, 3, 4, 5, 6, 7], 0..1) } else { (&[0, 1, 2, 3, 4, 5, 7, 8, 9], 0..3) };
+    assert_eq!(encodings, all.iter().copied().collect());
+    assert_eq!(forms, all_forms.collect());
     // The types of code of which pages are Shared.
     assert!(shared.is_superset(&SHARED.map(|(_, _, code)| code).into()), "{shared:?}");
 }
@@ -192,7 +251,7 @@ fn every_readable_version_reads() {
         assert!(bytes < 150_000, "{bytes} bytes are much for a repository");
         let header = fs::read(fixture(version).join("partitions/0000000001.mqp")).unwrap();
         assert_eq!(header[8..10], version.to_le_bytes());
-        check(dir.path());
+        check(dir.path(), version);
         // It can be written on, too.
         let store = Store::open(dir.path()).unwrap();
         let mut log = store.logger(LogOptions::default()).unwrap();
@@ -211,7 +270,7 @@ fn every_readable_version_reads() {
 fn what_is_written_today_reads_alike() {
     let dir = tempfile::tempdir().unwrap();
     build(dir.path());
-    check(dir.path());
+    check(dir.path(), format::CURRENT);
 }
 
 #[test]
@@ -229,7 +288,7 @@ fn write_fixture() {
     fs::remove_file(path.join("writer.lock")).unwrap();
     let copied = tempfile::tempdir().unwrap();
     copy(&path, copied.path());
-    check(copied.path());
+    check(copied.path(), format::CURRENT);
 }
 
 #[test]

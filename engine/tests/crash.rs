@@ -5,6 +5,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use arrow::array::{ArrayRef, Float64Array, RecordBatch};
 use common::{batch, damage, key, read_table, read_tensor, spec, stored, strays, table, visible};
 use mistique_engine::{
     DatasetSpec, EngineError, FaultMode, FaultyStorage, IfExists, LogOptions, Logger, MemoryStorage, ModelHandle,
@@ -44,6 +45,30 @@ fn append_missing(log: &mut Logger, model: ModelHandle, rows: &[u64]) -> Result<
     log.append_table(handle, &missing, &table(&missing))
 }
 
+/// A pipeline whose first stage is stored once, and whose second one is like that of others.
+fn pipeline(log: &mut Logger, name: &str, of: impl Fn(f64) -> Option<f64>) -> Result<()> {
+    let model = log.model(&ModelSpec::raw(ModelKey::new("p", name)), IfExists::Continue)?;
+    let mut numbers = common::Numbers::new(5);
+    let values: Vec<f64> = (0..300).map(|_| numbers.below(1 << 50) as f64 / (1u64 << 50) as f64).collect();
+    let batch = |values: Vec<Option<f64>>| {
+        let column: ArrayRef = Arc::new(Float64Array::from(values));
+        RecordBatch::try_from_iter_with_nullable([("x", column, true)]).unwrap()
+    };
+    let rows: Vec<u64> = (0..300).collect();
+    for (position, stage) in [("read", [1; 16]), ("change", fingerprint(name.as_bytes()))].into_iter().enumerate() {
+        let (stage, print) = stage;
+        if log.link_stage(model, stage, position as i64, &print)? {
+            continue;
+        }
+        let values = values.iter().map(|x| if position == 0 { Some(*x) } else { of(*x) }).collect();
+        let batch = batch(values);
+        let handle = log.table(model, stage, position as i64, &batch.schema())?;
+        log.append_table(handle, &rows, &batch)?;
+        log.set_stage(handle, &print)?;
+    }
+    Ok(())
+}
+
 /// `steps` counts what was reported done, up to `until`. Run again, it goes on where it stopped.
 fn workload(store: &Store, until: usize, steps: &mut usize) -> Result<()> {
     *steps = 0;
@@ -68,6 +93,7 @@ fn workload(store: &Store, until: usize, steps: &mut usize) -> Result<()> {
         let handle = log.tensor(model, &spec("t", &[50], "f32"))?;
         let rows: Vec<u64> = (500..560).collect();
         log.append(handle, &rows, batch(&rows, 50))?;
+        pipeline(&mut log, "first", |x| Some(x))?;
         log.commit()?;
     }
     *steps = FIRST;
@@ -84,6 +110,7 @@ fn workload(store: &Store, until: usize, steps: &mut usize) -> Result<()> {
         let model = log.model(&old, IfExists::Replace)?;
         let handle = log.tensor(model, &spec("t", &[3], "f32"))?;
         log.append(handle, &[4, 2], batch(&[4, 2], 3))?;
+        pipeline(&mut log, "second", |x| (x > 0.1).then_some(x))?;
         log.commit()?;
     }
     *steps = SECOND;

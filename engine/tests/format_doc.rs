@@ -15,7 +15,9 @@ use mistique_engine::{
     Code, Effort, IfExists, IntermediateRecord, LogOptions, MemoryStorage, ModelKey, ModelSpec, RowPlan, Rows, Storage,
     Store, StoreOptions, UnitError, format,
 };
-use mistique_quantize::{Encoding, PARAMS_VERSION, SharedDecoder, SharedEncoder, decode_page};
+use mistique_quantize::{
+    BasePage, Encoding, PARAMS_VERSION, SharedDecoder, SharedEncoder, decode_against, decode_page,
+};
 
 const DOCUMENT: &str = include_str!("../../FORMAT.md");
 
@@ -100,6 +102,7 @@ fn limits_are_those_of_the_code() {
     let documented: BTreeMap<String, u64> = rows.into_iter().map(|r| (r[0].clone(), r[1].parse().unwrap())).collect();
     let code = [
         ("MAX_BLOCK_ROWS", format::MAX_BLOCK_ROWS as u64),
+        ("TABLE_BLOCK_ROWS", format::TABLE_BLOCK_ROWS as u64),
         ("MAX_ROW_VALUES", format::MAX_ROW_VALUES as u64),
         ("PARTITION_TARGET_BYTES", format::PARTITION_TARGET_BYTES),
         ("MIN_CHUNK_BYTES", format::MIN_CHUNK_BYTES as u64),
@@ -185,6 +188,38 @@ fn the_example_of_shared_tables_decodes() {
     let mut codes = [0; 8];
     decode_page(Code::Int(1), Encoding::Shared, &page, 8, 1, Some(&decoder), &mut codes).unwrap();
     assert_eq!(codes, want);
+}
+
+#[test]
+fn the_example_of_a_page_against_another_decodes() {
+    let text = DOCUMENT.split("```against\n").nth(1).and_then(|d| d.split("```").next()).unwrap();
+    let page: Vec<u8> = text.lines().flat_map(bytes_against).collect();
+    let words = |numbers: &[i32], width: usize| {
+        numbers.iter().flat_map(|n| n.to_le_bytes()[..width].to_vec()).collect::<Vec<_>>()
+    };
+    let (codes, valid) = (words(&[3, 4, 5, 0], 2), vec![true, true, true, false]);
+    let base = parse::Page {
+        encoding: 0,
+        form: 0,
+        n_null: 1,
+        min: 0.0,
+        max: 5.0,
+        n_nan: 0,
+        n_zero: 1,
+        codes: codes.clone(),
+        valid,
+    };
+    let want = words(&[7, 9, 11, 13], 4);
+    assert_eq!(parse::against(36, &page, &[true; 4], (34, &base)), want);
+    let of_base = BasePage { code: Code::Int(2), codes: &codes, valid: Some(&[1, 1, 1, 0]) };
+    let mut out = vec![0; 16];
+    decode_against(Code::Int(4), &page, None, of_base, &mut out).unwrap();
+    assert_eq!(out, want);
+}
+
+/// The bytes of a line, which ends with what they are.
+fn bytes_against(line: &str) -> Vec<u8> {
+    line[..24.min(line.len())].split_whitespace().map(|b| u8::from_str_radix(b, 16).unwrap()).collect()
 }
 
 /// The partition of section 16, as it is written today.

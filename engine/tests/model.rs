@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use common::{Numbers, batch, damage, key, spec, stored, strays};
 use mistique_engine::{
-    Effort, EngineError, IfExists, IntermediateKey, LogOptions, MemoryStorage, ModelKey, ModelSpec, Rows, Store,
+    Dedup, Effort, EngineError, IfExists, IntermediateKey, LogOptions, MemoryStorage, ModelKey, ModelSpec, Rows, Store,
     StoreOptions,
 };
 use proptest::prelude::*;
@@ -152,7 +152,7 @@ impl Case {
         let options = LogOptions::default()
             .with_effort(if small { Effort::Small } else { Effort::Fast })
             .with_budget_bytes(if small { 200_000 } else { 64 << 20 })
-            .with_dedup(dedup)
+            .with_dedup(if dedup { Dedup::Approximate } else { Dedup::Off })
             .with_partition_bytes(100_000);
         let mut log = self.store.logger(options).unwrap();
         let (mut oracle, mut models) = (self.oracle.clone(), self.models.clone());

@@ -93,6 +93,9 @@ pub enum QuantizeError {
     /// A page coded by the shared tables of its chunk, without those tables.
     #[error("the page needs the shared tables of its chunk")]
     NoSharedTables,
+    /// The page is coded against one of another chunk: [`crate::decode_against`] takes both.
+    #[error("the page needs the chunk that it is coded against")]
+    NoBase,
     /// The compressor refused; not expected on any input.
     #[error("zstd: {0}")]
     Zstd(&'static str),

@@ -21,7 +21,10 @@ pub use code::{Code, MapShape, OnUnholdable};
 pub use convert::to_f32;
 pub use error::{QuantizeError, Result};
 pub use measure::UnitError;
-pub use page::{Effort, Encoding, SharedDecoder, SharedEncoder, decode_page, decode_page_f32, encode_page};
+pub use page::{
+    BasePage, Effort, Encoding, SharedDecoder, SharedEncoder, decode_against, decode_page, decode_page_f32,
+    encode_against, encode_page,
+};
 pub use params::{PARAMS_VERSION, Params};
 pub use reduce::Reducer;
 pub use scheme::Scheme;

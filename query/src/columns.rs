@@ -231,6 +231,7 @@ mod tests {
             n_query: 0,
             n_withheld: 0,
             stage: None,
+            linked: false,
         }
     }
 

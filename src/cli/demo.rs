@@ -11,8 +11,8 @@ use super::output::{Rows, bytes, count, float, seconds, times};
 use super::{CliError, Result, print};
 use crate::diagnostics::{Extreme, Metric, difference, histogram, nearest_rows, top_k};
 use crate::{
-    Answer, ChunkReader, Device, Effort, Input, Key, LogOptions, ModelKey, Network, PlanChoice, Predicate, Request,
-    RowSelection, RunOptions, Scheme, Spec, Store, Trainer, Weights, log_intermediates,
+    Answer, ChunkReader, Dedup, Device, Effort, Input, Key, LogOptions, ModelKey, Network, PlanChoice, Predicate,
+    Request, RowSelection, RunOptions, Scheme, Spec, Store, Trainer, Weights, log_intermediates,
 };
 
 #[derive(Debug, Args)]
@@ -145,7 +145,7 @@ fn compare_schemes(
     for text in SCHEMES {
         let key = ModelKey::new("schemes", text);
         let input = Input { name: "digits".into(), spec, dataset };
-        let log = LogOptions::default().with_effort(Effort::Small).with_dedup(false);
+        let log = LogOptions::default().with_effort(Effort::Small).with_dedup(Dedup::Off);
         let options = RunOptions { scheme: Some(scheme(text)?), log, ..RunOptions::new()? };
         let report = log_intermediates(store, &key, network, &weights, &input, &options, &mut |_| {})?.log;
         let mut error = crate::UnitError::default();

@@ -1,10 +1,10 @@
-//! `mistique ls`, `show` and `stats`.
+//! `mistique ls` and `show`.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::output::{Rows, bytes, count, float, object, pretty, times};
+use super::output::{Rows, bytes, count, float, pretty, times};
 use super::{CliError, Result};
 use crate::engine_types::IntermediateStats;
 use crate::{Content, EngineError, IntermediateKey, ModelKey, ModelKind, ModelRecord, Store};
@@ -240,95 +240,6 @@ fn show_intermediate(store: &Store, key: &IntermediateKey, as_json: bool) -> Res
         out += &rows.table();
     }
     Ok(out)
-}
-
-pub fn stats(store: &Store, key: Option<&str>, as_json: bool) -> Result<String> {
-    let stats = store.stats()?;
-    let wanted = |s: &&IntermediateStats| {
-        key.is_none_or(|k| {
-            let own = s.record.key.to_string();
-            own == k || own.starts_with(&format!("{k}.")) || own.starts_with(&format!("{k}@"))
-        })
-    };
-    let chosen: Vec<&IntermediateStats> = stats.intermediates.iter().filter(wanted).collect();
-    if let (Some(k), true) = (key, chosen.is_empty()) {
-        let keys: Vec<String> = stats.intermediates.iter().map(|s| s.record.key.to_string()).collect();
-        let nearest = crate::engine_types::nearest(k, keys.iter().map(String::as_str), 3);
-        return Err(EngineError::NotFound { what: "model or intermediate", name: k.to_string(), nearest }.into());
-    }
-    let mut by: BTreeMap<String, (u64, u64, u64, f64, crate::UnitError)> = BTreeMap::new();
-    for s in &chosen {
-        let entry = by.entry(s.record.content.scheme_text()).or_default();
-        entry.0 += 1;
-        entry.1 += s.logical_bytes;
-        entry.2 += s.chunk_bytes;
-        entry.3 += s.stored_bytes;
-        if let Some(errors) = store.catalog().errors(s.record.id)? {
-            errors.units.iter().for_each(|u| entry.4.merge(u));
-        }
-    }
-    let mut rows = Rows::new(&[
-        "scheme",
-        ">intermediates",
-        ">logged",
-        ">stored",
-        ">smaller",
-        ">saved by dedup",
-        ">relative error",
-    ]);
-    let line = |name: String,
-                (n, logical, chunks, stored, error): (u64, u64, u64, f64, crate::UnitError),
-                rows: &mut Rows| {
-        let saved = chunks.saturating_sub(stored.round() as u64);
-        let relative = error.relative();
-        let cells = vec![
-            name.clone(),
-            count(n),
-            bytes(logical),
-            bytes(stored.round() as u64),
-            times(logical as f64, stored),
-            bytes(saved),
-            if error.n == 0 { "exact".into() } else { float(relative) },
-        ];
-        let json = json!({
-            "scheme": name, "intermediates": n, "logical_bytes": logical, "stored_bytes": stored, "dedup_saved_bytes": saved,
-            "relative_error": relative,
-        });
-        rows.push(cells, json);
-    };
-    let mut total = (0, 0, 0, 0.0, crate::UnitError::default());
-    for (name, entry) in by {
-        total.0 += entry.0;
-        total.1 += entry.1;
-        total.2 += entry.2;
-        total.3 += entry.3;
-        total.4.merge(&entry.4);
-        line(name, entry, &mut rows);
-    }
-    line("all".into(), total, &mut rows);
-    let pool = store.lifetime_pool_stats()?;
-    if as_json {
-        return Ok(pretty(&object([
-            ("by_scheme", rows.json()),
-            ("chunks", json!(stats.n_chunks)),
-            ("partition_bytes", json!(stats.partition_bytes)),
-            ("operator_bytes", json!(stats.operator_bytes)),
-            ("garbage_bytes", json!(stats.garbage_bytes)),
-            ("dedup_saved_bytes", json!(stats.dedup_saved_bytes)),
-            ("pool_hits", json!(pool.0)),
-            ("pool_misses", json!(pool.1)),
-        ])));
-    }
-    Ok(rows.table()
-        + &format!(
-            "{} distinct chunks in {} of partitions, {} of operators, {} of garbage (`mistique gc`)\nInMemoryStore: {} hits, {} misses\n",
-            count(stats.n_chunks),
-            bytes(stats.partition_bytes),
-            bytes(stats.operator_bytes),
-            bytes(stats.garbage_bytes),
-            count(pool.0),
-            count(pool.1),
-        ))
 }
 
 #[cfg(test)]

@@ -9,8 +9,8 @@ use super::output::{bytes, count, pretty, seconds, times};
 use super::progress::Progress;
 use super::{CliError, Result, file_error, pipeline};
 use crate::{
-    Device, Effort, IfExists, Input, LayerPattern, LogOptions, ModelKey, Network, OnUnholdable, RunOptions, Scheme,
-    Spec, Store, Weights, log_intermediates,
+    Dedup, Device, Effort, IfExists, Input, LayerPattern, LogOptions, ModelKey, Network, OnUnholdable, RunOptions,
+    Scheme, Spec, Store, Weights, log_intermediates,
 };
 
 #[derive(Debug, Args)]
@@ -79,6 +79,10 @@ pub struct WriteArgs {
     /// Compress as small as possible while writing (`mistique compact` does so later).
     #[arg(long)]
     pub small: bool,
+    /// Which chunks are not stored in full: those equal to stored ones (exact), besides columns like stored ones
+    /// (approximate), or none (off).
+    #[arg(long, default_value_t, value_name = "off|exact|approximate")]
+    pub dedup: Dedup,
 }
 
 impl WriteArgs {
@@ -87,6 +91,7 @@ impl WriteArgs {
             .with_budget_bytes(usize::try_from(self.budget).unwrap_or(usize::MAX))
             .with_max_bytes(self.max_bytes)
             .with_effort(if self.small { Effort::Small } else { Effort::Fast })
+            .with_dedup(self.dedup)
             .with_on_unholdable(if self.clamp { OnUnholdable::Clamp } else { OnUnholdable::Error })
     }
 

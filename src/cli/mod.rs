@@ -14,6 +14,7 @@ mod output;
 mod pipeline;
 mod progress;
 mod query;
+mod stats;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -64,6 +65,9 @@ enum Command {
     Stats {
         /// project.model or project.model.intermediate; all for none.
         key: Option<String>,
+        /// Of what to tell the savings of each kind.
+        #[arg(long, value_enum, default_value_t = stats::Level::Model)]
+        by: stats::Level,
     },
     /// Print or write values.
     Get(get::GetArgs),
@@ -200,7 +204,7 @@ fn execute(args: &Args) -> Result<()> {
         Command::Ls { pattern } => inspect::ls(&open()?, pattern.as_deref(), args.json)?,
         Command::Show { key } => inspect::show(&open()?, key, args.json)?,
         Command::Diff { first, second } => diff::run(&open()?, first, second, args.json)?,
-        Command::Stats { key } => inspect::stats(&open()?, key.as_deref(), args.json)?,
+        Command::Stats { key, by } => stats::run(&open()?, key.as_deref(), by, args.json)?,
         Command::Get(a) => get::get(a, &open()?, args.json)?,
         Command::Explain(a) => get::explain(a, &open()?, args.json)?,
         Command::Query { command } => query::run(command, &open()?, args.json)?,

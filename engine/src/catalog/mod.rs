@@ -15,7 +15,7 @@ pub(crate) use read::stored_code;
 pub use read::{Block, ChunkRow, CostRecord, ErrorRecord, OperatorRecord};
 pub use stages::{NewStage, StageRecord};
 pub use withheld::{Fill, WITHHELD, Withhold};
-pub use write::{Commit, IntermediateProgress, NewBlock, NewIntermediate, NewLink, NewModel};
+pub use write::{Commit, IntermediateProgress, LshRow, NewBlock, NewChunk, NewIntermediate, NewLink, NewModel};
 
 use crate::error::{CatalogContext, EngineError, Result};
 use crate::format::{CATALOG_VERSION, OLDEST_CATALOG_VERSION};

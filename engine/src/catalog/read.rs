@@ -9,7 +9,7 @@ use rusqlite::{OptionalExtension, Row, params};
 use super::Catalog;
 use super::block_row::{BLOCK_COLUMNS, BlockRow, RawBlockRow};
 use super::withheld::WITHHELD;
-use crate::chunk::ChunkHash;
+use crate::chunk::{ChunkHash, base_name};
 use crate::counters::Running;
 use crate::error::{CatalogContext, EngineError, Result, nearest};
 use crate::format::MAX_ROW_VALUES;
@@ -18,7 +18,7 @@ use crate::model::{
     Content, DatasetSpec, Fingerprint, IntermediateRecord, ModelKind, ModelRecord, ModelSpec, TableContent,
     TensorContent, TensorLayout, UnitAxis, fingerprint, schema_from_bytes,
 };
-use crate::partition::ChunkPlace;
+use crate::partition::{Base, ChunkPlace};
 use crate::rows::RowSet;
 
 /// A RowBlock.
@@ -41,6 +41,8 @@ pub struct ChunkRow {
     pub hash: ChunkHash,
     /// Where it lies.
     pub place: ChunkPlace,
+    /// Bytes that coding it against another one saved.
+    pub saved_bytes: u64,
 }
 
 /// What the reduction of an intermediate cost.
@@ -148,7 +150,7 @@ impl RawModel {
 
 const INTERMEDIATE: &str = "SELECT i.id, i.model_id, m.project, m.name, m.version, i.name, i.position, i.kind, i.shape,
     i.dtype, i.unit_axis, i.scheme, i.params, i.block_rows, i.group_units, i.page_rows, i.schema, i.n_rows, i.max_span,
-    i.n_query, i.stage, i.n_withheld FROM intermediates i JOIN models m ON m.id = i.model_id";
+    i.n_query, i.stage, i.n_withheld, i.linked FROM intermediates i JOIN models m ON m.id = i.model_id";
 
 /// Shape, type, unit axis, scheme, parameters and units a chunk, as the catalogue has them.
 type RawTensor = (String, u8, i64, String, Option<Vec<u8>>, usize);
@@ -162,6 +164,7 @@ struct RawIntermediate {
     schema: Option<Vec<u8>>,
     stage: Option<Vec<u8>>,
     n_withheld: u64,
+    linked: bool,
 }
 
 impl RawIntermediate {
@@ -181,6 +184,7 @@ impl RawIntermediate {
             schema: r.get(16)?,
             stage: r.get(20)?,
             n_withheld: r.get(21)?,
+            linked: r.get(22)?,
         })
     }
 
@@ -217,14 +221,40 @@ impl RawIntermediate {
             _ => return Err(bad(T, "a kind that this build does not know")),
         };
         let (content, stage) = (Arc::new(content), self.stage.map(|s| blob(s, T)).transpose()?);
-        let n_withheld = self.n_withheld;
-        Ok(IntermediateRecord { id, model_id, key, position, content, n_rows, max_span, n_query, stage, n_withheld })
+        let (n_withheld, linked) = (self.n_withheld, self.linked);
+        Ok(IntermediateRecord {
+            id, model_id, key, position, content, n_rows, max_span, n_query, stage, n_withheld, linked,
+        })
     }
 }
 
 /// Type of the codes that `scheme` makes of values of type `dtype`.
 pub(crate) fn stored_code(scheme: &mistique_quantize::Scheme, dtype: Code) -> Code {
     if scheme.is_lossless_for(dtype) && dtype.is_float() { dtype } else { scheme.code() }
+}
+
+/// A chunk's place and, where it is coded against another one, that one's number and hash.
+const PLACE: &str = "c.partition_id, c.offset, c.len_bytes, c.base_id, b.hash FROM chunks c
+    LEFT JOIN chunks b ON b.id = c.base_id";
+
+struct RawPlace {
+    place: ChunkPlace,
+    base: Option<i64>,
+    hash: Option<Vec<u8>>,
+}
+
+impl RawPlace {
+    fn of(r: &Row<'_>) -> rusqlite::Result<Self> {
+        let place = ChunkPlace { partition: r.get(0)?, offset: r.get(1)?, len: r.get(2)?, base: None };
+        Ok(Self { place, base: r.get(3)?, hash: r.get(4)? })
+    }
+
+    fn place(self) -> Result<ChunkPlace> {
+        let Some(id) = self.base else { return Ok(self.place) };
+        let hash =
+            self.hash.ok_or_else(|| bad("chunks", &format!("no chunk {id}, against which another one is coded")))?;
+        Ok(ChunkPlace { base: Some(Base { id, name: base_name(&blob(hash, "chunks")?) }), ..self.place })
+    }
 }
 
 impl Catalog {
@@ -376,13 +406,10 @@ impl Catalog {
     /// Errors: `Corrupt` when there is none of that number; `Catalog`.
     pub fn chunk_place(&self, id: i64) -> Result<ChunkPlace> {
         const DOING: &str = "find a chunk";
-        let mut statement = self
-            .conn
-            .prepare_cached("SELECT partition_id, offset, len_bytes FROM chunks WHERE id = ?1")
-            .doing(DOING)?;
-        let place = |r: &Row<'_>| Ok(ChunkPlace { partition: r.get(0)?, offset: r.get(1)?, len: r.get(2)? });
-        let found = statement.query_row([id], place).optional().doing(DOING)?;
-        found.ok_or_else(|| bad("chunks", &format!("no chunk {id}")))
+        let sql = format!("SELECT {PLACE} WHERE c.id = ?1");
+        let mut statement = self.conn.prepare_cached(&sql).doing(DOING)?;
+        let found = statement.query_row([id], RawPlace::of).optional().doing(DOING)?;
+        found.ok_or_else(|| bad("chunks", &format!("no chunk {id}")))?.place()
     }
 
     /// The chunk of that content.
@@ -400,19 +427,38 @@ impl Catalog {
     /// Errors: `Catalog`, `Corrupt`.
     pub fn chunks(&self) -> Result<Vec<ChunkRow>> {
         const DOING: &str = "list the chunks";
-        let sql = "SELECT id, hash, partition_id, offset, len_bytes FROM chunks ORDER BY partition_id, offset";
-        let mut statement = self.conn.prepare(sql).doing(DOING)?;
+        let sql = PLACE.replacen(" FROM", ", c.id, c.hash, c.saved_bytes FROM", 1);
+        let mut statement =
+            self.conn.prepare(&format!("SELECT {sql} ORDER BY c.partition_id, c.offset")).doing(DOING)?;
         let rows = statement
-            .query_map([], |r| {
-                let place = ChunkPlace { partition: r.get(2)?, offset: r.get(3)?, len: r.get(4)? };
-                Ok((r.get::<_, i64>(0)?, r.get::<_, Vec<u8>>(1)?, place))
-            })
+            .query_map([], |r| Ok((RawPlace::of(r)?, r.get::<_, i64>(5)?, r.get::<_, Vec<u8>>(6)?, r.get(7)?)))
             .doing(DOING)?;
         rows.map(|r| {
-            let (id, hash, place) = r.doing(DOING)?;
-            Ok(ChunkRow { id, hash: blob(hash, "chunks")?, place })
+            let (raw, id, hash, saved_bytes) = r.doing(DOING)?;
+            Ok(ChunkRow { id, hash: blob(hash, "chunks")?, place: raw.place()?, saved_bytes })
         })
         .collect()
+    }
+
+    /// The newest chunks of a band's hash.
+    ///
+    /// Errors: `Catalog`.
+    pub(crate) fn similar_chunks(&self, band: u8, hash: i64, most: usize) -> Result<Vec<i64>> {
+        const DOING: &str = "look for similar chunks";
+        let sql = "SELECT chunk_id FROM lsh WHERE band = ?1 AND hash = ?2 ORDER BY chunk_id DESC LIMIT ?3";
+        let mut statement = self.conn.prepare_cached(sql).doing(DOING)?;
+        let rows = statement.query_map(params![band, hash, most as i64], |r| r.get(0)).doing(DOING)?;
+        rows.map(|r| r.doing(DOING)).collect()
+    }
+
+    /// Content hash of a chunk.
+    ///
+    /// Errors: `Corrupt` when there is none of that number; `Catalog`.
+    pub(crate) fn chunk_hash(&self, id: i64) -> Result<ChunkHash> {
+        const DOING: &str = "find a chunk";
+        let mut statement = self.conn.prepare_cached("SELECT hash FROM chunks WHERE id = ?1").doing(DOING)?;
+        let found: Option<Vec<u8>> = statement.query_row([id], |r| r.get(0)).optional().doing(DOING)?;
+        blob(found.ok_or_else(|| bad("chunks", &format!("no chunk {id}")))?, "chunks")
     }
 
     /// How often each intermediate refers to each chunk: `(intermediate, chunk) → references`.

@@ -80,6 +80,30 @@ pub struct IntermediateProgress {
     pub settled: Option<TensorContent>,
 }
 
+/// A chunk to add.
+#[derive(Debug, Clone, Copy)]
+pub struct NewChunk {
+    /// Its number.
+    pub id: i64,
+    /// Content hash.
+    pub hash: ChunkHash,
+    /// Where it lies.
+    pub place: ChunkPlace,
+    /// Bytes that coding it against another one saved.
+    pub saved_bytes: u64,
+}
+
+/// One band of a chunk's signature.
+#[derive(Debug, Clone, Copy)]
+pub struct LshRow {
+    /// Number of the band.
+    pub band: u8,
+    /// Hash of the signature's part in it.
+    pub hash: i64,
+    /// The chunk.
+    pub chunk: i64,
+}
+
 /// Everything that one commit makes visible.
 #[derive(Debug, Default)]
 pub struct Commit {
@@ -95,8 +119,10 @@ pub struct Commit {
     pub intermediates: Vec<NewIntermediate>,
     /// New partitions.
     pub partitions: Vec<FinishedPartition>,
-    /// New chunks.
-    pub chunks: Vec<(i64, ChunkHash, ChunkPlace)>,
+    /// New chunks; one that others are coded against comes before them.
+    pub chunks: Vec<NewChunk>,
+    /// What similar chunks are found by.
+    pub lsh: Vec<LshRow>,
     /// New RowBlocks.
     pub blocks: Vec<NewBlock>,
     /// Errors, clamps and parameters.
@@ -150,13 +176,19 @@ impl Catalog {
             statement.execute(params![p.id, p.len_bytes, p.n_chunks]).doing(DOING)?;
         }
         drop(statement);
-        let mut statement = tx
-            .prepare_cached(
-                "INSERT INTO chunks (id, hash, partition_id, offset, len_bytes) VALUES (?1, ?2, ?3, ?4, ?5)",
-            )
-            .doing(DOING)?;
-        for (id, hash, place) in &commit.chunks {
-            statement.execute(params![id, &hash[..], place.partition, place.offset, place.len]).doing(DOING)?;
+        let sql = "INSERT INTO chunks (id, hash, partition_id, offset, len_bytes, base_id, saved_bytes)
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+        let mut statement = tx.prepare_cached(sql).doing(DOING)?;
+        for NewChunk { id, hash, place, saved_bytes } in &commit.chunks {
+            let base = place.base.map(|b| b.id);
+            statement
+                .execute(params![id, &hash[..], place.partition, place.offset, place.len, base, saved_bytes])
+                .doing(DOING)?;
+        }
+        drop(statement);
+        let mut statement = tx.prepare_cached("INSERT OR IGNORE INTO lsh VALUES (?1, ?2, ?3)").doing(DOING)?;
+        for LshRow { band, hash, chunk } in &commit.lsh {
+            statement.execute(params![band, hash, chunk]).doing(DOING)?;
         }
         drop(statement);
         for block in &commit.blocks {
@@ -199,13 +231,13 @@ impl Catalog {
         tx.commit().doing(DOING)
     }
 
-    /// Moves chunks to other places and forgets chunks and partitions, in one transaction (`gc`, `compact`).
+    /// Moves chunks to other places, of which it says what coding against a base saved there, and forgets chunks and partitions, in one transaction (`gc`, `compact`).
     ///
     /// Errors: `Catalog`, or the storage's; then nothing has changed.
     pub fn relocate(
         &mut self,
         storage: &dyn Storage,
-        moved: &[(i64, ChunkPlace)],
+        moved: &[(i64, ChunkPlace, u64)],
         new: &[FinishedPartition],
         dead_chunks: &[i64],
         dead_partitions: &[u64],
@@ -217,12 +249,19 @@ impl Catalog {
             tx.execute("INSERT INTO partitions VALUES (?1, ?2, ?3)", params![p.id, p.len_bytes, p.n_chunks])
                 .doing(DOING)?;
         }
-        for (id, place) in moved {
-            let sql = "UPDATE chunks SET partition_id = ?2, offset = ?3, len_bytes = ?4 WHERE id = ?1";
-            tx.execute(sql, params![id, place.partition, place.offset, place.len]).doing(DOING)?;
+        // Chunks go before those that they are coded against, and after.
+        tx.execute_batch("PRAGMA defer_foreign_keys = ON").doing(DOING)?;
+        for (id, place, saved_bytes) in moved {
+            let sql = "UPDATE chunks SET partition_id = ?2, offset = ?3, len_bytes = ?4, base_id = ?5, saved_bytes = ?6
+                       WHERE id = ?1";
+            let base = place.base.map(|b| b.id);
+            tx.execute(sql, params![id, place.partition, place.offset, place.len, base, saved_bytes]).doing(DOING)?;
         }
         for id in dead_chunks {
             tx.execute("DELETE FROM chunks WHERE id = ?1", [id]).doing(DOING)?;
+        }
+        if !dead_chunks.is_empty() {
+            tx.execute("DELETE FROM lsh WHERE chunk_id NOT IN (SELECT id FROM chunks)", []).doing(DOING)?;
         }
         for id in dead_partitions {
             tx.execute("DELETE FROM partitions WHERE id = ?1", [id]).doing(DOING)?;

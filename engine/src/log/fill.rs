@@ -6,6 +6,7 @@ use std::ops::Range;
 use arrow::array::UInt64Array;
 use arrow::compute::take;
 use mistique_quantize::OnUnholdable;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::source::Values;
 use super::table::conform;
@@ -75,7 +76,7 @@ impl FillJob {
                     let groups: Vec<GroupCodes<'_>> = lacking
                         .iter()
                         .zip(&codes)
-                        .map(|(g, codes)| GroupCodes { shape: shape(*g), codes, extra: Extra::default() })
+                        .map(|(g, codes)| GroupCodes { shape: shape(*g), codes, extra: Extra::default(), column: None })
                         .collect();
                     writer.put(&groups, &self.record.key, pool)?
                 }
@@ -86,7 +87,10 @@ impl FillJob {
                     let codes: Vec<ColumnCodes> =
                         columns.map(|c| to_codes(&take(c, &index, None)?)).collect::<Result<_>>()?;
                     let n_rows = positions.len();
-                    let groups: Vec<GroupCodes<'_>> = codes.iter().map(|c| c.group(n_rows)).collect();
+                    let rows = xxh3_64(&block.rows.to_bytes());
+                    let fields = lacking.iter().filter_map(|g| content.schema.fields().get(*g));
+                    let named = codes.iter().zip(fields);
+                    let groups: Vec<GroupCodes<'_>> = named.map(|(c, f)| c.group(n_rows, f.name(), rows)).collect();
                     writer.put(&groups, &self.record.key, pool)?
                 }
                 (Content::Tensor(_), RerunValues::Table(_)) => {

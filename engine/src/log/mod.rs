@@ -21,6 +21,7 @@ use mistique_quantize::{Code, Effort, MapShape, OnUnholdable, Params, Scheme};
 pub use source::{TensorSource, Values};
 pub(crate) use worker::step_back;
 pub use writer::LogReport;
+pub(crate) use writer::pays;
 
 use budget::Budget;
 use fill::FillJob;
@@ -32,7 +33,7 @@ use crate::catalog::{
 };
 use crate::column::stored_schema;
 use crate::error::{EngineError, Result};
-use crate::format::{MAX_BLOCK_ROWS, MAX_ROW_VALUES, PARTITION_TARGET_BYTES};
+use crate::format::{MAX_ROW_VALUES, PARTITION_TARGET_BYTES, TABLE_BLOCK_ROWS};
 use crate::key::{IntermediateKey, ModelKey};
 use crate::materialize::Materialize;
 use crate::model::{
@@ -50,7 +51,7 @@ pub struct LogOptions {
     max_bytes: Option<u64>,
     effort: Effort,
     on_unholdable: OnUnholdable,
-    dedup: bool,
+    dedup: Dedup,
     partition_bytes: u64,
 }
 
@@ -61,7 +62,7 @@ impl Default for LogOptions {
             max_bytes: None,
             effort: Effort::Fast,
             on_unholdable: OnUnholdable::Error,
-            dedup: true,
+            dedup: Dedup::default(),
             partition_bytes: PARTITION_TARGET_BYTES,
         }
     }
@@ -96,9 +97,9 @@ impl LogOptions {
         self
     }
 
-    /// Whether equal chunks are stored once (default: yes; off only to measure what it saves).
+    /// Which chunks are not stored in full (default: [`Dedup::Approximate`]; less only to measure what each saves).
     #[must_use]
-    pub fn with_dedup(mut self, dedup: bool) -> Self {
+    pub fn with_dedup(mut self, dedup: Dedup) -> Self {
         self.dedup = dedup;
         self
     }
@@ -108,6 +109,45 @@ impl LogOptions {
     pub fn with_partition_bytes(mut self, bytes: u64) -> Self {
         self.partition_bytes = bytes;
         self
+    }
+}
+
+/// Which chunks a log does not store in full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Dedup {
+    /// All are stored.
+    Off,
+    /// Those of equal content are stored once.
+    Exact,
+    /// Besides, columns of tables are coded against similar ones.
+    #[default]
+    Approximate,
+}
+
+impl std::str::FromStr for Dedup {
+    type Err = EngineError;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "off" => Ok(Self::Off),
+            "exact" => Ok(Self::Exact),
+            "approximate" => Ok(Self::Approximate),
+            _ => Err(EngineError::Invalid {
+                what: "kind of de-duplication",
+                given: text.into(),
+                why: "use off, exact or approximate".into(),
+            }),
+        }
+    }
+}
+
+impl std::fmt::Display for Dedup {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Off => "off",
+            Self::Exact => "exact",
+            Self::Approximate => "approximate",
+        })
     }
 }
 
@@ -428,7 +468,7 @@ impl Logger {
     ///
     /// Errors: `Conflict` when it was logged otherwise; `Unsupported` for a column type that tables cannot hold.
     pub fn table(&mut self, model: ModelHandle, name: &str, position: i64, schema: &SchemaRef) -> Result<Handle> {
-        let content = Content::Table(TableContent { schema: stored_schema(schema)?, block_rows: MAX_BLOCK_ROWS });
+        let content = Content::Table(TableContent { schema: stored_schema(schema)?, block_rows: TABLE_BLOCK_ROWS });
         self.intermediate(model, name, position, content, |existing, given| match (existing, given) {
             (Content::Table(a), Content::Table(b)) => {
                 let text = |t: &TableContent| {

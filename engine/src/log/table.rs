@@ -32,6 +32,11 @@ impl TableBuilder {
         Self { content, rows: Vec::new(), parts: Vec::new(), has_sealed: false, rows_only: false }
     }
 
+    /// Names of the columns.
+    pub fn names(&self) -> Vec<String> {
+        self.content.schema.fields().iter().map(|f| f.name().clone()).collect()
+    }
+
     /// Bytes that the unfinished RowBlock holds.
     pub fn held_bytes(&self) -> usize {
         self.parts.iter().map(RecordBatch::get_array_memory_size).sum()

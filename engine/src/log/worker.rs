@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use arrow::record_batch::RecordBatch;
 use mistique_quantize::OnUnholdable;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::budget::Budget;
 use super::fill::FillJob;
@@ -305,8 +306,11 @@ impl Worker {
         let (pool, key, n_groups) = (&self.pool, key.clone(), builder.n_columns());
         let withheld = self.withheld.contains(&id);
         let mut put = Put { writer: &mut self.writer, pool, key: &key, id, withheld, blocks, estimates };
+        let names = builder.names();
         work(builder, &mut |b| {
-            let groups: Vec<GroupCodes<'_>> = b.columns.iter().map(|c| c.group(b.rows.len())).collect();
+            let rows = xxh3_64(&RowSet::from_ids(&b.rows).to_bytes());
+            let columns = b.columns.iter().zip(&names);
+            let groups: Vec<GroupCodes<'_>> = columns.map(|(c, name)| c.group(b.rows.len(), name, rows)).collect();
             put.block(&b.rows, n_groups, &groups)
         })?;
         if withheld && builder.has_sealed() {
@@ -334,7 +338,7 @@ impl Worker {
         }
         self.buffers.clear();
         let mut commit = std::mem::take(&mut self.commit);
-        (commit.partitions, commit.chunks) = self.writer.finish()?;
+        (commit.partitions, commit.chunks, commit.lsh) = self.writer.finish()?;
         commit.blocks = std::mem::take(&mut self.blocks);
         for mut record in std::mem::take(&mut self.new) {
             if let Some(Builder::Tensor(b)) = self.builders.get(&record.id) {
@@ -381,7 +385,7 @@ fn tensor_groups<'a>(layout: &TensorLayout, n_rows: usize, codes: &'a [Vec<u8>])
             page_rows: layout.page_rows,
             map_w: layout.stored.w,
         };
-        GroupCodes { shape, codes, extra: Extra::default() }
+        GroupCodes { shape, codes, extra: Extra::default(), column: None }
     };
     codes.iter().enumerate().map(group).collect()
 }

@@ -1,18 +1,39 @@
-//! From codes to stored chunks: hash, look up, and only for what is new encode and write.
+//! From codes to stored chunks: hash, look up, look for a similar one, and only for what is new encode and write.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
+use lru::LruCache;
 use mistique_quantize::Effort;
 use rayon::prelude::*;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use crate::catalog::Catalog;
-use crate::chunk::{ChunkHash, ChunkShape, Extra, salted, write_chunk};
+use super::Dedup;
+use crate::catalog::{Catalog, LshRow, NewChunk};
+use crate::chunk::{
+    ChunkCodes, ChunkHash, ChunkShape, ChunkView, Extra, base_name, salted, write_against, write_chunk,
+};
 use crate::column::ColumnCodes;
 use crate::error::{EngineError, Result};
-use crate::partition::{self, ChunkPlace, FinishedPartition, PartitionWriter};
+use crate::partition::{self, Base, FinishedPartition, PartitionReader, PartitionWriter};
+use crate::similar::{SimilarIndex, Sketch, Sketcher};
 use crate::storage::Storage;
+
+/// Chunks of at most so many bytes are not worth to be coded against others.
+const MIN_ALONE_BYTES: usize = 384;
+/// Similar chunks that a new one is tried against.
+const MOST_TRIED: usize = 3;
+/// Decoded chunks that are kept to code others against, in bytes.
+const BASES_BYTES: usize = 64 << 20;
+
+/// Whether a chunk of `len` bytes, coded against another one, is so much smaller than alone that reading two pays: by an
+/// eighth and 64 bytes.
+pub(crate) fn pays(len: usize, alone: usize) -> bool {
+    len + alone / 8 + 64 <= alone
+}
 
 /// Codes of one group of a RowBlock.
 pub struct GroupCodes<'a> {
@@ -22,15 +43,18 @@ pub struct GroupCodes<'a> {
     pub codes: &'a [u8],
     /// What a table's column has beside them.
     pub extra: Extra<'a>,
+    /// Of a table's column, a hash of its name and of its rows.
+    pub column: Option<u64>,
 }
 
 impl ColumnCodes {
-    /// These codes as a group of a RowBlock of a table.
-    pub fn group(&self, n_rows: usize) -> GroupCodes<'_> {
+    /// These codes as a group of a RowBlock of a table; `rows` is a hash of its row_ids.
+    pub fn group(&self, n_rows: usize, name: &str, rows: u64) -> GroupCodes<'_> {
         GroupCodes {
             shape: ChunkShape { code: self.code, n_rows, n_cols: 1, page_rows: n_rows, map_w: 1 },
             codes: &self.codes,
             extra: Extra { validity: self.validity.as_deref(), dictionary: self.dictionary.as_deref() },
+            column: Some(xxh3_64_with_seed(name.as_bytes(), rows)),
         }
     }
 }
@@ -46,13 +70,21 @@ pub struct LogReport {
     pub new_chunks: u64,
     /// Chunks that were stored already.
     pub duplicate_chunks: u64,
+    /// Chunks written that are coded against a similar one.
+    pub similar_chunks: u64,
     /// Bytes of the chunks written.
     pub written_bytes: u64,
     /// Bytes that the duplicates would have taken.
     pub saved_bytes: u64,
+    /// Bytes more that the chunks coded against others would have taken.
+    pub similar_saved_bytes: u64,
     /// Values that their scheme cannot hold and that were clamped, in the intermediates of this log, earlier logs
     /// included.
     pub clamped: u64,
+    /// Nanoseconds that hashing, signatures and look-ups took, summed over threads.
+    pub search_ns: u64,
+    /// Nanoseconds that the log worked, summed over threads.
+    pub work_ns: u64,
 }
 
 /// Writes chunks into partitions, each content once.
@@ -64,11 +96,14 @@ pub struct ChunkWriter {
     current: Option<PartitionWriter>,
     finishing: Vec<JoinHandle<Result<FinishedPartition>>>,
     uncommitted: HashMap<ChunkHash, (i64, u64)>,
-    new_chunks: Vec<(i64, ChunkHash, ChunkPlace)>,
+    new_chunks: Vec<NewChunk>,
     created: Vec<u64>,
     scratch: Vec<Vec<u8>>,
     effort: Effort,
-    dedup: bool,
+    dedup: Dedup,
+    sketcher: Sketcher,
+    index: SimilarIndex,
+    bases: Bases,
     max_bytes: Option<u64>,
     target_bytes: u64,
     /// What was written.
@@ -82,7 +117,7 @@ impl ChunkWriter {
     pub fn new(
         storage: Arc<dyn Storage>,
         effort: Effort,
-        dedup: bool,
+        dedup: Dedup,
         max_bytes: Option<u64>,
         target_bytes: u64,
     ) -> Result<Self> {
@@ -101,6 +136,9 @@ impl ChunkWriter {
             scratch: Vec::new(),
             effort,
             dedup,
+            sketcher: Sketcher::default(),
+            index: SimilarIndex::default(),
+            bases: Bases::default(),
             max_bytes,
             target_bytes,
             report: LogReport::default(),
@@ -121,20 +159,22 @@ impl ChunkWriter {
         key: &(dyn std::fmt::Display + Sync),
         pool: &rayon::ThreadPool,
     ) -> Result<Vec<i64>> {
-        let hash = |g: &GroupCodes<'_>| g.shape.hash(g.codes, g.extra);
+        let (search, work) = (AtomicU64::new(0), AtomicU64::new(0));
         let parallel = groups.len() > 1;
+        let hash = |g: &GroupCodes<'_>| timed(&search, || g.shape.hash(g.codes, g.extra));
         let mut hashes: Vec<ChunkHash> = if parallel {
             pool.install(|| groups.par_iter().map(hash).collect())
         } else {
             groups.iter().map(hash).collect()
         };
-        if !self.dedup {
+        if self.dedup == Dedup::Off {
             for (id, h) in (self.next_chunk..).zip(&mut hashes) {
                 *h = salted(*h, id);
             }
         }
         let mut ids = Vec::with_capacity(groups.len());
         let mut fresh = Vec::new();
+        let looked_up = Instant::now();
         for (i, h) in hashes.iter().enumerate() {
             let known = match self.uncommitted.get(h) {
                 Some(known) => Some(*known),
@@ -156,23 +196,37 @@ impl ChunkWriter {
             };
             ids.push(id);
         }
-        self.scratch.resize_with(self.scratch.len().max(fresh.len()), Vec::new);
-        let effort = self.effort;
-        let work = fresh.iter().zip(&mut self.scratch);
-        let encode = |((i, _), out): (&(usize, i64), &mut Vec<u8>)| {
-            write_chunk(&groups[*i].shape, groups[*i].codes, groups[*i].extra, effort, key, out)
-        };
-        if parallel {
-            let work: Vec<_> = work.collect();
-            pool.install(|| work.into_par_iter().try_for_each(encode))?;
-        } else {
-            work.into_iter().try_for_each(encode)?;
-        }
+        add_time(&search, looked_up);
         let mut encoded = std::mem::take(&mut self.scratch);
-        let stored =
-            fresh.iter().zip(&mut encoded).try_for_each(|((i, id), bytes)| self.store(*id, &hashes[*i], bytes));
+        encoded.resize_with(encoded.len().max(fresh.len()), Vec::new);
+        let (effort, sketcher) = (self.effort, &self.sketcher);
+        let similar = self.dedup == Dedup::Approximate;
+        let encode = |((i, _), out): (&(usize, i64), &mut Vec<u8>)| -> Result<Option<Sketch>> {
+            let Some(group) = groups.get(*i) else { return Ok(None) };
+            let effort = if group.column.is_some() { Effort::Column } else { effort };
+            timed(&work, || write_chunk(&group.shape, group.codes, group.extra, effort, key, out))?;
+            let name = group.column.filter(|_| similar && out.len() > MIN_ALONE_BYTES);
+            let sketch = |name| sketcher.sketch(group.shape.code, group.codes, group.extra.validity, name);
+            Ok(name.map(|name| timed(&search, || sketch(name))))
+        };
+        let jobs: Vec<_> = fresh.iter().zip(&mut encoded).collect();
+        let sketches: Vec<Option<Sketch>> = if parallel {
+            pool.install(|| jobs.into_par_iter().map(encode).collect::<Result<_>>())?
+        } else {
+            jobs.into_iter().map(encode).collect::<Result<_>>()?
+        };
+        let mut written = Ok(());
+        for (((i, id), bytes), sketch) in fresh.iter().zip(&mut encoded).zip(sketches) {
+            let (Some(group), Some(hash)) = (groups.get(*i), hashes.get(*i)) else { continue };
+            written = self.place(*id, hash, group, sketch, bytes, key, (&search, &work));
+            if written.is_err() {
+                break;
+            }
+        }
         self.scratch = encoded;
-        stored?;
+        self.report.search_ns += search.load(Ordering::Relaxed);
+        self.report.work_ns += search.load(Ordering::Relaxed) + work.load(Ordering::Relaxed);
+        written?;
         Ok(ids)
     }
 
@@ -188,13 +242,96 @@ impl ChunkWriter {
         let effort = self.effort;
         let measure = |g: &GroupCodes<'_>| -> Result<f32> {
             let mut out = Vec::new();
+            let effort = if g.column.is_some() { Effort::Column } else { effort };
             write_chunk(&g.shape, g.codes, g.extra, effort, key, &mut out)?;
             Ok(out.len() as f32 / g.shape.n_rows.max(1) as f32)
         };
         pool.install(|| groups.par_iter().map(measure).collect())
     }
 
-    fn store(&mut self, id: i64, hash: &ChunkHash, bytes: &mut Vec<u8>) -> Result<()> {
+    /// Writes a chunk, against a similar one where that pays.
+    #[expect(clippy::too_many_arguments, reason = "one step of `put`, which has all of it at hand")]
+    fn place(
+        &mut self,
+        id: i64,
+        hash: &ChunkHash,
+        group: &GroupCodes<'_>,
+        sketch: Option<Sketch>,
+        bytes: &mut Vec<u8>,
+        key: &(dyn std::fmt::Display + Sync),
+        (search, work): (&AtomicU64, &AtomicU64),
+    ) -> Result<()> {
+        let Some(sketch) = sketch else {
+            return timed(work, || self.store(id, hash, bytes, None, 0));
+        };
+        let found = timed(search, || self.index.candidates(&self.catalog, &sketch))?;
+        let alone = bytes.len();
+        let mut best: Option<(Base, Vec<u8>)> = None;
+        for candidate in found.into_iter().take(MOST_TRIED) {
+            let started = Instant::now();
+            let Some((base, codes)) = self.base(candidate)? else { continue };
+            let mut out = Vec::new();
+            let wrote = write_against(&group.shape, group.codes, group.extra, (base.name, &codes), key, &mut out)?;
+            let least = best.as_ref().map_or(usize::MAX, |(_, bytes)| bytes.len());
+            if wrote && pays(out.len(), alone) && out.len() < least {
+                best = Some((base, out));
+            }
+            add_time(work, started);
+            // Hardly more than header and directory: nothing else will be smaller.
+            if best.as_ref().is_some_and(|(_, bytes)| bytes.len() < MIN_ALONE_BYTES) {
+                break;
+            }
+        }
+        if let Some((base, mut bytes)) = best {
+            let saved = (alone - bytes.len()) as u64;
+            return timed(work, || self.store(id, hash, &mut bytes, Some(base), saved));
+        }
+        timed(work, || self.store(id, hash, bytes, None, 0))?;
+        self.index.add(&sketch, id);
+        let (shape, codes) = (group.shape, group.codes.to_vec());
+        let codes = ChunkCodes { shape, codes, validity: group.extra.validity.map(<[u8]>::to_vec) };
+        let base = Base { id, name: base_name(hash) };
+        self.bases.add(base, Arc::new(codes));
+        Ok(())
+    }
+
+    /// A chunk to code another one against; `None` for one that is not to be had.
+    fn base(&mut self, id: i64) -> Result<Option<(Base, Arc<ChunkCodes>)>> {
+        if let Some(known) = self.bases.held.get(&id) {
+            return Ok(Some(known.clone()));
+        }
+        // Of this log, and no longer held: its partition may still be open. Or gone since it was indexed.
+        let place = match self.catalog.chunk_place(id) {
+            Err(EngineError::Corrupt { .. }) => return Ok(None),
+            place => place?,
+        };
+        if place.base.is_some() {
+            return Ok(None);
+        }
+        let len = self.catalog.partition_len(place.partition)?;
+        let partition = PartitionReader::open(&*self.storage, place.partition, len)?;
+        let bytes = partition.chunk(place)?;
+        // A damaged chunk is no reason that a log fails.
+        let codes = match ChunkView::parse(&bytes, partition.path(), place.offset).and_then(|view| view.decode(None)) {
+            Ok(codes) => Arc::new(codes),
+            Err(e) => {
+                tracing::warn!("a similar chunk is damaged, and not used: {e}");
+                return Ok(None);
+            }
+        };
+        let base = Base { id, name: base_name(&self.catalog.chunk_hash(id)?) };
+        self.bases.add(base, Arc::clone(&codes));
+        Ok(Some((base, codes)))
+    }
+
+    fn store(
+        &mut self,
+        id: i64,
+        hash: &ChunkHash,
+        bytes: &mut Vec<u8>,
+        base: Option<Base>,
+        saved_bytes: u64,
+    ) -> Result<()> {
         let after = self.report.written_bytes + bytes.len() as u64;
         if let Some(max) = self.max_bytes.filter(|max| after > *max) {
             return Err(EngineError::NoSpace { needed: after, available: max, limit: "allowed by --max-bytes" });
@@ -208,11 +345,13 @@ impl ChunkWriter {
                 self.current.insert(new)
             }
         };
-        let place = current.append(hash, bytes)?;
+        let place = current.append(hash, bytes, base)?;
         let full = current.len_bytes() >= self.target_bytes;
         self.uncommitted.insert(*hash, (id, place.len));
-        self.new_chunks.push((id, *hash, place));
+        self.new_chunks.push(NewChunk { id, hash: *hash, place, saved_bytes });
         self.report.new_chunks += 1;
+        self.report.similar_chunks += u64::from(base.is_some());
+        self.report.similar_saved_bytes += saved_bytes;
         self.report.written_bytes = after;
         if full { self.roll() } else { Ok(()) }
     }
@@ -229,8 +368,7 @@ impl ChunkWriter {
     /// Makes everything durable, and returns what the commit has to name.
     ///
     /// Errors: `Io`.
-    #[expect(clippy::type_complexity, reason = "the two lists go straight into a Commit")]
-    pub fn finish(&mut self) -> Result<(Vec<FinishedPartition>, Vec<(i64, ChunkHash, ChunkPlace)>)> {
+    pub fn finish(&mut self) -> Result<(Vec<FinishedPartition>, Vec<NewChunk>, Vec<LshRow>)> {
         self.roll()?;
         let mut partitions = Vec::new();
         for thread in std::mem::take(&mut self.finishing) {
@@ -242,12 +380,13 @@ impl ChunkWriter {
         if !partitions.is_empty() {
             self.storage.sync_dir(partition::DIR)?;
         }
-        Ok((partitions, std::mem::take(&mut self.new_chunks)))
+        Ok((partitions, std::mem::take(&mut self.new_chunks), self.index.take_rows()))
     }
 
     /// Called when the commit has reached the catalogue.
     pub fn committed(&mut self) {
         self.uncommitted.clear();
+        self.index.committed();
         self.created.clear();
     }
 
@@ -263,4 +402,40 @@ impl ChunkWriter {
             }
         }
     }
+}
+
+/// Decoded chunks to code others against, the least recently used leaving first.
+struct Bases {
+    held: LruCache<i64, (Base, Arc<ChunkCodes>)>,
+    held_bytes: usize,
+}
+
+impl Default for Bases {
+    fn default() -> Self {
+        Self { held: LruCache::unbounded(), held_bytes: 0 }
+    }
+}
+
+impl Bases {
+    fn add(&mut self, base: Base, codes: Arc<ChunkCodes>) {
+        self.held_bytes += codes.held_bytes();
+        if let Some((_, old)) = self.held.put(base.id, (base, codes)) {
+            self.held_bytes -= old.held_bytes();
+        }
+        while self.held_bytes > BASES_BYTES {
+            let Some((_, (_, codes))) = self.held.pop_lru() else { break };
+            self.held_bytes -= codes.held_bytes();
+        }
+    }
+}
+
+fn add_time(total: &AtomicU64, since: Instant) {
+    total.fetch_add(since.elapsed().as_nanos() as u64, Ordering::Relaxed);
+}
+
+fn timed<T>(total: &AtomicU64, f: impl FnOnce() -> T) -> T {
+    let started = Instant::now();
+    let done = f();
+    add_time(total, started);
+    done
 }

@@ -30,6 +30,8 @@ pub struct Chunk {
     pub n_cols: usize,
     pub page_rows: usize,
     pub map_w: usize,
+    /// First bytes of the hash of the chunk that it is coded against.
+    pub base: Option<[u8; 12]>,
     /// Dictionary as stored.
     pub dictionary_bytes: Vec<u8>,
     pub dictionary: Vec<String>,
@@ -41,6 +43,8 @@ pub struct Chunk {
 #[derive(Debug)]
 pub struct Page {
     pub encoding: u8,
+    /// How validity is stored.
+    pub form: u8,
     pub n_null: u32,
     pub min: f64,
     pub max: f64,
@@ -133,8 +137,13 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Reads a partition from its first to its last byte.
+/// Reads a partition from its first to its last byte; chunks are coded against none.
 pub fn partition(bytes: &[u8]) -> Partition {
+    partition_with(bytes, &[])
+}
+
+/// The same, where chunks may be coded against one of these, or one before them in the partition.
+pub fn partition_with(bytes: &[u8], bases: &[Chunk]) -> Partition {
     // The trailer says where the footer begins, and the footer where the chunks lie.
     let trailer = bytes.len() - 64;
     let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap()) as usize;
@@ -148,14 +157,15 @@ pub fn partition(bytes: &[u8]) -> Partition {
     let id = r.number(8, "id");
     r.zeros(32, "reserved");
     assert_eq!(r.number(8, "checksum"), xxh3_64(&bytes[..56]));
-    let mut chunks = Vec::new();
+    let mut chunks: Vec<Chunk> = Vec::new();
     for i in 0..n_chunks {
         let entry = footer + 32 * i;
         let hash = u128::from_le_bytes(bytes[entry..entry + 16].try_into().unwrap());
         let (at, len) = (word(entry + 16), word(entry + 24));
         assert!(at.is_multiple_of(64));
         r.zeros(at - r.at, "padding");
-        chunks.push(chunk(&mut r, hash, len));
+        let chunk = chunk(&mut r, hash, len, bases, &chunks);
+        chunks.push(chunk);
     }
     r.zeros(footer - r.at, "padding");
     for _ in 0..n_chunks {
@@ -175,12 +185,12 @@ pub fn partition(bytes: &[u8]) -> Partition {
     Partition { version, id, chunks, fields: r.fields }
 }
 
-fn chunk(r: &mut Reader<'_>, hash: u128, len: usize) -> Chunk {
+fn chunk(r: &mut Reader<'_>, hash: u128, len: usize, bases: &[Chunk], before: &[Chunk]) -> Chunk {
     let (bytes, start) = (r.bytes, r.at);
     r.magic(b"CHNK");
     let code = r.number(1, "code") as u8;
     let flags = r.number(1, "flags") as u8;
-    assert!(flags <= 7);
+    assert!(flags <= 15);
     r.zeros(2, "reserved");
     let n_rows = r.number(4, "n_rows") as usize;
     let n_cols = r.number(4, "n_cols") as usize;
@@ -190,7 +200,17 @@ fn chunk(r: &mut Reader<'_>, hash: u128, len: usize) -> Chunk {
     let dictionary_len = r.number(4, "dictionary length") as usize;
     let tables_len = r.number(4, "tables length") as usize;
     assert!((flags & 2 != 0 || dictionary_len == 0) && (flags & 4 != 0 || tables_len == 0));
-    r.zeros(12, "reserved");
+    let base = match flags & 8 {
+        0 => {
+            r.zeros(12, "no base");
+            None
+        }
+        _ => Some(<[u8; 12]>::try_from(r.hash(12, "base")).unwrap()),
+    };
+    let named = |c: &&Chunk| Some(&c.hash.to_le_bytes()[..12]) == base.as_ref().map(|b| &b[..]);
+    let base_chunk = bases.iter().chain(before).find(named);
+    assert_eq!(base_chunk.is_some(), base.is_some(), "the base is known");
+    assert!(base_chunk.is_none_or(|b| b.base.is_none() && (b.n_rows, b.n_cols, b.page_rows) == (n_rows, 1, page_rows)));
     assert_eq!(r.number(8, "length"), len as u64);
     let checksum = r.number(8, "checksum");
     let mut hasher = Xxh3::new();
@@ -203,12 +223,13 @@ fn chunk(r: &mut Reader<'_>, hash: u128, len: usize) -> Chunk {
         let offset = r.number(4, "offset") as usize;
         let len = r.number(4, "length") as usize;
         let encoding = r.number(1, "encoding") as u8;
-        r.zeros(3, "reserved");
+        let form = r.number(1, "validity") as u8;
+        r.zeros(2, "reserved");
         let n_null = r.number(4, "n_null") as u32;
         let (min, max) = (r.float("min"), r.float("max"));
         let (n_nan, n_zero) = (r.number(4, "n_nan") as u32, r.number(4, "n_zero") as u32);
         assert_eq!(r.number(8, "checksum"), xxh3_64(&bytes[start + offset..start + offset + len]));
-        let page = Page { encoding, n_null, min, max, n_nan, n_zero, codes: Vec::new(), valid: Vec::new() };
+        let page = Page { encoding, form, n_null, min, max, n_nan, n_zero, codes: Vec::new(), valid: Vec::new() };
         directory.push((offset, len, page));
     }
     let mut dictionary = Vec::new();
@@ -232,17 +253,35 @@ fn chunk(r: &mut Reader<'_>, hash: u128, len: usize) -> Chunk {
     let tables = (flags & 4 != 0).then(|| Tables::read(tables_bytes, width_and_bits(code).0));
     let mut left = n_rows;
     let mut pages = Vec::new();
-    for (offset, len, mut page) in directory {
+    for (i, (offset, len, mut page)) in directory.into_iter().enumerate() {
         assert!(offset.is_multiple_of(8));
         r.zeros(start + offset - r.at, "padding");
         let rows = left.min(page_rows);
         left -= rows;
-        let n_valid = if page.n_null > 0 { rows.div_ceil(8) } else { 0 };
-        let valid = r.take(n_valid, "validity", |_| String::new());
-        page.valid = (0..rows).map(|i| valid.is_empty() || valid[i / 8] >> (i % 8) & 1 == 1).collect();
+        let base_page = base_chunk.map(|b| (b.code, &b.pages[i]));
+        let begin = r.at;
+        let bitmap = match (page.n_null, page.form) {
+            (0, 0) => vec![0xFF; rows.div_ceil(8)],
+            (_, 0) => r.take(rows.div_ceil(8), "validity", |_| String::new()).to_vec(),
+            (_, 1) => {
+                let encoding = r.number(1, "encoding of validity") as u8;
+                let len = r.number(4, "length of validity") as usize;
+                let coded = r.take(len, "validity", |_| String::new());
+                decode(33, encoding, coded, rows.div_ceil(8), 1, None)
+            }
+            (_, 2) => Vec::new(),
+            (_, form) => panic!("validity of form {form}"),
+        };
+        page.valid = match page.form {
+            2 => base_page.unwrap().1.valid.clone(),
+            _ => (0..rows).map(|i| bit(&bitmap, i)).collect(),
+        };
         assert_eq!(page.valid.iter().filter(|v| !**v).count(), page.n_null as usize);
-        let codes = r.take(len - n_valid, "codes", |_| String::new());
-        page.codes = decode(code, page.encoding, codes, rows * n_cols, map_w, tables.as_ref());
+        let codes = r.take(begin + len - r.at, "codes", |_| String::new());
+        page.codes = match page.encoding {
+            9 => against(code, codes, &page.valid, base_page.unwrap()),
+            encoding => decode(code, encoding, codes, rows * n_cols, map_w, tables.as_ref()),
+        };
         pages.push(page);
     }
     assert_eq!(r.at, start + len);
@@ -257,6 +296,7 @@ fn chunk(r: &mut Reader<'_>, hash: u128, len: usize) -> Chunk {
         n_cols,
         page_rows,
         map_w,
+        base,
         dictionary_bytes,
         dictionary,
         tables,
@@ -352,6 +392,91 @@ fn unpco(code: u8, page: &[u8], n: usize) -> Vec<u8> {
         _ => panic!("pco of code {code}"),
     };
     assert_eq!(out.len(), n * width_and_bits(code).0);
+    out
+}
+
+/// The codes of a page that is coded against another one's.
+pub fn against(code: u8, page: &[u8], valid: &[bool], (base_code, base): (u8, &Page)) -> Vec<u8> {
+    let (width, _) = width_and_bits(code);
+    let base_width = width_and_bits(base_code).0;
+    let mut rest = page;
+    let word = |bytes: &[u8]| bytes.iter().rev().fold(0u64, |v, b| v << 8 | u64::from(*b));
+    let mut take = |n: usize| {
+        let (head, tail) = rest.split_at(n);
+        rest = tail;
+        word(head)
+    };
+    let model = take(1);
+    let (mut a, mut d, mut e) = (0.0, 0.0, 0);
+    match model {
+        0 => assert_eq!(code, base_code),
+        1 => (a, d) = (f64::from_bits(take(8)), f64::from_bits(take(8))),
+        2 => e = take(1),
+        _ => panic!("model {model}"),
+    }
+    let fill = take(if model == 2 { 8 } else { width });
+    let encoding = take(1) as u8;
+    assert!(encoding != 7 && encoding != 9 && e <= 9);
+    let residual_width = if model == 2 { 8 } else { width };
+    let n = valid.len();
+    let residuals = decode(32 + residual_width as u8, encoding, rest, n, 1, None);
+    let is_float = |code: u8| matches!(code, 1..=4);
+    // Sums wrap at the width: numbers of 64 bits, shifted so that their top is the sign.
+    let signed = |bits: u64, width: usize| (bits << (64 - 8 * width)) as i64 >> (64 - 8 * width);
+    let flip = |x: i64, width: usize| if x < 0 { x ^ ((1i128 << (8 * width - 1)) - 1) as i64 } else { x };
+    let o = |bits: u64| {
+        let x = signed(bits, width);
+        if is_float(code) { flip(x, width) } else { x }
+    };
+    let number = |bits: u64| match base_code {
+        1 => half::f16::from_bits(bits as u16).to_f64(),
+        2 => half::bf16::from_bits(bits as u16).to_f64(),
+        3 => f32::from_bits(bits as u32).into(),
+        4 => f64::from_bits(bits),
+        0 | 17..=24 => bits as f64,
+        _ => signed(bits, base_width) as f64,
+    };
+    let to_code = |x: f64| match code {
+        1 if x.is_nan() => 0x7E00,
+        2 if x.is_nan() => 0x7FC0,
+        3 if x.is_nan() => 0x7FC0_0000,
+        4 if x.is_nan() => 0x7FF8_0000_0000_0000,
+        1 => half::f16::from_f64(x).to_bits().into(),
+        2 => half::bf16::from_f64(x).to_bits().into(),
+        3 => (x as f32).to_bits().into(),
+        4 => x.to_bits(),
+        0 | 17..=24 => x.round().max(0.0).min(((1u64 << width_and_bits(code).1) - 1) as f64) as u64,
+        _ => {
+            let most = (1i128 << (8 * width - 1)) - 1;
+            let whole = (x.round() as i128).clamp(-most - 1, most);
+            whole as u64
+        }
+    };
+    let mut out = Vec::new();
+    for row in 0..n {
+        let z = word(&residuals[row * residual_width..(row + 1) * residual_width]);
+        let r = (z >> 1) as i64 ^ -((z & 1) as i64);
+        let base_bits = word(&base.codes[row * base_width..(row + 1) * base_width]);
+        let bits = match (model, base.valid[row]) {
+            (2, _) if !valid[row] => 0,
+            (2, in_base) => {
+                let ten = 10f64.powi(e as i32);
+                let p = if in_base { (number(base_bits) * ten).round() as i64 } else { fill as i64 };
+                to_code(p.wrapping_add(r) as f64 / ten)
+            }
+            (_, in_base) => {
+                let p = match (model, in_base) {
+                    _ if !valid[row] => 0,
+                    (0, true) => base_bits,
+                    (1, true) => to_code((number(base_bits) - a) / d),
+                    _ => fill,
+                };
+                let sum = signed(o(p).wrapping_add(r) as u64, width);
+                if is_float(code) { flip(sum, width) as u64 } else { sum as u64 }
+            }
+        };
+        out.extend_from_slice(&bits.to_le_bytes()[..width]);
+    }
     out
 }
 

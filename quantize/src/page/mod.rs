@@ -4,6 +4,7 @@
 //! [`encode_page`] writes the smallest of the encodings that the effort allows; the order of [`Encoding::ALL`] breaks
 //! ties.
 
+mod against;
 mod bitmap;
 mod block;
 mod huffman;
@@ -14,6 +15,7 @@ mod shared;
 mod sparse;
 mod zstd;
 
+pub use against::{BasePage, decode_against, encode_against};
 pub(crate) use huffman::{MAX_LEN, STORE, TABLE};
 pub(crate) use model::{MODEL_CONTEXTS, MODEL_LEN, MODEL_TABLE};
 #[cfg(test)]
@@ -60,11 +62,13 @@ pub enum Encoding {
     Shared = 7,
     /// A pco stream of the codes.
     Pco = 8,
+    /// By how much a model of another chunk's page is wrong.
+    Against = 9,
 }
 
 impl Encoding {
     /// All encodings, in order of identifier.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Plain,
         Self::Constant,
         Self::Packed,
@@ -74,6 +78,7 @@ impl Encoding {
         Self::ShuffledZstd,
         Self::Shared,
         Self::Pco,
+        Self::Against,
     ];
 }
 
@@ -251,6 +256,7 @@ pub fn decode_page(
         }
         Encoding::Zstd => zstd::decompress(bytes, out)?,
         Encoding::Pco => pco::decompress(code, bytes, out)?,
+        Encoding::Against => return Err(QuantizeError::NoBase),
         Encoding::ShuffledZstd => with_buffer(out.len(), |planes| {
             zstd::decompress(bytes, planes)?;
             pack::unshuffle(w, planes, out);

@@ -1,0 +1,548 @@
+//! A column's page coded against another column's: what a model makes of the other one's values, and by how much it is
+//! wrong.
+
+use half::{bf16, f16};
+
+use super::{Effort, Encoding, decode_page, encode_page};
+use crate::Code;
+use crate::error::{QuantizeError, Result, check_len, corrupt};
+
+/// One column's codes in a page, to code another one's against.
+#[derive(Debug, Clone, Copy)]
+pub struct BasePage<'a> {
+    /// Type of a code.
+    pub code: Code,
+    /// One code a row.
+    pub codes: &'a [u8],
+    /// One byte a row, 0 where it is null.
+    pub valid: Option<&'a [u8]>,
+}
+
+impl BasePage<'_> {
+    fn is_valid(&self, row: usize) -> bool {
+        is_valid(self.valid, row)
+    }
+}
+
+fn is_valid(valid: Option<&[u8]>, row: usize) -> bool {
+    valid.is_none_or(|v| v.get(row) != Some(&0))
+}
+
+/// How a row's code is predicted from the base's.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Model {
+    /// The same code, and `fill` where the base is null: columns without change, or whose nulls were filled.
+    Copy { fill: u64 },
+    /// (x − a) / d, and `fill` where the base is null: scaled columns and columns of another type.
+    Affine { a: f64, d: f64, fill: u64 },
+    /// Multiples of 10^−exponent, `fill` of them where the base is null: columns of rounded numbers.
+    Decimal { exponent: u8, fill: i64 },
+}
+
+const COPY: u8 = 0;
+const AFFINE: u8 = 1;
+const DECIMAL: u8 = 2;
+/// Powers of ten that are exact; a decimal has at most so many places less one.
+const POWERS: [f64; 10] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
+/// Integers up to it are exact as f64.
+const MOST: f64 = (1u64 << 53) as f64;
+/// Rows on which a model is fitted.
+const SAMPLE: usize = 64;
+
+/// Codes `codes` against `base` and appends what it takes; `valid` says which rows are not null, whose codes are zeros.
+///
+/// Returns `false`, and appends nothing, where the two have other lengths.
+/// Errors: as [`encode_page`].
+pub fn encode_against(
+    code: Code,
+    codes: &[u8],
+    valid: Option<&[u8]>,
+    base: BasePage<'_>,
+    out: &mut Vec<u8>,
+) -> Result<bool> {
+    code.check()?;
+    base.code.check()?;
+    let (given, from) = (load(code, codes), load(base.code, base.codes));
+    if given.len() != from.len() || given.is_empty() {
+        return Ok(false);
+    }
+    let pair = Pair { code, given: &given, valid, base, from: &from };
+    let mut best: Option<(u64, Model, Vec<u64>)> = None;
+    let fits: [fn(&Pair<'_>) -> Option<Model>; 3] = [|p| p.copy(), |p| p.affine(), |p| p.decimal()];
+    for fit in fits {
+        let Some(model) = fit(&pair) else { continue };
+        let Some(residuals) = pair.residuals(&model) else { continue };
+        let cost = residuals.iter().map(|r| u64::from(64 - r.leading_zeros())).sum();
+        if best.as_ref().is_none_or(|(least, ..)| cost < *least) {
+            best = Some((cost, model, residuals));
+        }
+        // A bit a row is little enough.
+        if best.as_ref().is_some_and(|(least, ..)| *least <= given.len() as u64) {
+            break;
+        }
+    }
+    let Some((_, model, residuals)) = best else { return Ok(false) };
+    model.write(code, out);
+    let at = out.len();
+    out.push(0);
+    let width = model.residual_code(code);
+    let encoding = encode_page(width, &store(width, &residuals), 1, Effort::Column, None, out)?;
+    out[at] = encoding as u8;
+    Ok(true)
+}
+
+/// Decodes what [`encode_against`] wrote, given the same `valid` and `base`.
+///
+/// Errors: `Corrupt` for bytes that it does not write; `Length` of `out` or of the base.
+pub fn decode_against(
+    code: Code,
+    mut bytes: &[u8],
+    valid: Option<&[u8]>,
+    base: BasePage<'_>,
+    out: &mut [u8],
+) -> Result<()> {
+    code.check()?;
+    base.code.check()?;
+    let from = load(base.code, base.codes);
+    check_len("codes of the base", from.len().saturating_mul(code.width()), out.len())?;
+    let model = Model::read(code, &mut bytes)?;
+    if matches!(model, Model::Copy { .. }) && code != base.code {
+        return Err(corrupt("page against a base", "the base has codes of another type"));
+    }
+    let (&encoding, page) = bytes.split_first().ok_or(corrupt("page against a base", "length"))?;
+    let encoding = Encoding::try_from(encoding)?;
+    let width = model.residual_code(code);
+    let mut residuals = vec![0; from.len() * width.width()];
+    decode_page(width, encoding, page, from.len(), 1, None, &mut residuals)?;
+    let residuals = load(width, &residuals);
+    let pair = Pair { code, given: &[], valid, base, from: &from };
+    let codes: Vec<u64> = residuals.iter().enumerate().map(|(row, r)| pair.restore(&model, row, *r)).collect();
+    out.copy_from_slice(&store(code, &codes));
+    if code.width() == 1 && code.bits() < 8 && out.iter().fold(0, |m, &b| m | b) >> code.bits() != 0 {
+        return Err(corrupt("page", "codes beyond the bits of their type"));
+    }
+    Ok(())
+}
+
+impl Model {
+    fn write(&self, code: Code, out: &mut Vec<u8>) {
+        match self {
+            Self::Copy { fill } => {
+                out.push(COPY);
+                out.extend_from_slice(&fill.to_le_bytes()[..code.width()]);
+            }
+            Self::Affine { a, d, fill } => {
+                out.push(AFFINE);
+                out.extend_from_slice(&a.to_le_bytes());
+                out.extend_from_slice(&d.to_le_bytes());
+                out.extend_from_slice(&fill.to_le_bytes()[..code.width()]);
+            }
+            Self::Decimal { exponent, fill } => {
+                out.extend_from_slice(&[DECIMAL, *exponent]);
+                out.extend_from_slice(&fill.to_le_bytes());
+            }
+        }
+    }
+
+    fn read(code: Code, bytes: &mut &[u8]) -> Result<Self> {
+        let mut take = |n: usize| {
+            let (head, tail) = bytes.split_at_checked(n).ok_or(corrupt("page against a base", "length"))?;
+            *bytes = tail;
+            let mut word = [0; 8];
+            word[..n].copy_from_slice(head);
+            Ok(u64::from_le_bytes(word))
+        };
+        match take(1)? as u8 {
+            COPY => Ok(Self::Copy { fill: take(code.width())? }),
+            AFFINE => {
+                let (a, d) = (f64::from_bits(take(8)?), f64::from_bits(take(8)?));
+                Ok(Self::Affine { a, d, fill: take(code.width())? })
+            }
+            DECIMAL => {
+                let exponent = take(1)? as u8;
+                if usize::from(exponent) >= POWERS.len() {
+                    return Err(corrupt("page against a base", "exponent"));
+                }
+                Ok(Self::Decimal { exponent, fill: take(8)?.cast_signed() })
+            }
+            id => Err(QuantizeError::UnknownId { what: "model", id }),
+        }
+    }
+
+    /// Type of what is stored of each row.
+    fn residual_code(&self, code: Code) -> Code {
+        match self {
+            Self::Decimal { .. } => Code::Int(8),
+            _ => Code::Int(code.width() as u8),
+        }
+    }
+}
+
+/// A page and the one that it is coded against.
+struct Pair<'a> {
+    code: Code,
+    given: &'a [u64],
+    valid: Option<&'a [u8]>,
+    base: BasePage<'a>,
+    from: &'a [u64],
+}
+
+impl Pair<'_> {
+    /// The base's value of a row.
+    fn x(&self, row: usize) -> f64 {
+        number(self.base.code, self.from[row])
+    }
+
+    /// What the model says of a row that is not null, as an ordered number.
+    fn predicted(&self, model: &Model, row: usize) -> i64 {
+        let bits = match model {
+            Model::Copy { fill } => {
+                if self.base.is_valid(row) {
+                    self.from[row]
+                } else {
+                    *fill
+                }
+            }
+            Model::Affine { a, d, fill } => match self.base.is_valid(row) {
+                true => to_code(self.code, (self.x(row) - a) / d),
+                false => *fill,
+            },
+            Model::Decimal { .. } => 0,
+        };
+        ordered(self.code, bits)
+    }
+
+    /// Multiples that the base says.
+    fn multiples(&self, exponent: u8, fill: i64, row: usize) -> i64 {
+        if self.base.is_valid(row) { (self.x(row) * POWERS[usize::from(exponent)]).round() as i64 } else { fill }
+    }
+
+    /// By how much the model is wrong, row by row; `None` where it cannot give a row's code.
+    fn residuals(&self, model: &Model) -> Option<Vec<u64>> {
+        let rows = 0..self.given.len();
+        if let Model::Decimal { exponent, fill } = *model {
+            let residual = |row: usize| match is_valid(self.valid, row) {
+                true => {
+                    let given = decimal(self.code, self.given[row], exponent)?;
+                    Some(zigzag(given.wrapping_sub(self.multiples(exponent, fill, row)), 64))
+                }
+                false => (self.given[row] == 0).then_some(0),
+            };
+            return rows.map(residual).collect();
+        }
+        let bits = 8 * self.code.width() as u32;
+        let residual = |row: usize| {
+            let predicted = if is_valid(self.valid, row) { self.predicted(model, row) } else { ordered(self.code, 0) };
+            zigzag(wrap(ordered(self.code, self.given[row]).wrapping_sub(predicted), bits), bits)
+        };
+        Some(rows.map(residual).collect())
+    }
+
+    /// A row's code, from by how much the model is wrong there.
+    fn restore(&self, model: &Model, row: usize, residual: u64) -> u64 {
+        let residual = (residual >> 1).cast_signed() ^ -((residual & 1).cast_signed());
+        let valid = is_valid(self.valid, row);
+        if let Model::Decimal { exponent, fill } = *model {
+            if !valid {
+                return 0;
+            }
+            let multiples = self.multiples(exponent, fill, row).wrapping_add(residual);
+            return to_code(self.code, multiples as f64 / POWERS[usize::from(exponent)]);
+        }
+        let predicted = if valid { self.predicted(model, row) } else { ordered(self.code, 0) };
+        unordered(self.code, wrap(predicted.wrapping_add(residual), 8 * self.code.width() as u32))
+    }
+
+    /// The first code in a row that is null in the base alone.
+    fn fill(&self) -> u64 {
+        let filled = |row: &usize| !self.base.is_valid(*row) && is_valid(self.valid, *row);
+        (0..self.given.len()).find(filled).map_or(0, |row| self.given[row])
+    }
+
+    /// Rows, evenly spread, that are finite numbers in both.
+    fn sample(&self) -> Vec<usize> {
+        let usable = |row: &usize| {
+            let both = self.base.is_valid(*row) && is_valid(self.valid, *row);
+            both && self.x(*row).is_finite() && number(self.code, self.given[*row]).is_finite()
+        };
+        let step = (self.given.len() / (4 * SAMPLE)).max(1);
+        let rows: Vec<usize> = (0..self.given.len()).step_by(step).filter(usable).collect();
+        rows.iter().copied().step_by((rows.len() / SAMPLE).max(1)).collect()
+    }
+
+    fn copy(&self) -> Option<Model> {
+        (self.code == self.base.code).then(|| Model::Copy { fill: self.fill() })
+    }
+
+    fn affine(&self) -> Option<Model> {
+        let sample = self.sample();
+        let by_x = |a: &&usize, b: &&usize| self.x(**a).total_cmp(&self.x(**b));
+        let (&low, &high) = (sample.iter().min_by(by_x)?, sample.iter().max_by(by_x)?);
+        let y = |row: usize| number(self.code, self.given[row]);
+        let fill = self.fill();
+        let wrong = |a: f64, d: f64| -> f64 {
+            let model = Model::Affine { a, d, fill };
+            let off = |row: &usize| ordered(self.code, self.given[*row]).abs_diff(self.predicted(&model, *row));
+            sample.iter().map(|row| (off(row) as f64 + 1.0).log2()).sum()
+        };
+        let as_it_is = wrong(0.0, 1.0);
+        if as_it_is == 0.0 {
+            return Some(Model::Affine { a: 0.0, d: 1.0, fill });
+        }
+        let mut d = (self.x(high) - self.x(low)) / (y(high) - y(low));
+        let mut a = self.x(low) - y(low) * d;
+        if !(a.is_finite() && d.is_finite() && d != 0.0) {
+            return None;
+        }
+        // Two points give the last bits of neither: look around them.
+        let mut least = wrong(a, d);
+        if least > 24.0 * sample.len() as f64 {
+            return None;
+        }
+        for step in (0..14).rev().map(|k| 1i64 << k).chain([2, 1]) {
+            for by in [step, -step] {
+                for (near_a, near_d) in
+                    [(a, near(d, by)), (near(a, by), d), (near(a, by), near(d, by)), (near(a, by), near(d, -by))]
+                {
+                    let here = wrong(near_a, near_d);
+                    if here < least {
+                        (least, a, d) = (here, near_a, near_d);
+                    }
+                }
+            }
+            if least == 0.0 {
+                break;
+            }
+        }
+        Some(Model::Affine { a, d, fill })
+    }
+
+    fn decimal(&self) -> Option<Model> {
+        let sample = self.sample();
+        let fits = |exponent: &u8| sample.iter().all(|row| decimal(self.code, self.given[*row], *exponent).is_some());
+        let exponent = (0..POWERS.len() as u8).find(fits)?;
+        let filled = |row: &usize| !self.base.is_valid(*row) && is_valid(self.valid, *row);
+        let fill = (0..self.given.len()).find(filled).and_then(|row| decimal(self.code, self.given[row], exponent));
+        Some(Model::Decimal { exponent, fill: fill.unwrap_or_default() })
+    }
+}
+
+/// The float `by` steps away.
+fn near(x: f64, by: i64) -> f64 {
+    f64::from_bits(x.to_bits().wrapping_add_signed(by))
+}
+
+/// How many 10^−exponent a code is, where it is exactly so many.
+fn decimal(code: Code, bits: u64, exponent: u8) -> Option<i64> {
+    let power = POWERS[usize::from(exponent)];
+    let multiples = (number(code, bits) * power).round();
+    let whole = multiples as i64;
+    (multiples.abs() <= MOST && to_code(code, whole as f64 / power) == bits).then_some(whole)
+}
+
+fn load(code: Code, codes: &[u8]) -> Vec<u64> {
+    match code.width() {
+        1 => codes.iter().map(|b| u64::from(*b)).collect(),
+        2 => codes.as_chunks().0.iter().map(|b| u64::from(u16::from_le_bytes(*b))).collect(),
+        4 => codes.as_chunks().0.iter().map(|b| u64::from(u32::from_le_bytes(*b))).collect(),
+        _ => codes.as_chunks().0.iter().map(|b| u64::from_le_bytes(*b)).collect(),
+    }
+}
+
+fn store(code: Code, values: &[u64]) -> Vec<u8> {
+    let width = code.width();
+    let mut out = Vec::with_capacity(values.len() * width);
+    values.iter().for_each(|v| out.extend_from_slice(&v.to_le_bytes()[..width]));
+    out
+}
+
+/// The low `bits` as a signed number.
+fn wrap(x: i64, bits: u32) -> i64 {
+    x << (64 - bits) >> (64 - bits)
+}
+
+fn zigzag(x: i64, bits: u32) -> u64 {
+    ((x << 1) ^ (x >> 63)).cast_unsigned() & (u64::MAX >> (64 - bits))
+}
+
+/// The code as a signed number; of floats, one that grows with their value.
+fn ordered(code: Code, bits: u64) -> i64 {
+    let width = 8 * code.width() as u32;
+    let signed = wrap(bits.cast_signed(), width);
+    if code.is_float() { signed ^ ((signed >> 63).cast_unsigned() >> (65 - width)).cast_signed() } else { signed }
+}
+
+/// Undoes [`ordered`].
+fn unordered(code: Code, x: i64) -> u64 {
+    let width = 8 * code.width() as u32;
+    let signed = if code.is_float() { x ^ ((x >> 63).cast_unsigned() >> (65 - width)).cast_signed() } else { x };
+    signed.cast_unsigned() & (u64::MAX >> (64 - width))
+}
+
+/// The value of a code.
+fn number(code: Code, bits: u64) -> f64 {
+    match code {
+        Code::F16 => f16::from_bits(bits as u16).to_f64(),
+        Code::BF16 => bf16::from_bits(bits as u16).to_f64(),
+        Code::F32 => f64::from(f32::from_bits(bits as u32)),
+        Code::F64 => f64::from_bits(bits),
+        Code::Bit | Code::Kbit(_) => bits as f64,
+        Code::Int(_) => wrap(bits.cast_signed(), 8 * code.width() as u32) as f64,
+    }
+}
+
+/// The code nearest to a value: floats to even; integers away from zero, within their range. NaN is the float's quiet
+/// one without sign and payload, since machines differ in theirs, and 0 of integers.
+fn to_code(code: Code, x: f64) -> u64 {
+    match code {
+        Code::F16 if x.is_nan() => 0x7E00,
+        Code::BF16 if x.is_nan() => 0x7FC0,
+        Code::F32 if x.is_nan() => 0x7FC0_0000,
+        Code::F64 if x.is_nan() => 0x7FF8 << 48,
+        Code::F16 => u64::from(f16::from_f64(x).to_bits()),
+        Code::BF16 => u64::from(bf16::from_f64(x).to_bits()),
+        Code::F32 => u64::from((x as f32).to_bits()),
+        Code::F64 => x.to_bits(),
+        Code::Bit | Code::Kbit(_) => (x.round() as u64).min((1 << code.bits()) - 1),
+        Code::Int(1) => u64::from((x.round() as i8).cast_unsigned()),
+        Code::Int(2) => u64::from((x.round() as i16).cast_unsigned()),
+        Code::Int(4) => u64::from((x.round() as i32).cast_unsigned()),
+        Code::Int(_) => (x.round() as i64).cast_unsigned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const CODES: [Code; 10] = [
+        Code::Bit,
+        Code::Kbit(3),
+        Code::F16,
+        Code::BF16,
+        Code::F32,
+        Code::F64,
+        Code::Int(1),
+        Code::Int(2),
+        Code::Int(4),
+        Code::Int(8),
+    ];
+
+    fn round_trip(code: Code, codes: &[u8], valid: Option<&[u8]>, base: BasePage<'_>) -> usize {
+        let mut page = Vec::new();
+        assert!(encode_against(code, codes, valid, base, &mut page).unwrap());
+        let mut back = vec![0xAA; codes.len()];
+        decode_against(code, &page, valid, base, &mut back).unwrap();
+        assert_eq!(back, codes);
+        page.len()
+    }
+
+    fn f64s(values: impl Iterator<Item = f64>) -> Vec<u8> {
+        values.flat_map(f64::to_le_bytes).collect()
+    }
+
+    fn noise(i: u64) -> f64 {
+        (i.wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(31).wrapping_mul(0xBF58_476D_1CE4_E5B9) >> 11) as f64 / MOST
+    }
+
+    #[test]
+    fn filled_nulls_cost_nothing() {
+        let valid: Vec<u8> = (0..8192).map(|i| u8::from(i % 7 != 3)).collect();
+        let base = f64s((0..8192).map(|i| if i % 7 == 3 { 0.0 } else { noise(i) }));
+        let filled = f64s((0..8192).map(|i| if i % 7 == 3 { 0.123_456 } else { noise(i) }));
+        let base = BasePage { code: Code::F64, codes: &base, valid: Some(&valid) };
+        assert!(round_trip(Code::F64, &filled, None, base) < 24);
+        // Nulls of the page itself are zeros, whatever the base says.
+        let fewer: Vec<u8> = (0..8192).map(|i| u8::from(i % 7 != 3 && i % 5 != 0)).collect();
+        let nulls = f64s((0..8192).map(|i| if i % 7 == 3 || i % 5 == 0 { 0.0 } else { noise(i) }));
+        assert!(round_trip(Code::F64, &nulls, Some(&fewer), base) < 24);
+    }
+
+    #[test]
+    fn scaled_columns_cost_little() {
+        let integers: Vec<i32> = (0..8192).map(|i| (noise(i) * 20_000.0) as i32).collect();
+        let base: Vec<u8> = integers.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let base = BasePage { code: Code::Int(4), codes: &base, valid: None };
+        let (mean, deviation) = (10_012.345_678, 5_771.123_4);
+        let scaled = f64s(integers.iter().map(|x| (f64::from(*x) - mean) / deviation));
+        let len = round_trip(Code::F64, &scaled, None, base);
+        assert!(len < 2_000, "{len}");
+        let as_floats = f64s(integers.iter().map(|x| f64::from(*x)));
+        assert!(round_trip(Code::F64, &as_floats, None, base) < 40);
+    }
+
+    #[test]
+    fn rounded_numbers_near_each_other_cost_their_difference() {
+        let rounded = |x: f64| (x * 1e4).round() / 1e4;
+        let base = f64s((0..8192).map(|i| rounded(noise(i))));
+        let near = f64s((0..8192).map(|i| rounded(noise(i) + 0.0003 * noise(i + 77))));
+        let base = BasePage { code: Code::F64, codes: &base, valid: None };
+        let len = round_trip(Code::F64, &near, None, base);
+        // Four values at most: two bits a row.
+        assert!(len < 2_400, "{len}");
+    }
+
+    #[test]
+    fn mistakes_and_damage_are_errors() {
+        let base = BasePage { code: Code::F64, codes: &[0; 16], valid: None };
+        let mut out = Vec::new();
+        assert!(!encode_against(Code::F64, &[0; 8], None, base, &mut out).unwrap() && out.is_empty());
+        assert!(encode_against(Code::F64, &[1; 16], None, base, &mut out).unwrap());
+        for cut in 0..out.len() {
+            assert!(decode_against(Code::F64, &out[..cut], None, base, &mut [0; 16]).is_err(), "{cut}");
+        }
+        assert!(decode_against(Code::F64, &out, None, base, &mut [0; 8]).is_err());
+        assert!(decode_against(Code::F32, &out, None, base, &mut [0; 8]).is_err());
+        assert!(decode_against(Code::F64, &[9], None, base, &mut [0; 16]).is_err());
+        assert!(
+            decode_against(Code::F64, &[DECIMAL, 10, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0], None, base, &mut [0; 16]).is_err()
+        );
+    }
+
+    proptest! {
+        /// Any bits of any two types, with any nulls: the oracle is the page itself.
+        #[test]
+        fn anything_round_trips(
+            (a, b, n) in (0..CODES.len(), 0..CODES.len(), 1usize..80),
+            seed in any::<u64>(),
+            form in 0..4u8,
+        ) {
+            let (code, of_base) = (CODES[a], CODES[b]);
+            let bits = |code: Code, i: usize, salt: u64| {
+                let random = (i as u64 ^ seed ^ salt).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29).wrapping_mul(salt | 1);
+                let special = [f64::NAN, f64::INFINITY, -0.0, 0.0, 1.5, -2.25, 1e300, 3.0];
+                let bits = match form {
+                    0 => random,
+                    1 => to_code(code, special[(random % 8) as usize]),
+                    2 => to_code(code, (random % 1000) as f64 / 100.0),
+                    _ => to_code(code, i as f64),
+                };
+                bits & (u64::MAX >> (64 - code.bits()))
+            };
+            let valid: Vec<u8> = (0..n).map(|i| u8::from(!(i as u64 ^ seed).is_multiple_of(3))).collect();
+            let base_valid: Vec<u8> = (0..n).map(|i| u8::from(!(i as u64 ^ seed).is_multiple_of(4))).collect();
+            let page: Vec<u64> = (0..n).map(|i| if valid[i] == 1 { bits(code, i, 3) } else { 0 }).collect();
+            let from: Vec<u64> = (0..n).map(|i| if base_valid[i] == 1 { bits(of_base, i, 5) } else { 0 }).collect();
+            let (page, from) = (store(code, &page), store(of_base, &from));
+            let base = BasePage { code: of_base, codes: &from, valid: (form % 2 == 0).then_some(&base_valid) };
+            for valid in [None, Some(&valid[..])] {
+                let mut out = Vec::new();
+                if encode_against(code, &page, valid, base, &mut out).unwrap() {
+                    let mut back = vec![0; page.len()];
+                    decode_against(code, &out, valid, base, &mut back).unwrap();
+                    prop_assert_eq!(&back, &page);
+                }
+            }
+        }
+
+        /// Any bytes for a page decode or fail.
+        #[test]
+        fn arbitrary_pages_decode_or_fail(bytes in proptest::collection::vec(any::<u8>(), 0..60), a in 0..CODES.len(), b in 0..CODES.len()) {
+            let (code, of_base) = (CODES[a], CODES[b]);
+            let base = vec![1; 9 * of_base.width()];
+            let base = BasePage { code: of_base, codes: &base, valid: None };
+            let _ = decode_against(code, &bytes, None, base, &mut vec![0; 9 * code.width()]);
+        }
+    }
+}

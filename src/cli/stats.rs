@@ -1,0 +1,171 @@
+//! `mistique stats`: what is stored, and what was saved how.
+
+use std::collections::BTreeMap;
+
+use clap::ValueEnum;
+use serde_json::{Value, json};
+
+use super::Result;
+use super::output::{Rows, bytes, count, float, object, pretty, times};
+use crate::engine_types::{IntermediateStats, Saved};
+use crate::{EngineError, Store};
+
+/// Of what savings are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Level {
+    /// Projects.
+    Project,
+    /// Models, each version for itself.
+    Model,
+    /// Intermediates.
+    Intermediate,
+}
+
+impl Level {
+    fn title(self) -> &'static str {
+        match self {
+            Self::Project => "by_project",
+            Self::Model => "by_model",
+            Self::Intermediate => "by_intermediate",
+        }
+    }
+
+    fn name(self, stats: &IntermediateStats) -> String {
+        let key = &stats.record.key;
+        match self {
+            Self::Project => key.model.project.clone(),
+            Self::Model => key.model.to_string(),
+            Self::Intermediate => key.to_string(),
+        }
+    }
+}
+
+fn saved_json(saved: &Saved) -> Value {
+    json!({"exact_bytes": saved.exact, "linked_bytes": saved.linked, "similar_bytes": saved.similar})
+}
+
+/// What each kind of de-duplication saved, in the order of logging.
+fn savings(chosen: &[&IntermediateStats], by: Level) -> Rows {
+    let mut groups: Vec<(String, u64, f64, Saved)> = Vec::new();
+    for s in chosen {
+        let name = by.name(s);
+        let group = match groups.iter_mut().find(|g| g.0 == name) {
+            Some(group) => group,
+            None => {
+                groups.push((name, 0, 0.0, Saved::default()));
+                let Some(group) = groups.last_mut() else { continue };
+                group
+            }
+        };
+        group.1 += s.logical_bytes;
+        group.2 += s.stored_bytes;
+        group.3 += s.saved;
+    }
+    let mut rows = Rows::new(&["key", ">logged", ">stored (its share)", ">saved: equal", ">linked", ">similar"]);
+    for (name, logical, stored, saved) in groups {
+        let share = stored.round() as u64;
+        let of_saved = [saved.exact, saved.linked, saved.similar].map(bytes);
+        let cells = [name.clone(), bytes(logical), bytes(share)].into_iter().chain(of_saved).collect();
+        let json = json!({
+            "key": name, "logical_bytes": logical, "stored_bytes": stored, "saved": saved_json(&saved),
+        });
+        rows.push(cells, json);
+    }
+    rows
+}
+
+pub fn run(store: &Store, key: Option<&str>, by: Level, as_json: bool) -> Result<String> {
+    let stats = store.stats()?;
+    let wanted = |s: &&IntermediateStats| {
+        key.is_none_or(|k| {
+            let own = s.record.key.to_string();
+            own == k || own.starts_with(&format!("{k}.")) || own.starts_with(&format!("{k}@"))
+        })
+    };
+    let chosen: Vec<&IntermediateStats> = stats.intermediates.iter().filter(wanted).collect();
+    if let (Some(k), true) = (key, chosen.is_empty()) {
+        let keys: Vec<String> = stats.intermediates.iter().map(|s| s.record.key.to_string()).collect();
+        let nearest = crate::engine_types::nearest(k, keys.iter().map(String::as_str), 3);
+        return Err(EngineError::NotFound { what: "model or intermediate", name: k.to_string(), nearest }.into());
+    }
+    let mut by: BTreeMap<String, (u64, u64, u64, f64, crate::UnitError)> = BTreeMap::new();
+    for s in &chosen {
+        let entry = by.entry(s.record.content.scheme_text()).or_default();
+        entry.0 += 1;
+        entry.1 += s.logical_bytes;
+        entry.2 += s.chunk_bytes;
+        entry.3 += s.stored_bytes;
+        if let Some(errors) = store.catalog().errors(s.record.id)? {
+            errors.units.iter().for_each(|u| entry.4.merge(u));
+        }
+    }
+    let mut rows = Rows::new(&[
+        "scheme",
+        ">intermediates",
+        ">logged",
+        ">stored",
+        ">smaller",
+        ">saved by dedup",
+        ">relative error",
+    ]);
+    let line = |name: String,
+                (n, logical, chunks, stored, error): (u64, u64, u64, f64, crate::UnitError),
+                rows: &mut Rows| {
+        let saved = chunks.saturating_sub(stored.round() as u64);
+        let relative = error.relative();
+        let cells = vec![
+            name.clone(),
+            count(n),
+            bytes(logical),
+            bytes(stored.round() as u64),
+            times(logical as f64, stored),
+            bytes(saved),
+            if error.n == 0 { "exact".into() } else { float(relative) },
+        ];
+        let json = json!({
+            "scheme": name, "intermediates": n, "logical_bytes": logical, "stored_bytes": stored, "dedup_saved_bytes": saved,
+            "relative_error": relative,
+        });
+        rows.push(cells, json);
+    };
+    let mut total = (0, 0, 0, 0.0, crate::UnitError::default());
+    for (name, entry) in by {
+        total.0 += entry.0;
+        total.1 += entry.1;
+        total.2 += entry.2;
+        total.3 += entry.3;
+        total.4.merge(&entry.4);
+        line(name, entry, &mut rows);
+    }
+    line("all".into(), total, &mut rows);
+    let savings = savings(&chosen, by);
+    let pool = store.lifetime_pool_stats()?;
+    if as_json {
+        return Ok(pretty(&object([
+            ("by_scheme", rows.json()),
+            (by.title(), savings.json()),
+            ("saved", saved_json(&stats.saved)),
+            ("chunks_coded_against_others", json!(stats.n_similar)),
+            ("chunks", json!(stats.n_chunks)),
+            ("partition_bytes", json!(stats.partition_bytes)),
+            ("operator_bytes", json!(stats.operator_bytes)),
+            ("garbage_bytes", json!(stats.garbage_bytes)),
+            ("dedup_saved_bytes", json!(stats.dedup_saved_bytes)),
+            ("pool_hits", json!(pool.0)),
+            ("pool_misses", json!(pool.1)),
+        ])));
+    }
+    Ok(rows.table()
+        + "\n"
+        + &savings.table()
+        + &format!(
+            "{} distinct chunks, {} of them coded against others, in {} of partitions, {} of operators, {} of garbage (`mistique gc`)\nInMemoryStore: {} hits, {} misses\n",
+            count(stats.n_chunks),
+            count(stats.n_similar),
+            bytes(stats.partition_bytes),
+            bytes(stats.operator_bytes),
+            bytes(stats.garbage_bytes),
+            count(pool.0),
+            count(pool.1),
+        ))
+}
