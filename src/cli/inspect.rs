@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::output::{Rows, bytes, count, float, pretty, times};
+use super::output::{Rows, bytes, count, float, pretty};
 use super::{CliError, Result};
 use crate::engine_types::IntermediateStats;
 use crate::{Content, EngineError, IntermediateKey, ModelKey, ModelKind, ModelRecord, Store};

@@ -204,7 +204,7 @@ fn execute(args: &Args) -> Result<()> {
         Command::Ls { pattern } => inspect::ls(&open()?, pattern.as_deref(), args.json)?,
         Command::Show { key } => inspect::show(&open()?, key, args.json)?,
         Command::Diff { first, second } => diff::run(&open()?, first, second, args.json)?,
-        Command::Stats { key, by } => stats::run(&open()?, key.as_deref(), by, args.json)?,
+        Command::Stats { key, by } => stats::run(&open()?, key.as_deref(), *by, args.json)?,
         Command::Get(a) => get::get(a, &open()?, args.json)?,
         Command::Explain(a) => get::explain(a, &open()?, args.json)?,
         Command::Query { command } => query::run(command, &open()?, args.json)?,

@@ -88,9 +88,9 @@ pub fn run(store: &Store, key: Option<&str>, by: Level, as_json: bool) -> Result
         let nearest = crate::engine_types::nearest(k, keys.iter().map(String::as_str), 3);
         return Err(EngineError::NotFound { what: "model or intermediate", name: k.to_string(), nearest }.into());
     }
-    let mut by: BTreeMap<String, (u64, u64, u64, f64, crate::UnitError)> = BTreeMap::new();
+    let mut schemes: BTreeMap<String, (u64, u64, u64, f64, crate::UnitError)> = BTreeMap::new();
     for s in &chosen {
-        let entry = by.entry(s.record.content.scheme_text()).or_default();
+        let entry = schemes.entry(s.record.content.scheme_text()).or_default();
         entry.0 += 1;
         entry.1 += s.logical_bytes;
         entry.2 += s.chunk_bytes;
@@ -129,7 +129,7 @@ pub fn run(store: &Store, key: Option<&str>, by: Level, as_json: bool) -> Result
         rows.push(cells, json);
     };
     let mut total = (0, 0, 0, 0.0, crate::UnitError::default());
-    for (name, entry) in by {
+    for (name, entry) in schemes {
         total.0 += entry.0;
         total.1 += entry.1;
         total.2 += entry.2;
