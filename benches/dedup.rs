@@ -161,7 +161,7 @@ fn lookup() {
     for n in [10_000i64, 1_000_000] {
         let dir = scratch();
         let path = dir.path().join("s.mq");
-        drop(log(&Store::open_or_create(&path).unwrap(), "raw", &raw(), Dedup::Approximate));
+        log(&Store::open_or_create(&path).unwrap(), "raw", &raw(), Dedup::Approximate);
         let conn = rusqlite::Connection::open(path.join("catalog.db")).unwrap();
         conn.execute_batch("PRAGMA synchronous = OFF; PRAGMA foreign_keys = OFF; PRAGMA cache_size = -400000; BEGIN")
             .unwrap();
