@@ -131,8 +131,8 @@ fn a_column_that_differs_in_one_row_block_shares_the_rest() {
         let name = format!("a-{dedup}");
         log(&store, &name, &original(&t), dedup);
         let mut changed = table();
-        changed.amount[10_000] = None;
-        changed.word[10_000] = Some("ccc");
+        changed.amount[10_000] = if t.amount[10_000].is_some() { None } else { Some(1.0) };
+        changed.word[10_000] = if t.word[10_000] == Some("a") { None } else { Some("a") };
         let report = log(&store, &format!("b-{dedup}"), &original(&changed), dedup);
         // Three RowBlocks of three columns; validity and dictionary are part of the content. The second time all is there.
         let want = if dedup == Dedup::Exact { (2, 7) } else { (0, 9) };
