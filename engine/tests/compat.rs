@@ -140,7 +140,7 @@ fn build(path: &Path) {
 fn homes(fill: Option<f64>) -> RecordBatch {
     let mut numbers = common::Numbers::new(17);
     let amount: Vec<Option<f64>> =
-        (0..HOMES).map(|_| (numbers.below(4) > 0).then(|| numbers.below(3_000_000) as f64)).collect();
+        (0..HOMES).map(|i| (i / 50 % 4 > 0).then(|| numbers.below(3_000_000) as f64)).collect();
     let rounded: Vec<f64> = (0..HOMES).map(|_| numbers.below(9000) as f64 / 1e4).collect();
     let names = ["amount", if fill.is_some() { "scaled" } else { "rounded" }, "near"];
     let columns: Vec<ArrayRef> = match fill {

@@ -118,7 +118,7 @@ fn derived_columns_cost_their_difference_and_read_the_same() {
     let [off, exact, approximate] = written[..] else { panic!() };
     // The first table has nothing to be like.
     assert_eq!((off.0, exact.0), (exact.0, approximate.0));
-    assert_eq!(off.1, exact.1);
+    assert!(exact.1 <= off.1);
     println!("derived columns: exact {} bytes, approximate {}", exact.1, approximate.1);
     assert!(approximate.1 * 4 < exact.1, "{} of {}", approximate.1, exact.1);
 }
