@@ -16,7 +16,7 @@ use mistique::datasets::{TableFile, open_tables};
 use mistique::pipeline::{
     Data, Fate, PipelineOptions, PipelineRerun, Plan, Table, Template, log_pipelines, plan_template,
 };
-use mistique::{ChunkReader, LogOptions, PlanChoice, Request, RowSelection, Store, diagnostics};
+use mistique::{ChunkReader, Dedup, LogOptions, PlanChoice, Request, RowSelection, Store, diagnostics};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
@@ -160,7 +160,7 @@ fn grown(dir: &Path, options: &dyn Fn() -> LogOptions) -> (tempfile::TempDir, Ve
 
 fn space(dir: &Path) {
     let plainly = store_all(dir);
-    let (_, exact) = grown(dir, &|| LogOptions::default().with_dedup(true));
+    let (_, exact) = grown(dir, &|| LogOptions::default().with_dedup(Dedup::Exact));
     let (kept, both) = grown(dir, &LogOptions::default);
     println!("\nCumulative bytes after each pipeline, MB");
     println!("{:10} {:>12} {:>12} {:>20} {:>9}", "pipeline", "STORE_ALL", "exact", "exact + approximate", "smaller");

@@ -240,6 +240,8 @@ fn the_second_reader_reads_what_is_coded_against_another() {
     assert!(second.chunks.iter().all(|c| c.hash == c.content_hash()));
     let used = |encoding: u8| second.chunks.iter().any(|c| c.pages.iter().any(|p| p.encoding == encoding));
     assert!(used(9));
+    let form = |n: u8| [&first, &second].iter().any(|p| p.chunks.iter().any(|c| c.pages.iter().any(|p| p.form == n)));
+    assert!(form(0) && form(1) && form(2), "validity as it is, coded, and of the base");
     let pco = first.chunks.iter().any(|c| c.pages.iter().any(|p| p.encoding == 8));
     assert!(pco, "no column is a pco stream");
 }
