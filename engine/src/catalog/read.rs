@@ -223,7 +223,17 @@ impl RawIntermediate {
         let (content, stage) = (Arc::new(content), self.stage.map(|s| blob(s, T)).transpose()?);
         let (n_withheld, linked) = (self.n_withheld, self.linked);
         Ok(IntermediateRecord {
-            id, model_id, key, position, content, n_rows, max_span, n_query, stage, n_withheld, linked,
+            id,
+            model_id,
+            key,
+            position,
+            content,
+            n_rows,
+            max_span,
+            n_query,
+            stage,
+            n_withheld,
+            linked,
         })
     }
 }
