@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use arrow::datatypes::DataType;
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -12,11 +13,11 @@ use crate::cli::output::{Rows, count, float, number, pretty};
 use crate::cli::progress::Progress;
 use crate::cli::{CliError, Result, file_error};
 use crate::diagnostics::{MapsAs, Measure, Similarities, similarities};
-use crate::{EngineError, HeatMap, IntermediateKey, Key, Picture, QueryError, Request, Store};
+use crate::{Content, EngineError, HeatMap, IntermediateKey, Key, Picture, QueryError, Request, Store};
 
 #[derive(Debug, Args)]
 pub struct SidesArgs {
-    /// An intermediate, units of one (p.m.logits.u3: one class), or several by * and ?, such as 'p.m.*' or 'p.m@*.conv2'.
+    /// An intermediate, units of one (p.m.logits.u3: one class), or several by * and ?, such as 'p.m.*' or 'p.m@*.conv2' (tables with text are none).
     left: String,
     /// What it is compared with; itself for none.
     right: Option<String>,
@@ -242,12 +243,20 @@ fn expand(store: &Store, text: &str) -> Result<Vec<Key>> {
             continue;
         }
         for record in store.intermediates(model)? {
-            if matches(&wanted.intermediate, &record.key.intermediate) {
+            if matches(&wanted.intermediate, &record.key.intermediate) && is_numbers(&record.content) {
                 keys.push(Key { intermediate: record.key, columns: key.columns.clone() });
             }
         }
     }
     if keys.is_empty() { Err(first_error.into()) } else { Ok(keys) }
+}
+
+/// Whether a pattern means it: the labels' table, which has names, is no layer.
+fn is_numbers(content: &Content) -> bool {
+    match content {
+        Content::Tensor(_) => true,
+        Content::Table(t) => t.schema.fields().iter().all(|f| *f.data_type() != DataType::Utf8),
+    }
 }
 
 /// Keys without what all of them share.
