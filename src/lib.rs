@@ -47,6 +47,12 @@ pub use mistique_query::{
     QueryError, Request, RowSelection, Source, diagnostics,
 };
 pub use mistique_workflow::pipeline;
+
+/// One value a row: what predicates, groups and labels are made of.
+pub mod operands {
+    pub use mistique_query::{Column, Operand, OperandScan, Wanted};
+}
+
 pub use mistique_workflow::{
     CandleSource, Device, Executor, Input, LayerPattern, Network, NetworkError, NetworkRerun, RunOptions, RunReport,
     Trainer, TrainingLogger, Weights, WorkflowError, log_intermediates,

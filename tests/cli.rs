@@ -74,7 +74,7 @@ fn a_network_is_logged_and_read_and_rerun() {
     assert!(said.contains("6 layers of 1,797 rows"), "{said}");
     let list = cli.json(&["ls"]);
     let keys: Vec<&str> = list.as_array().unwrap().iter().map(|i| i["key"].as_str().unwrap()).collect();
-    assert_eq!(keys.len(), 6);
+    assert_eq!(keys.len(), 7, "six layers and the labels");
     assert_eq!(keys[0], "digits.cnn.conv1");
     // Nothing is logged twice.
     assert!(cli.digits("digits.cnn", &["--scheme", "f32"]).contains("stored already"));

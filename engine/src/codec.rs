@@ -112,6 +112,11 @@ impl TensorCodec {
         }
     }
 
+    /// What each code of `unit` stands for, ascending; `None` where the codes are floats.
+    pub fn code_values(&self, unit: usize) -> Option<&[f32]> {
+        self.reducer.as_ref().and_then(|r| r.code_values(unit))
+    }
+
     /// Whether pages of float codes decode straight to f32, whatever the unit.
     pub fn decodes_pages(&self) -> bool {
         matches!(self.content.layout.code, Code::F16 | Code::BF16 | Code::F32)

@@ -9,6 +9,7 @@ compile_error!("stores are little-endian and mapped; a big-endian port has to sw
 
 mod catalog;
 mod chunk;
+mod code_pages;
 mod codec;
 mod column;
 pub mod cost;
@@ -36,6 +37,8 @@ mod store;
 mod stream;
 
 pub use catalog::{Catalog, CostRecord, ErrorRecord, OperatorRecord, StageRecord};
+pub use chunk::Zone;
+pub use code_pages::{CodePage, PageRows};
 pub use codec::TensorCodec;
 pub use column::to_f64 as column_to_f64;
 pub use error::{EngineError, Result, nearest};

@@ -529,7 +529,7 @@ impl Store {
     /// Remembers where the chunks of `groups` of `blocks` lie, so that reading them asks the catalogue once.
     ///
     /// Returns how many were not known.
-    fn load_places(&self, blocks: &[Block], groups: &BTreeSet<usize>) -> Result<usize> {
+    pub(crate) fn load_places(&self, blocks: &[Block], groups: &BTreeSet<usize>) -> Result<usize> {
         let missing: Vec<i64> = {
             let mut known = lock(&self.known);
             if known.places.len() > PLACES {

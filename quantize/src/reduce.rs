@@ -246,6 +246,20 @@ impl Reducer {
         Ok(())
     }
 
+    /// What each code of `unit` decodes to, ascending, for `kbit` and `threshold`; `None` for floats. Codes beyond the
+    /// last stand for the last.
+    #[must_use]
+    pub fn code_values(&self, unit: usize) -> Option<&[f32]> {
+        match &self.quantizer {
+            Quantizer::Float => None,
+            Quantizer::Books(books) => {
+                let book = if books.len() > 1 { books.get(unit) } else { books.first() };
+                book.map(|b| &b.reps[..=usize::from(b.last)])
+            }
+            Quantizer::Thresholds(_) => Some(&[0.0, 1.0]),
+        }
+    }
+
     fn check_units(&self, first: usize, k: usize) -> Result<()> {
         match first.checked_add(k) {
             Some(end) if end <= self.n_units => Ok(()),

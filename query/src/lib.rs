@@ -7,10 +7,12 @@
 
 mod answer;
 mod calibrate;
+mod codes;
 mod columns;
 pub mod diagnostics;
 mod error;
 mod heatmap;
+mod operand;
 mod plan;
 mod predicate;
 mod reader;
@@ -22,8 +24,9 @@ pub use calibrate::{Calibration, Figure};
 pub use columns::{Columns, TensorColumns};
 pub use error::{QueryError, Result};
 pub use heatmap::{HeatMap, Picture};
+pub use operand::{Column, Operand, OperandScan, Wanted};
 pub use plan::{Considered, Explanation, PlanChoice};
-pub use predicate::{Compare, Comparison, Literal, Predicate};
+pub use predicate::{Compare, Comparison, Predicate, Term};
 pub use reader::{ChunkReader, Request};
 pub use rows::RowSelection;
 pub use scan::{Block, Joined, Scan, Unit};

@@ -1,9 +1,10 @@
 //! Row predicates: `logits.argmax = 3`, `p.m@v2.conv1.u3 > 0.5 and not label = 2`.
 //!
 //! An operand names an intermediate of the same model (or a full key) and a column, or one of `argmax`, `max`, `min`,
-//! `mean`, `norm` over all columns. Comparisons join with `and`, `or`, `not` and parentheses. Text is compared in single
-//! quotes.
+//! `mean`, `norm` over all columns. It is compared with a number, with text, a date or a time in single quotes, or with
+//! another operand. Comparisons join with `and`, `or`, `not` and parentheses. Integers are compared exactly.
 
+use std::cmp::Ordering;
 use std::fmt;
 
 use crate::error::{QueryError, Result};
@@ -26,15 +27,33 @@ pub enum Comparison {
 }
 
 impl Comparison {
-    /// Whether `a` stands so to `b`; NaN stands in none but `!=`.
-    pub fn holds<T: PartialOrd + ?Sized>(self, a: &T, b: &T) -> bool {
+    /// Whether two values that stand in this order pass; those without an order (NaN) pass `!=` alone.
+    pub fn holds(self, order: Option<Ordering>) -> bool {
         match self {
-            Self::Eq => a == b,
-            Self::Ne => a != b,
-            Self::Lt => a < b,
-            Self::Le => a <= b,
-            Self::Gt => a > b,
-            Self::Ge => a >= b,
+            Self::Eq => order == Some(Ordering::Equal),
+            Self::Ne => order != Some(Ordering::Equal),
+            Self::Lt => order == Some(Ordering::Less),
+            Self::Le => matches!(order, Some(Ordering::Less | Ordering::Equal)),
+            Self::Gt => order == Some(Ordering::Greater),
+            Self::Ge => matches!(order, Some(Ordering::Greater | Ordering::Equal)),
+        }
+    }
+
+    /// Whether all values between two that stand in these orders to a number pass, or none does; `None` where that is
+    /// open.
+    pub(crate) fn decided(self, least: Option<Ordering>, greatest: Option<Ordering>) -> Option<bool> {
+        let (least, greatest) = (least?, greatest?);
+        match self {
+            // Only a range that holds one value decides equality.
+            Self::Eq | Self::Ne => {
+                let apart = least == Ordering::Greater || greatest == Ordering::Less;
+                let same = least == Ordering::Equal && greatest == Ordering::Equal;
+                (apart || same).then_some((self == Self::Eq) == same)
+            }
+            _ => {
+                let (a, b) = (self.holds(Some(least)), self.holds(Some(greatest)));
+                (a == b).then_some(a)
+            }
         }
     }
 
@@ -52,18 +71,34 @@ impl Comparison {
 
 /// What an operand is compared with.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Literal {
-    /// A number.
+pub enum Term {
+    /// An integer.
+    Int(i128),
+    /// A number with a point or an exponent.
     Number(f64),
-    /// Text.
+    /// Text, or a date or time.
     Text(String),
+    /// Another operand.
+    Operand(String),
+}
+
+impl fmt::Display for Term {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Int(n) => write!(f, "{n}"),
+            // With a point, so that it is read as what it is.
+            Self::Number(n) => write!(f, "{n:?}"),
+            Self::Text(t) => write!(f, "'{}'", t.replace('\'', "''")),
+            Self::Operand(o) => f.write_str(o),
+        }
+    }
 }
 
 /// A condition on rows.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Predicate {
-    /// Operand, operator, literal.
-    Compare(String, Comparison, Literal),
+    /// Operand, operator, what it is compared with.
+    Compare(String, Comparison, Term),
     /// Both.
     And(Box<Predicate>, Box<Predicate>),
     /// Either.
@@ -75,10 +110,7 @@ pub enum Predicate {
 impl fmt::Display for Predicate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Compare(operand, op, Literal::Number(n)) => write!(f, "{operand} {} {n}", op.text()),
-            Self::Compare(operand, op, Literal::Text(t)) => {
-                write!(f, "{operand} {} '{}'", op.text(), t.replace('\'', "''"))
-            }
+            Self::Compare(operand, op, term) => write!(f, "{operand} {} {term}", op.text()),
             Self::And(a, b) => write!(f, "({a} and {b})"),
             Self::Or(a, b) => write!(f, "({a} or {b})"),
             Self::Not(a) => write!(f, "not {a}"),
@@ -88,7 +120,7 @@ impl fmt::Display for Predicate {
 
 /// Answers one comparison for every row.
 /// `None` where the value is null.
-pub type Compare<'a> = &'a mut dyn FnMut(&str, Comparison, &Literal) -> Result<Vec<Option<bool>>>;
+pub type Compare<'a> = &'a mut dyn FnMut(&str, Comparison, &Term) -> Result<Vec<Option<bool>>>;
 
 impl Predicate {
     /// Reads a predicate.
@@ -110,7 +142,7 @@ impl Predicate {
     /// Errors: those of `compare`.
     pub fn evaluate(&self, compare: Compare<'_>) -> Result<Vec<Option<bool>>> {
         match self {
-            Self::Compare(operand, op, literal) => compare(operand, *op, literal),
+            Self::Compare(operand, op, term) => compare(operand, *op, term),
             Self::Not(a) => Ok(a.evaluate(compare)?.into_iter().map(|x| x.map(|x| !x)).collect()),
             Self::And(a, b) => {
                 let (a, b) = (a.evaluate(&mut *compare)?, b.evaluate(compare)?);
@@ -238,14 +270,14 @@ impl Parser<'_> {
             return Err(self.error("expected one of = != < <= > >="));
         };
         self.space();
-        let literal = if self.symbol("'") {
+        let term = if self.symbol("'") {
             let mut text = String::new();
             loop {
                 let Some(end) = self.rest().find('\'') else { return Err(self.error("a quote is not closed")) };
                 text.push_str(self.rest().get(..end).unwrap_or_default());
                 self.at += end + 1;
                 if !self.rest().starts_with('\'') {
-                    break Literal::Text(text);
+                    break Term::Text(text);
                 }
                 text.push('\'');
                 self.at += 1;
@@ -253,23 +285,23 @@ impl Parser<'_> {
         } else {
             let end = self.rest().find(|c: char| c.is_whitespace() || c == ')').unwrap_or(self.rest().len());
             let word = self.rest().get(..end).unwrap_or_default();
-            match word.to_ascii_lowercase().as_str() {
-                "true" => {
+            let number = match word.to_ascii_lowercase().as_str() {
+                "true" => Some(Term::Int(1)),
+                "false" => Some(Term::Int(0)),
+                _ => word.parse().map(Term::Int).or_else(|_| word.parse().map(Term::Number)).ok(),
+            };
+            match number {
+                Some(number) => {
                     self.at += end;
-                    Literal::Number(1.0)
+                    number
                 }
-                "false" => {
-                    self.at += end;
-                    Literal::Number(0.0)
+                None if word.starts_with(|c: char| c.is_alphabetic() || c == '_' || c == '"') => {
+                    Term::Operand(self.operand()?)
                 }
-                _ => {
-                    let number = word.parse().map_err(|_| self.error("expected a number, true, false or 'text'"))?;
-                    self.at += end;
-                    Literal::Number(number)
-                }
+                None => return Err(self.error("expected a number, true, false, 'text' or another operand")),
             }
         };
-        Ok(Predicate::Compare(operand, op, literal))
+        Ok(Predicate::Compare(operand, op, term))
     }
 
     /// A key as it is written: everything up to a space or operator, quoted parts whole.
@@ -277,6 +309,7 @@ impl Parser<'_> {
         let start = self.at;
         let mut quoted = false;
         let mut brackets = 0;
+        let mut end = self.text.len();
         for (i, c) in self.rest().char_indices() {
             match c {
                 '"' => quoted = !quoted,
@@ -285,12 +318,13 @@ impl Parser<'_> {
                 ']' => brackets -= 1,
                 _ if brackets > 0 => {}
                 c if c.is_whitespace() || "=!<>()".contains(c) => {
-                    self.at = start + i;
+                    end = start + i;
                     break;
                 }
                 _ => {}
             }
         }
+        self.at = end;
         if self.at == start {
             return Err(self.error("expected a comparison such as logits.argmax = 3"));
         }
@@ -305,17 +339,21 @@ mod tests {
     #[test]
     fn predicates_parse() {
         let p = Predicate::parse("logits.argmax = 3").unwrap();
-        assert_eq!(p, Predicate::Compare("logits.argmax".into(), Comparison::Eq, Literal::Number(3.0)));
+        assert_eq!(p, Predicate::Compare("logits.argmax".into(), Comparison::Eq, Term::Int(3)));
         let p = Predicate::parse("not (a.u3>=0.5 or b.\"x y\" != 'it''s') AND c.u1[2, 3] < -1e3").unwrap();
-        assert_eq!(p.to_string(), "(not (a.u3 >= 0.5 or b.\"x y\" != 'it''s') and c.u1[2, 3] < -1000)");
+        assert_eq!(p.to_string(), "(not (a.u3 >= 0.5 or b.\"x y\" != 'it''s') and c.u1[2, 3] < -1000.0)");
         assert_eq!(Predicate::parse(&p.to_string()).unwrap(), p);
         assert_eq!(p.first_operand(), "a.u3");
+        let p = Predicate::parse("a.u1 <= p.\"m\".b.u2 and (c = d)").unwrap();
+        assert_eq!(p.to_string(), "(a.u1 <= p.\"m\".b.u2 and c = d)");
+        let p = Predicate::parse("id = 9007199254740993").unwrap();
+        assert_eq!(p, Predicate::Compare("id".into(), Comparison::Eq, Term::Int(9_007_199_254_740_993)));
     }
 
     #[test]
     fn bad_predicates_say_where() {
         for (bad, at) in
-            [("", 1), ("a", 1), ("a =", 4), ("a = x", 5), ("(a = 1", 7), ("a = 1 b", 7), ("a ~ 1", 3), ("a = 'x", 6)]
+            [("", 1), ("a", 2), ("a =", 4), ("a = ?", 5), ("(a = 1", 7), ("a = 1 b", 7), ("a ~ 1", 3), ("a = 'x", 6)]
         {
             match Predicate::parse(bad) {
                 Err(QueryError::Parse { at: found, .. }) => assert_eq!(found, at, "{bad:?}"),
@@ -327,7 +365,7 @@ mod tests {
 
     #[test]
     fn logic_by_hand() {
-        let mut answer = |operand: &str, _: Comparison, _: &Literal| {
+        let mut answer = |operand: &str, _: Comparison, _: &Term| {
             Ok(match operand {
                 "a" => vec![Some(true), Some(true), Some(false), Some(false)],
                 "b" => vec![Some(true), Some(false), Some(true), Some(false)],
@@ -342,6 +380,6 @@ mod tests {
         assert_eq!(eval("not n = 1"), [None; 4]);
         assert_eq!(eval("a = 1 or n = 1"), [Some(true), Some(true), None, None]);
         assert_eq!(eval("a = 1 and n = 1"), [None, None, Some(false), Some(false)]);
-        assert!(!Comparison::Eq.holds(&f64::NAN, &f64::NAN) && Comparison::Ne.holds(&f64::NAN, &1.0));
+        assert!(!Comparison::Eq.holds(None) && Comparison::Ne.holds(None) && !Comparison::Le.holds(None));
     }
 }

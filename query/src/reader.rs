@@ -2,8 +2,6 @@
 
 use std::time::Instant;
 
-use arrow::array::Array;
-
 use mistique_engine::{
     Content, EngineError, IntermediateKey, IntermediateRecord, Key, ModelRecord, Rerun, RowSet, Rows, Store,
 };
@@ -11,8 +9,9 @@ use mistique_engine::{
 use crate::answer::{Answer, Data, Source};
 use crate::columns::{self, Columns};
 use crate::error::{QueryError, Result};
+use crate::operand::Wanted;
 use crate::plan::{self, Context, Explanation, Part, PlanChoice, Resolved};
-use crate::predicate::{Comparison, Literal, Predicate};
+use crate::predicate::{Predicate, Term};
 use crate::rows::RowSelection;
 
 /// What a caller wants of one intermediate.
@@ -66,9 +65,6 @@ pub(crate) struct Found {
     pub stored: Result<mistique_engine::RowPlan, String>,
     pub part: Option<Part>,
 }
-
-/// Reductions over all columns of a row that a predicate can name in place of a column.
-const REDUCTIONS: [&str; 5] = ["argmax", "max", "min", "mean", "norm"];
 
 impl<'a> ChunkReader<'a> {
     /// A reader that can only READ.
@@ -286,85 +282,30 @@ impl<'a> ChunkReader<'a> {
     fn matching(&self, record: &IntermediateRecord, predicate: &Predicate) -> Result<Vec<u64>> {
         let plan = self.store.plan_rows(record, &Rows::All)?;
         let ids: Vec<u64> = plan.rows.iter().collect();
-        let passes =
-            predicate.evaluate(&mut |operand, op, literal| self.compare(record, &ids, operand, op, literal))?;
+        let passes = self.passes(record, &ids, predicate)?;
         Ok(ids.into_iter().zip(passes).filter(|(_, pass)| *pass == Some(true)).map(|(id, _)| id).collect())
     }
 
-    fn compare(
-        &self,
-        record: &IntermediateRecord,
-        ids: &[u64],
-        operand: &str,
-        op: Comparison,
-        literal: &Literal,
-    ) -> Result<Vec<Option<bool>>> {
-        let (key, reduction) = self.operand(record, operand)?;
-        let request = Request::new(key).with_rows(RowSelection::List(ids.to_vec()));
-        let answer = self.get(&request)?;
-        if let (Data::Table(batch), Literal::Text(text)) = (&answer.data, literal) {
-            let column = batch.columns().first().filter(|_| batch.num_columns() == 1);
-            let column = column.and_then(|c| c.as_any().downcast_ref::<arrow::array::StringArray>());
-            let Some(column) = column else { return Err(bad_operand(operand, "it is not one text column")) };
-            return Ok(column.iter().map(|v| v.map(|v| op.holds(v, text.as_str()))).collect());
-        }
-        let Literal::Number(number) = literal else {
-            return Err(bad_operand(operand, "it holds numbers; compare it with one"));
-        };
-        let width = answer.columns.len();
-        let values = answer.to_f64()?;
-        if values.len() != width * ids.len() || (reduction.is_none() && width != 1) {
-            return Err(bad_operand(
-                operand,
-                &format!("it has {width} columns; name one (such as u3) or one of {}", REDUCTIONS.join(", ")),
-            ));
-        }
-        let reduce = |row: &[f64]| match reduction {
-            None => row.first().copied().unwrap_or(f64::NAN),
-            Some(r) => reduced(row, r),
-        };
-        let nulls = match &answer.data {
-            Data::Table(batch) => batch.columns().first().and_then(|c| c.logical_nulls()),
-            _ => None,
-        };
-        let valid = |i: usize| nulls.as_ref().is_none_or(|n| n.is_valid(i));
-        let holds = |(i, row): (usize, &[f64])| valid(i).then(|| op.holds(&reduce(row), number));
-        Ok(values.chunks_exact(width.max(1)).enumerate().map(holds).collect())
-    }
-
-    /// The key that an operand means: relative to the model first, then as a whole key.
-    fn operand(&self, record: &IntermediateRecord, operand: &str) -> Result<(Key, Option<&'static str>)> {
-        let relative = format!("{}.{operand}", record.key.model);
-        let mut first_error = None;
-        for text in [relative.as_str(), operand] {
-            let found = text.parse::<Key>().map_err(QueryError::from).and_then(|mut key| {
-                let found = self.store.intermediate(&key.intermediate)?;
-                let is_table = matches!(&*found.content, Content::Table(_));
-                let reduction = key
-                    .columns
-                    .as_ref()
-                    .and_then(|(c, quoted)| REDUCTIONS.into_iter().find(|r| !quoted && !is_table && r == c));
-                if reduction.is_some() {
-                    key.columns = None;
-                }
-                Ok((key, reduction))
-            });
-            match found {
-                Ok(found) => return Ok(found),
-                Err(e) => first_error.get_or_insert(e),
+    /// Whether each of some rows passes a predicate, whose operands are relative to the model of `near`; `None` where a
+    /// null or a row that an operand lacks leaves it open.
+    ///
+    /// Errors: as [`ChunkReader::operand`] and [`ChunkReader::get`].
+    pub fn passes(&self, near: &IntermediateRecord, rows: &[u64], predicate: &Predicate) -> Result<Vec<Option<bool>>> {
+        predicate.evaluate(&mut |operand, op, term| {
+            let wanted = if matches!(term, Term::Text(_)) { Wanted::Text } else { Wanted::Number };
+            let open = |text: &str| {
+                let operand = self.operand(Some(near), text, wanted)?;
+                self.operand_scan(&operand, PlanChoice::Auto)
             };
-        }
-        Err(first_error.unwrap_or_else(|| bad_operand(operand, "it names nothing")))
+            let other = if let Term::Operand(other) = term { Some(open(other)?) } else { None };
+            open(operand)?.compare(rows, op, term, other.as_ref())
+        })
     }
 
     /// The key of a whole intermediate.
     pub fn key(&self, intermediate: &IntermediateKey) -> Key {
         Key { intermediate: intermediate.clone(), columns: None }
     }
-}
-
-fn bad_operand(operand: &str, why: &str) -> QueryError {
-    QueryError::Parse { what: "operand", given: operand.to_string(), why: why.to_string(), at: 1 }
 }
 
 fn none_given(request: &Request) -> QueryError {
@@ -374,26 +315,6 @@ fn none_given(request: &Request) -> QueryError {
 
 pub(crate) fn no_plan(resolved: &Resolved) -> QueryError {
     QueryError::Plan { key: resolved.record.key.to_string(), plan: "an answer", why: "no plan was considered".into() }
-}
-
-/// One number of a row; NaN for an empty row. Ties of `argmax` go to the first.
-fn reduced(row: &[f64], reduction: &str) -> f64 {
-    let by = |better: fn(f64, f64) -> bool| {
-        let mut best: Option<(usize, f64)> = None;
-        for (i, &v) in row.iter().enumerate() {
-            if !v.is_nan() && best.is_none_or(|(_, b)| better(v, b)) {
-                best = Some((i, v));
-            }
-        }
-        best
-    };
-    match reduction {
-        "argmax" => by(|a, b| a > b).map_or(f64::NAN, |(i, _)| i as f64),
-        "max" => by(|a, b| a > b).map_or(f64::NAN, |(_, v)| v),
-        "min" => by(|a, b| a < b).map_or(f64::NAN, |(_, v)| v),
-        "mean" => row.iter().sum::<f64>() / row.len() as f64,
-        _ => row.iter().map(|v| v * v).sum::<f64>().sqrt(),
-    }
 }
 
 /// Names of the columns of a request's rows, and the shape of a row.

@@ -7,6 +7,7 @@ use std::ops::Range;
 use mistique_engine::{Content, IntermediateKey, ModelKind, RowSet, Rows};
 
 use crate::answer::{Data, Source};
+use crate::codes::CodeScan;
 use crate::columns::Columns;
 use crate::error::Result;
 use crate::plan::{self, Explanation, PlanChoice, Resolved};
@@ -145,6 +146,23 @@ impl Scan<'_, '_> {
         chosen.and_then(|c| c.source.clone()).unwrap_or_else(read)
     }
 
+    /// The same values as codes, where they are READ.
+    ///
+    /// Errors: `Quantize`, when what is stored does not fit its scheme.
+    pub(crate) fn codes(&self) -> Result<Option<CodeScan<'_>>> {
+        match (self.chosen() == PlanChoice::Read, &self.resolved.stored, &self.resolved.columns) {
+            (true, Ok(plan), Columns::Tensor(columns)) => {
+                CodeScan::new(self.reader.store(), &self.resolved.record, plan, columns)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Whether another plan may answer where the chosen one fails.
+    pub(crate) fn may_fall_back(&self) -> bool {
+        self.resolved.choice == PlanChoice::Auto
+    }
+
     /// Rows that are read at a time.
     pub fn block_rows(&self) -> usize {
         let reruns = self.chosen() != PlanChoice::Read;
@@ -198,30 +216,36 @@ impl Scan<'_, '_> {
     }
 }
 
+/// The rows that all sets have, in the order of the first, and how many of each set another lacks.
+pub(crate) fn shared(sets: &[&RowSet]) -> (Vec<u64>, Vec<u64>) {
+    let mut rows: Vec<u64> = sets.first().map_or_else(Vec::new, |s| s.iter().collect());
+    for set in sets.iter().skip(1) {
+        match set {
+            RowSet::Range(range) => rows.retain(|r| range.contains(r)),
+            RowSet::List(ids) => {
+                let ids: HashSet<u64> = ids.iter().copied().collect();
+                rows.retain(|r| ids.contains(r));
+            }
+        }
+    }
+    let unshared = sets.iter().map(|s| (s.len() as u64).saturating_sub(rows.len() as u64)).collect();
+    (rows, unshared)
+}
+
 /// Several scans over the rows that all of them have, in the order of the first.
 pub struct Joined<'r, 'a> {
     /// The scans.
     pub scans: Vec<Scan<'r, 'a>>,
     /// Rows that all have.
     pub rows: Vec<u64>,
-    /// Rows of each scan that another lacks.
+    /// How many rows of each scan another lacks.
     pub unshared: Vec<u64>,
 }
 
 impl<'r, 'a> Joined<'r, 'a> {
     /// Joins scans by row_id.
     pub fn new(scans: Vec<Scan<'r, 'a>>) -> Self {
-        let mut rows: Vec<u64> = scans.first().map_or_else(Vec::new, |s| s.rows().iter().collect());
-        for scan in scans.iter().skip(1) {
-            match scan.rows() {
-                RowSet::Range(range) => rows.retain(|r| range.contains(r)),
-                RowSet::List(ids) => {
-                    let ids: HashSet<u64> = ids.iter().copied().collect();
-                    rows.retain(|r| ids.contains(r));
-                }
-            }
-        }
-        let unshared = scans.iter().map(|s| (s.rows().len() as u64).saturating_sub(rows.len() as u64)).collect();
+        let (rows, unshared) = shared(&scans.iter().map(Scan::rows).collect::<Vec<_>>());
         Self { scans, rows, unshared }
     }
 

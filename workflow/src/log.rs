@@ -1,8 +1,11 @@
 //! `log_intermediates`: run a network over a dataset and log its layers; and logging from a training loop.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arrow::array::{ArrayRef, RecordBatch, StringArray, UInt32Array};
+use arrow::datatypes::{DataType, Field, Schema};
 use candle_core::{DType, Device as CandleDevice, Tensor};
 use mistique_datasets::{Dataset, DatasetError, Spec};
 use mistique_engine::{
@@ -273,6 +276,7 @@ pub fn log_intermediates(
             committed = Instant::now();
         }
     }
+    log_labels(&mut log, model, network, dataset, range)?;
     log.complete(model)?;
     report.log = log.commit()?;
     drop(log);
@@ -283,6 +287,41 @@ pub fn log_intermediates(
     }
     report.seconds = begun.elapsed().as_secs_f64();
     Ok(report)
+}
+
+/// Name of the table that holds each row's label, so that a store says itself what was true.
+const LABELS: &str = "label";
+
+/// Logs the dataset's labels as a table: `index`, and `name` where the classes have names. A layer that has taken the
+/// table's name keeps it.
+fn log_labels(
+    log: &mut Logger,
+    model: ModelHandle,
+    network: &Network,
+    dataset: &dyn Dataset,
+    range: std::ops::Range<u64>,
+) -> Result<(), WorkflowError> {
+    let Some(labels) = dataset.labels() else { return Ok(()) };
+    if network.layer_index(LABELS).is_ok() {
+        return Ok(());
+    }
+    let names = dataset.class_names();
+    let mut fields = vec![Field::new("index", DataType::UInt32, true)];
+    fields.extend(names.map(|_| Field::new("name", DataType::Utf8, true)));
+    let schema = Arc::new(Schema::new(fields));
+    let handle = log.table(model, LABELS, network.layers().len() as i64, &schema)?;
+    let rows = log.missing(handle, &range.collect::<Vec<_>>())?;
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let label = |row: &u64| labels.get(*row as usize).copied();
+    let mut columns: Vec<ArrayRef> = vec![Arc::new(rows.iter().map(label).collect::<UInt32Array>())];
+    if let Some(names) = names {
+        let name = |row: &u64| label(row).and_then(|l| names.get(l as usize)).map(String::as_str);
+        columns.push(Arc::new(rows.iter().map(name).collect::<StringArray>()));
+    }
+    let batch = RecordBatch::try_new(schema, columns).map_err(EngineError::from)?;
+    Ok(log.append_table(handle, &rows, &batch)?)
 }
 
 /// Logs the rows of `output` that are in `some`; a whole batch is handed over without a copy.

@@ -1,6 +1,14 @@
 //! COL_DIFF: how the same columns differ between two models or versions.
+//!
+//! Differences count where both sides are finite. A row's prediction is its largest column, the first of equals; NaN is
+//! never the largest.
 
+use super::groups::Groups;
+use crate::answer::{Data, Source};
 use crate::error::{QueryError, Result};
+use crate::operand::{Column, OperandScan};
+use crate::reader::{ChunkReader, Request};
+use crate::scan::{self, Block};
 
 /// Differences between two sets of values over the same rows.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,38 +34,217 @@ pub fn difference(rows: &[u64], a: &[f32], b: &[f32]) -> Result<Difference> {
             why: format!("{} rows with {} values on one side and {} on the other", rows.len(), a.len(), b.len()),
         });
     }
-    let mut out = Difference { mean_abs: 0.0, max_abs: 0.0, max_row: None, changed_argmax: Vec::new() };
-    let (mut sum, mut n) = (0.0, 0u64);
-    for (i, &row) in rows.iter().enumerate() {
-        let (ra, rb) = (&a[i * width..(i + 1) * width], &b[i * width..(i + 1) * width]);
-        for (x, y) in ra.iter().zip(rb) {
-            let d = (f64::from(*x) - f64::from(*y)).abs();
-            if d.is_finite() {
-                sum += d;
-                n += 1;
-                if d > out.max_abs {
-                    (out.max_abs, out.max_row) = (d, Some(row));
-                }
-            }
-        }
-        let (ia, ib) = (argmax(ra), argmax(rb));
+    let mut sums = Sums::default();
+    let mut changed_argmax = Vec::new();
+    for ((&row, ra), rb) in rows.iter().zip(a.chunks_exact(width.max(1))).zip(b.chunks_exact(width.max(1))) {
+        let wide = |r: &[f32]| r.iter().map(|v| f64::from(*v)).collect::<Vec<_>>();
+        let (ra, rb) = (wide(ra), wide(rb));
+        sums.add(row, &ra, &rb);
+        let (ia, ib) = (argmax(&ra).unwrap_or_default(), argmax(&rb).unwrap_or_default());
         if ia != ib {
-            out.changed_argmax.push((row, ia, ib));
+            changed_argmax.push((row, ia, ib));
         }
     }
-    out.mean_abs = if n == 0 { 0.0 } else { sum / n as f64 };
-    Ok(out)
+    let (mean_abs, max_abs) = (sums.mean_abs().unwrap_or_default(), sums.max_abs);
+    Ok(Difference { mean_abs, max_abs, max_row: sums.max_row, changed_argmax })
 }
 
-/// Index of the largest value; the first of equals, 0 where there is none.
-fn argmax(row: &[f32]) -> usize {
-    let mut best = 0;
-    for (i, v) in row.iter().enumerate() {
-        if *v > row[best] || (row[best].is_nan() && !v.is_nan()) {
-            best = i;
+/// Index of the largest value, the first of equals; `None` where all are NaN.
+pub(crate) fn argmax(row: &[f64]) -> Option<usize> {
+    let mut best: Option<(usize, f64)> = None;
+    for (i, &v) in row.iter().enumerate() {
+        if !v.is_nan() && best.is_none_or(|(_, b)| v > b) {
+            best = Some((i, v));
         }
     }
-    best
+    best.map(|(i, _)| i)
+}
+
+#[derive(Debug, Clone, Default)]
+struct Sums {
+    n_rows: u64,
+    n: u64,
+    n_not_finite: u64,
+    sum: f64,
+    squares: f64,
+    max_abs: f64,
+    max_row: Option<u64>,
+    n_changed: u64,
+}
+
+impl Sums {
+    fn add(&mut self, row: u64, a: &[f64], b: &[f64]) {
+        self.n_rows += 1;
+        for (x, y) in a.iter().zip(b) {
+            let d = (x - y).abs();
+            if !d.is_finite() {
+                self.n_not_finite += 1;
+                continue;
+            }
+            self.n += 1;
+            self.sum += d;
+            self.squares += d * d;
+            if d > self.max_abs {
+                (self.max_abs, self.max_row) = (d, Some(row));
+            }
+        }
+    }
+
+    fn mean_abs(&self) -> Option<f64> {
+        (self.n > 0).then(|| self.sum / self.n as f64)
+    }
+}
+
+/// Differences over a group of rows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GroupDifference {
+    /// The group; `None` for all rows.
+    pub group: Option<String>,
+    /// Rows compared.
+    pub n_rows: u64,
+    /// Mean of |a − b| over values finite on both sides; `None` where there are none, as for text.
+    pub mean_abs: Option<f64>,
+    /// Root of the mean of (a − b)².
+    pub rms: Option<f64>,
+    /// Largest |a − b|.
+    pub max_abs: f64,
+    /// Row_id of the largest, the first of equals; `None` where nothing differs.
+    pub max_row: Option<u64>,
+    /// Values that were not finite on one side.
+    pub n_not_finite: u64,
+    /// Rows whose prediction, text or integer changed.
+    pub n_changed: u64,
+}
+
+/// A row whose prediction, text or integer is another one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changed {
+    /// Row_id.
+    pub row: u64,
+    /// On the first side.
+    pub a: String,
+    /// On the second side.
+    pub b: String,
+}
+
+/// An answer of [`diff`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct DiffAnswer {
+    /// All rows first, then each group.
+    pub groups: Vec<GroupDifference>,
+    /// Rows that changed, in the order of the rows; `None` where single floats are compared, which have no classes.
+    pub changed: Option<Vec<Changed>>,
+    /// Rows of each side that the other (or the column of groups) lacks.
+    pub unshared: [u64; 2],
+    /// Where each side's values came from.
+    pub sources: [Source; 2],
+}
+
+/// How the columns of `b` differ from those of `a`, over the rows that both have, for all rows and by the groups of `by`.
+///
+/// Errors: `Mismatch` when they have different numbers of columns; as [`ChunkReader::get`].
+pub fn diff(
+    reader: &ChunkReader<'_>,
+    a: &Request,
+    b: &Request,
+    by: Option<&OperandScan<'_, '_>>,
+) -> Result<DiffAnswer> {
+    let (left, right) = (reader.scan(a)?, reader.scan(b)?);
+    let width = left.columns().len();
+    if width != right.columns().len() {
+        return Err(QueryError::Mismatch {
+            what: format!("{} and {}", left.key(), right.key()),
+            why: format!("{width} columns against {}", right.columns().len()),
+        });
+    }
+    let mut sets = vec![left.rows(), right.rows()];
+    sets.extend(by.map(OperandScan::rows));
+    let (rows, unshared) = scan::shared(&sets);
+    let mut groups = Groups::default();
+    let mut all = Sums::default();
+    let mut sums: Vec<Sums> = Vec::new();
+    let mut changed = Some(Vec::new());
+    let block_rows = left.block_rows().min(right.block_rows());
+    for ids in rows.chunks(block_rows) {
+        let of = match by {
+            None => vec![None; ids.len()],
+            Some(by) => groups.of(&by.read(ids)?, by.name())?,
+        };
+        sums.resize(groups.len(), Sums::default());
+        let (x, y) = (left.read(ids)?, right.read(ids)?);
+        let (x, y) = (Side::new(x)?, Side::new(y)?);
+        for (i, (&row, group)) in ids.iter().zip(&of).enumerate() {
+            let (class_x, class_y) = (x.class(i, width), y.class(i, width));
+            let differs = class_x != class_y;
+            if x.has_classes(width) && y.has_classes(width) {
+                if let (true, Some(changed)) = (differs, &mut changed) {
+                    let text = |c: Option<String>| c.unwrap_or_else(|| "none".into());
+                    changed.push(Changed { row, a: text(class_x), b: text(class_y) });
+                }
+            } else {
+                changed = None;
+            }
+            let differs = differs && changed.is_some();
+            for sums in std::iter::once(&mut all).chain(group.and_then(|g| sums.get_mut(g))) {
+                sums.add(row, x.row(i, width), y.row(i, width));
+                sums.n_changed += u64::from(differs);
+            }
+        }
+    }
+    let group = |name: Option<String>, s: &Sums| GroupDifference {
+        group: name,
+        n_rows: s.n_rows,
+        mean_abs: s.mean_abs(),
+        rms: (s.n > 0).then(|| (s.squares / s.n as f64).sqrt()),
+        max_abs: s.max_abs,
+        max_row: s.max_row,
+        n_not_finite: s.n_not_finite,
+        n_changed: s.n_changed,
+    };
+    let mut out = vec![group(None, &all)];
+    for g in groups.sorted() {
+        out.extend(sums.get(g).map(|s| group(Some(groups.name(g).to_string()), s)));
+    }
+    let unshared = [unshared.first().copied().unwrap_or_default(), unshared.get(1).copied().unwrap_or_default()];
+    Ok(DiffAnswer { groups: out, changed, unshared, sources: [left.source(), right.source()] })
+}
+
+/// One side's rows: numbers, or one column of text or integers.
+enum Side {
+    Numbers(Vec<f64>),
+    Column(Column, Vec<f64>),
+}
+
+impl Side {
+    fn new(block: Block) -> Result<Self> {
+        if let Data::Table(batch) = &block.data
+            && let [column] = batch.columns()
+        {
+            let column = Column::from_array(column)?;
+            let numbers = column.to_f64("").unwrap_or_default();
+            return Ok(Self::Column(column, numbers));
+        }
+        Ok(Self::Numbers(block.into_f64()?))
+    }
+
+    fn has_classes(&self, width: usize) -> bool {
+        match self {
+            Self::Numbers(_) => width > 1,
+            Self::Column(column, _) => !matches!(column, Column::Float(_)),
+        }
+    }
+
+    fn class(&self, i: usize, width: usize) -> Option<String> {
+        match self {
+            Self::Numbers(_) => argmax(self.row(i, width)).map(|c| c.to_string()),
+            Self::Column(column, _) => column.text(i),
+        }
+    }
+
+    fn row(&self, i: usize, width: usize) -> &[f64] {
+        let (Self::Numbers(values) | Self::Column(_, values)) = self;
+        values.get(i * width..(i + 1) * width).unwrap_or_default()
+    }
 }
 
 #[cfg(test)]

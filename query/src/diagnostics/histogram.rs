@@ -15,23 +15,66 @@ pub struct Histogram {
     pub n_infinite: u64,
 }
 
+/// Bins of equal width, which hold what numpy.histogram's hold.
+#[derive(Debug, Clone)]
+pub(crate) struct Binning {
+    min: f64,
+    max: f64,
+    edges: Vec<f64>,
+}
+
+impl Binning {
+    /// `n_bins` bins from `min` to `max`; an empty range is widened by half on each side, as numpy does.
+    pub fn new(min: f64, max: f64, n_bins: usize) -> Self {
+        let (min, max) = if min == max { (min - 0.5, max + 0.5) } else { (min, max) };
+        let step = (max - min) / n_bins as f64;
+        let mut edges: Vec<f64> = (0..n_bins).map(|i| i as f64 * step + min).collect();
+        edges.push(max);
+        Self { min, max, edges }
+    }
+
+    /// Bins without a value.
+    pub fn empty(&self, n_nan: u64, n_infinite: u64) -> Histogram {
+        let counts = vec![0; self.edges.len() - 1];
+        Histogram { min: self.min, max: self.max, counts, n_nan, n_infinite }
+    }
+
+    /// Counts a value within the range `n` times; what lies outside is in no bin.
+    pub fn count_n(&self, v: f64, n: u64, histogram: &mut Histogram) {
+        let n_bins = self.edges.len() - 1;
+        if n_bins == 0 || !(self.min..=self.max).contains(&v) {
+            return;
+        }
+        // Numpy's correction of the quotient's rounding: an edge belongs to the bin that it begins.
+        let mut bin = (((v - self.min) / (self.max - self.min) * n_bins as f64) as usize).min(n_bins - 1);
+        let edge = |i: usize| self.edges.get(i).copied().unwrap_or(f64::INFINITY);
+        if v < edge(bin) {
+            bin = bin.saturating_sub(1);
+        } else if v >= edge(bin + 1) && bin + 1 < n_bins {
+            bin += 1;
+        }
+        if let Some(count) = histogram.counts.get_mut(bin) {
+            *count += n;
+        }
+    }
+
+    /// Counts a value within the range.
+    pub fn count(&self, v: f64, histogram: &mut Histogram) {
+        self.count_n(v, 1, histogram);
+    }
+}
+
 /// The histogram of `values` in `n_bins` bins of equal width between the smallest and the largest finite value
 /// (numpy.histogram's bins). All counts are zero where nothing is finite.
 pub fn histogram(values: &[f32], n_bins: usize) -> Histogram {
     let finite = || values.iter().copied().filter(|v| v.is_finite()).map(f64::from);
     let (min, max) = finite().fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), v| (a.min(v), b.max(v)));
-    let mut counts = vec![0u64; n_bins];
-    // numpy widens an empty range by half on each side.
-    let (min, max) = if min == max { (min - 0.5, max + 0.5) } else { (min, max) };
-    for v in finite() {
-        let bin = ((v - min) / (max - min) * n_bins as f64) as usize;
-        if let Some(count) = counts.get_mut(bin.min(n_bins.saturating_sub(1))) {
-            *count += 1;
-        }
-    }
     let n_nan = values.iter().filter(|v| v.is_nan()).count() as u64;
     let n_infinite = values.iter().filter(|v| v.is_infinite()).count() as u64;
-    Histogram { min, max, counts, n_nan, n_infinite }
+    let binning = Binning::new(min, max, n_bins);
+    let mut histogram = binning.empty(n_nan, n_infinite);
+    finite().for_each(|v| binning.count(v, &mut histogram));
+    histogram
 }
 
 #[cfg(test)]

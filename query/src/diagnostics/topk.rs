@@ -3,12 +3,16 @@
 //! NaN never ranks; ties go to the smaller row_id. A unit's maximum over its map passes over NaNs; its mean and norm are
 //! NaN where the map holds one.
 
+use std::cell::RefCell;
 use std::cmp::Ordering;
+use std::collections::{BTreeMap, HashMap};
 use std::str::FromStr;
 
+use mistique_engine::CodePage;
 use rayon::prelude::*;
 
 use crate::answer::Source;
+use crate::codes::{CodeScan, CodeUnit};
 use crate::error::{QueryError, Result};
 use crate::reader::{ChunkReader, Request};
 use crate::scan::{Scan, Unit};
@@ -75,6 +79,19 @@ impl By {
     }
 }
 
+impl By {
+    /// As [`By::of`], of float32.
+    fn of_f32(self, map: &[f32]) -> f64 {
+        match self {
+            Self::Value => map.first().copied().map_or(f64::NAN, f64::from),
+            Self::Max => f64::from(map.iter().copied().fold(f32::NAN, f32::max)),
+            Self::Mean => map.iter().copied().map(f64::from).sum::<f64>() / map.len() as f64,
+            Self::Norm if map.is_empty() => f64::NAN,
+            Self::Norm => map.iter().map(|v| f64::from(*v) * f64::from(*v)).sum::<f64>().sqrt(),
+        }
+    }
+}
+
 impl FromStr for By {
     type Err = QueryError;
 
@@ -117,6 +134,11 @@ impl Ranking {
                 self.shrink();
             }
         }
+    }
+
+    /// What the key of a value (smallest first) must not exceed to rank still.
+    pub(crate) fn bound(&self) -> f64 {
+        self.bound
     }
 
     /// Whether a row of this value could still rank.
@@ -196,6 +218,20 @@ pub fn topk(
     let units = scan.units();
     let by = ranked_by(&scan, &units, by)?;
     let mut rankings = vec![Ranking::new(k, extreme); units.len()];
+    let on_codes = match scan.codes()? {
+        None => false,
+        Some(codes) => match rank_codes(&codes, by, &mut rankings) {
+            Ok(()) => true,
+            Err(_) if scan.may_fall_back() => {
+                rankings = vec![Ranking::new(k, extreme); units.len()];
+                false
+            }
+            Err(e) => return Err(e),
+        },
+    };
+    if on_codes {
+        return Ok(answer(&scan, units, rankings, by));
+    }
     scan.for_each(|block| {
         let (rows, width) = (block.rows.clone(), block.width);
         let values = block.into_f64()?;
@@ -206,13 +242,99 @@ pub fn topk(
         });
         Ok(())
     })?;
+    Ok(answer(&scan, units, rankings, by))
+}
+
+fn answer(scan: &Scan<'_, '_>, units: Vec<Unit>, rankings: Vec<Ranking>, by: By) -> TopAnswer {
     let top = |(unit, ranking): (Unit, Ranking)| Top { unit: unit.name, n_nan: ranking.n_nan, rows: ranking.finish() };
-    Ok(TopAnswer {
+    TopAnswer {
         units: units.into_iter().zip(rankings).map(top).collect(),
         by,
         n_rows: scan.rows().len() as u64,
         source: scan.source(),
+    }
+}
+
+/// The pages of a group of units, and the units that are ranked.
+type Group<'g> = (Vec<&'g CodePage>, Vec<(&'g CodeUnit, &'g mut Ranking)>);
+
+/// Ranks what is stored: pages with the best zone maps first, and only those that can still hold a row that ranks.
+fn rank_codes(codes: &CodeScan<'_>, by: By, rankings: &mut [Ranking]) -> Result<()> {
+    let row_ids = codes.rows();
+    let pages = codes.pages()?;
+    // Groups of units have chunks of their own: each is ranked without the others.
+    let mut groups: BTreeMap<usize, Group<'_>> = BTreeMap::new();
+    pages.iter().for_each(|p| groups.entry(p.group).or_default().0.push(p));
+    for (unit, ranking) in codes.units().iter().zip(rankings) {
+        groups.entry(unit.group).or_default().1.push((unit, ranking));
+    }
+    groups.into_par_iter().try_for_each(|(_, (pages, mut units))| {
+        let Some(extreme) = units.first().map(|(_, ranking)| ranking.extreme) else { return Ok(()) };
+        // What the best row of a page could be, over all units: a key, smallest first.
+        let hope = |page: &CodePage, units: &[(&CodeUnit, &mut Ranking)]| {
+            units.iter().map(|(unit, _)| best_key(codes, page, unit, by, extreme)).fold(f64::INFINITY, f64::min)
+        };
+        let mut by_hope: Vec<(f64, &CodePage)> = pages.iter().map(|p| (hope(p, &units), *p)).collect();
+        by_hope.sort_by(|a, b| a.0.total_cmp(&b.0));
+        // Chunks by their best page, so that each is opened once.
+        let mut chunks: Vec<Vec<&CodePage>> = Vec::new();
+        let mut place: HashMap<i64, usize> = HashMap::new();
+        for (_, page) in by_hope {
+            let at = *place.entry(page.chunk()).or_insert_with(|| {
+                chunks.push(Vec::new());
+                chunks.len() - 1
+            });
+            chunks.get_mut(at).into_iter().for_each(|c| c.push(page));
+        }
+        let units = RefCell::new(&mut units);
+        let mut map = Vec::new();
+        for pages in chunks {
+            codes.store().visit_pages(
+                &pages,
+                |page| {
+                    // NaNs are counted, so their pages are read.
+                    page.zone.n_nan > 0
+                        || units
+                            .borrow()
+                            .iter()
+                            .any(|(unit, ranking)| best_key(codes, page, unit, by, ranking.extreme) <= ranking.bound)
+                },
+                |page, bytes| {
+                    for (unit, ranking) in units.borrow_mut().iter_mut() {
+                        for rows in &page.rows {
+                            for i in 0..rows.len {
+                                let value = codes.map(page, bytes, rows.row + i, unit, &mut map)?;
+                                let value = by.of_f32(value);
+                                if let Some(row) = row_ids.get(rows.position + i) {
+                                    ranking.push(*row, value);
+                                }
+                            }
+                        }
+                    }
+                    Ok::<(), QueryError>(())
+                },
+            )?;
+        }
+        Ok(())
     })
+}
+
+/// A key (smallest first) that no row of a page is better than.
+fn best_key(codes: &CodeScan<'_>, page: &CodePage, unit: &CodeUnit, by: By, extreme: Extreme) -> f64 {
+    let Some((min, max)) = codes.range(page, unit) else { return f64::NEG_INFINITY };
+    let farthest = min.abs().max(max.abs());
+    // Sums round: a mean may lie a little outside of the range.
+    let slack = 1.0 + 1e-9;
+    match (by, extreme) {
+        (By::Value | By::Max, Extreme::Highest) => -max,
+        (By::Value | By::Max, Extreme::Lowest) => min,
+        (By::Value | By::Max, Extreme::Farthest) => -farthest,
+        (By::Mean, Extreme::Highest) => -max - farthest * 1e-9,
+        (By::Mean, Extreme::Lowest) => min - farthest * 1e-9,
+        (By::Mean, Extreme::Farthest) => -farthest * slack,
+        (By::Norm, Extreme::Lowest) => 0.0,
+        (By::Norm, _) => -farthest * (unit.cells.len() as f64).sqrt() * slack,
+    }
 }
 
 fn ranked_by(scan: &Scan<'_, '_>, units: &[Unit], by: Option<By>) -> Result<By> {

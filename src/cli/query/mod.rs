@@ -1,7 +1,17 @@
 //! `mistique query`: diagnostic questions, one file each. A further one is a file, a line among the modules, a variant
 //! and a line in [`run`].
 
+mod beside;
+mod confusion;
+mod corr;
+mod diff;
+mod dist;
+mod knn;
+mod mean;
+mod metrics;
 mod netdissect;
+mod rowdiff;
+mod select;
 mod similarity;
 mod topk;
 
@@ -9,7 +19,10 @@ use clap::{Args, Subcommand};
 
 use super::Result;
 use super::get::PlanArg;
-use crate::{ChunkReader, Device, Key, Predicate, Request, RowSelection, Store};
+use super::output::count;
+use crate::diagnostics::Labelled;
+use crate::operands::{OperandScan, Wanted};
+use crate::{ChunkReader, Device, Key, PlanChoice, Predicate, Request, RowSelection, Store};
 
 #[derive(Debug, Subcommand)]
 pub enum QueryCommand {
@@ -25,6 +38,24 @@ pub enum QueryCommand {
     Netdissect(netdissect::NetdissectArgs),
     /// The rows with the highest, lowest or most extreme values, for each unit.
     Topk(topk::TopkArgs),
+    /// The rows that pass a predicate.
+    Where(select::WhereArgs),
+    /// How values are distributed: histogram and quantiles, by group.
+    Dist(dist::DistArgs),
+    /// How two models or versions differ, and which predictions changed.
+    Diff(diff::DiffArgs),
+    /// How two examples differ, column by column.
+    Rowdiff(rowdiff::RowdiffArgs),
+    /// Predictions against labels, and the examples of a cell.
+    Confusion(confusion::ConfusionArgs),
+    /// Accuracy, AUROC, curves and calibration of classes; errors of numbers.
+    Metrics(metrics::MetricsArgs),
+    /// Which columns go with a target.
+    Corr(corr::CorrArgs),
+    /// Mean of every unit by group.
+    Mean(mean::MeanArgs),
+    /// The rows nearest to examples or vectors.
+    Knn(knn::KnnArgs),
 }
 
 /// Answers a question.
@@ -36,6 +67,15 @@ pub fn run(command: &QueryCommand, store: &Store, as_json: bool) -> Result<Strin
         QueryCommand::Cka(args) => similarity::cka(args, store, as_json),
         QueryCommand::Netdissect(args) => netdissect::run(args, store, as_json),
         QueryCommand::Topk(args) => topk::run(args, store, as_json),
+        QueryCommand::Where(args) => select::run(args, store, as_json),
+        QueryCommand::Dist(args) => dist::run(args, store, as_json),
+        QueryCommand::Diff(args) => diff::run(args, store, as_json),
+        QueryCommand::Rowdiff(args) => rowdiff::run(args, store, as_json),
+        QueryCommand::Confusion(args) => confusion::run(args, store, as_json),
+        QueryCommand::Metrics(args) => metrics::run(args, store, as_json),
+        QueryCommand::Corr(args) => corr::run(args, store, as_json),
+        QueryCommand::Mean(args) => mean::run(args, store, as_json),
+        QueryCommand::Knn(args) => knn::run(args, store, as_json),
     }
 }
 
@@ -85,4 +125,38 @@ impl PlanArgs {
     pub fn request(&self, key: &str) -> Result<Request> {
         Ok(Request::new(key.parse::<Key>()?).with_plan(self.plan.into()).with_exact(self.exact))
     }
+}
+
+/// The column that rows are grouped by, named relative to the model of `key` or whole.
+fn by_operand<'r, 'a>(reader: &'r ChunkReader<'a>, key: &str, by: Option<&str>) -> Result<Option<OperandScan<'r, 'a>>> {
+    let Some(by) = by else { return Ok(None) };
+    let near = reader.store().intermediate(&key.parse::<Key>()?.intermediate)?;
+    let operand = reader.operand(Some(&near), by, Wanted::Name)?.argmax_of_many(reader)?;
+    Ok(Some(reader.operand_scan(&operand, PlanChoice::Auto)?))
+}
+
+/// Predictions beside labels, over the rows chosen.
+fn labelled<'r, 'a>(
+    reader: &'r ChunkReader<'a>,
+    predicted: &str,
+    label: &str,
+    rows: &RowArgs,
+    plan: &PlanArgs,
+) -> Result<Labelled<'r, 'a>> {
+    let predictions = reader.prediction(predicted, plan.plan.into())?;
+    let key = predictions.scan().key().clone();
+    let both = Labelled::open(reader, predictions, label)?;
+    Ok(match rows.selection()? {
+        RowSelection::All => both,
+        some => both.among(reader.scan(&Request::new(reader.key(&key)).with_rows(some))?.rows()),
+    })
+}
+
+/// Rows that only one side of a comparison has.
+fn unshared(n: &[u64]) -> String {
+    if n.iter().all(|n| *n == 0) {
+        return String::new();
+    }
+    let n: Vec<String> = n.iter().map(|n| count(*n)).collect();
+    format!("; rows that only one side has: {}", n.join(", "))
 }

@@ -1,0 +1,45 @@
+//! Value predicates: which rows pass.
+
+use crate::error::Result;
+use crate::operand::Wanted;
+use crate::predicate::Predicate;
+use crate::reader::ChunkReader;
+use mistique_engine::{IntermediateKey, Rows};
+
+/// Rows that pass a predicate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Selected {
+    /// Row_ids, ascending.
+    pub rows: Vec<u64>,
+    /// Rows that were asked about.
+    pub n_rows: u64,
+    /// Rows left open by a null, or by an operand that does not have them.
+    pub n_unknown: u64,
+}
+
+/// The rows of `of` that pass; operands are relative to its model. Without `of`, the rows of the first operand.
+///
+/// Errors: `NotFound` with the nearest names; `Parse`; as [`ChunkReader::get`].
+pub fn select(reader: &ChunkReader<'_>, predicate: &Predicate, of: Option<&IntermediateKey>) -> Result<Selected> {
+    let store = reader.store();
+    let record = match of {
+        Some(key) => store.intermediate(key)?,
+        None => {
+            let first = reader.operand(None, predicate.first_operand(), Wanted::Number)?;
+            store.intermediate(&first.key.intermediate)?
+        }
+    };
+    let ids: Vec<u64> = match record.n_rows {
+        // Nothing of it is stored: it may be run again for all rows of the dataset.
+        0 => {
+            let model = store.catalog().model_by_id(record.model_id)?;
+            (0..model.spec.dataset.map_or(0, |d| d.n_rows)).collect()
+        }
+        _ => store.plan_rows(&record, &Rows::All)?.rows.iter().collect(),
+    };
+    let passes = reader.passes(&record, &ids, predicate)?;
+    let n_unknown = passes.iter().filter(|p| p.is_none()).count() as u64;
+    let n_rows = ids.len() as u64;
+    let rows = ids.into_iter().zip(passes).filter(|(_, p)| *p == Some(true)).map(|(id, _)| id).collect();
+    Ok(Selected { rows, n_rows, n_unknown })
+}

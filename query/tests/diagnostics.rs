@@ -1,0 +1,479 @@
+//! Diagnostics against numpy, scipy and scikit-learn, and against plain loops over what a store answers.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, Date32Array, Float64Array, Int64Array, RecordBatch, StringArray, UInt32Array, UInt64Array,
+};
+use mistique_engine::{
+    IfExists, LogOptions, MemoryStorage, ModelKey, ModelSpec, Scheme, Store, StoreOptions, TensorSpec,
+};
+use mistique_query::diagnostics::{
+    By, Extreme, Labelled, Metric, Queries, class_metrics, confusion, corr, diff, dist, knn, mean, number_metrics,
+    rowdiff, select, topk,
+};
+use mistique_query::{ChunkReader, PlanChoice, Predicate, QueryError, Request, RowSelection, Wanted};
+use serde_json::Value;
+
+fn store() -> Store {
+    Store::on(Arc::new(MemoryStorage::new(None).unwrap()), true, StoreOptions::default()).unwrap()
+}
+
+fn fixture() -> Value {
+    serde_json::from_str(include_str!("fixtures/diagnostics.json")).unwrap()
+}
+
+fn f64s(v: &Value) -> Vec<f64> {
+    match v {
+        Value::Array(v) => v.iter().flat_map(f64s).collect(),
+        v => vec![v.as_f64().unwrap_or(f64::NAN)],
+    }
+}
+
+fn f32s(v: &Value) -> Vec<f32> {
+    f64s(v).into_iter().map(|v| v as f32).collect()
+}
+
+fn u64s(v: &Value) -> Vec<u64> {
+    f64s(v).into_iter().map(|v| v as u64).collect()
+}
+
+fn tensor(store: &Store, model: &str, name: &str, shape: &[usize], rows: &[u64], values: Vec<f32>, scheme: &str) {
+    let mut log = store.logger(LogOptions::default()).unwrap();
+    let model = log.model(&ModelSpec::raw(ModelKey::new("p", model)), IfExists::Continue).unwrap();
+    let mut spec = TensorSpec::new(name, shape);
+    spec.scheme = Some(scheme.parse::<Scheme>().unwrap());
+    let handle = log.tensor(model, &spec).unwrap();
+    log.append(handle, rows, values).unwrap();
+    log.complete(model).unwrap();
+    log.commit().unwrap();
+}
+
+fn table(store: &Store, model: &str, name: &str, rows: &[u64], columns: Vec<(&str, ArrayRef)>) {
+    let batch = RecordBatch::try_from_iter(columns).unwrap();
+    let mut log = store.logger(LogOptions::default()).unwrap();
+    let model = log.model(&ModelSpec::raw(ModelKey::new("p", model)), IfExists::Continue).unwrap();
+    let handle = log.table(model, name, 9, &batch.schema()).unwrap();
+    log.append_table(handle, rows, &batch).unwrap();
+    log.complete(model).unwrap();
+    log.commit().unwrap();
+}
+
+fn request(key: &str) -> Request {
+    Request::new(key.parse().unwrap())
+}
+
+/// The fixture's values in a store.
+fn filled() -> (Store, Value) {
+    let (store, f) = (store(), fixture());
+    let n = f["label"].as_array().unwrap().len();
+    let rows: Vec<u64> = (0..n as u64).collect();
+    tensor(&store, "m", "logits", &[4], &rows, f32s(&f["logits"]), "f32");
+    tensor(&store, "m", "features", &[5], &rows, f32s(&f["features"]), "f32");
+    tensor(&store, "m", "hidden", &[6], &rows, f32s(&f["hidden"]), "f32");
+    let labels: Vec<u32> = u64s(&f["label"]).into_iter().map(|l| l as u32).collect();
+    let names: StringArray = labels.iter().map(|l| Some(["frog", "ship", "cat", "dog"][*l as usize])).collect();
+    let index: ArrayRef = Arc::new(UInt32Array::from(labels));
+    table(&store, "m", "label", &rows, vec![("index", index), ("name", Arc::new(names))]);
+    let price: ArrayRef = Arc::new(Float64Array::from(f64s(&f["actual"])));
+    let guess: ArrayRef = Arc::new(Float64Array::from(f64s(&f["predicted"])));
+    table(&store, "m", "homes", &rows, vec![("price", price), ("guess", guess)]);
+    (store, f)
+}
+
+fn close(got: f64, want: &Value, tolerance: f64, what: &str) {
+    let want = want.as_f64().unwrap();
+    assert!((got - want).abs() <= tolerance * want.abs().max(1.0), "{what}: {got}, expected {want}");
+}
+
+#[test]
+fn classes_as_scikit_learn() {
+    let (store, f) = filled();
+    let reader = ChunkReader::new(&store);
+    let open = || Labelled::open(&reader, reader.prediction("p.m.logits", PlanChoice::Auto).unwrap(), "label").unwrap();
+    let want = &f["classes"];
+    let m = class_metrics(&reader, &request("p.m.logits"), &mut open(), None, 15).unwrap();
+    assert_eq!(m.confusion.classes, ["frog", "ship", "cat", "dog"]);
+    assert_eq!(m.confusion.counts, want["confusion"].as_array().unwrap().iter().map(u64s).collect::<Vec<_>>());
+    close(m.confusion.accuracy().unwrap(), &want["accuracy"], 1e-12, "accuracy");
+    close(m.macro_mean(|c| c.f1).unwrap(), &want["macro_f1"], 1e-12, "macro F1");
+    close(m.log_loss.unwrap(), &want["log_loss"], 1e-12, "log loss");
+    close(m.calibration_error.unwrap(), &want["calibration_error"], 1e-12, "calibration");
+    for (c, class) in m.classes.iter().enumerate() {
+        close(class.precision.unwrap(), &want["precision"][c], 1e-12, "precision");
+        close(class.recall.unwrap(), &want["recall"][c], 1e-12, "recall");
+        close(class.f1.unwrap(), &want["f1"][c], 1e-12, "F1");
+        close(m.curves[c].curves.auroc.unwrap(), &want["auroc"][c], 1e-12, "AUROC");
+        close(m.curves[c].curves.average_precision.unwrap(), &want["average_precision"][c], 1e-12, "AP");
+    }
+    let curve = &m.curves[0].curves;
+    for (got, name) in
+        [(&curve.false_positive_rate, "fpr"), (&curve.true_positive_rate, "tpr"), (&curve.thresholds, "thresholds")]
+    {
+        let want = f64s(&want["roc_0"][name]);
+        assert_eq!(got.len(), want.len());
+        assert!(got.iter().zip(&want).all(|(a, b)| (a - b).abs() < 1e-12), "{name}");
+    }
+    // The examples of a cell, by name and by number, are those that a loop finds.
+    let (logits, labels) = (f64s(&f["logits"]), u64s(&f["label"]));
+    let argmax = |r: &[f64]| (0..4).rev().max_by(|a, b| r[*a].total_cmp(&r[*b])).unwrap() as u64;
+    let cell: Vec<u64> = (0..labels.len())
+        .filter(|i| argmax(&logits[i * 4..i * 4 + 4]) == 0 && labels[*i] == 1)
+        .map(|i| i as u64)
+        .collect();
+    for (predicted, actual) in [("frog", "ship"), ("0", "1")] {
+        let found = confusion(&mut open(), Some(predicted), Some(actual)).unwrap();
+        assert_eq!(found.examples.iter().map(|e| e.0).collect::<Vec<_>>(), cell);
+    }
+    let e = confusion(&mut open(), Some("frogg"), None).unwrap_err().to_string();
+    assert!(e.contains("nearest: frog"), "{e}");
+}
+
+#[test]
+fn numbers_as_scikit_learn_and_scipy() {
+    let (store, f) = filled();
+    let reader = ChunkReader::new(&store);
+    let near = store.intermediate(&"p.m.homes".parse().unwrap()).unwrap();
+    let open = |text: &str| {
+        let operand = reader.operand(Some(&near), text, Wanted::Number).unwrap();
+        reader.operand_scan(&operand, PlanChoice::Auto).unwrap()
+    };
+    let (guess, price) = (open("homes.guess"), open("homes.price"));
+    let rows: Vec<u64> = guess.rows().iter().collect();
+    let m = number_metrics(&guess, &price, &rows).unwrap();
+    close(m.mse.unwrap(), &f["regression"]["mse"], 1e-12, "mse");
+    close(m.mae.unwrap(), &f["regression"]["mae"], 1e-12, "mae");
+    close(m.r2.unwrap(), &f["regression"]["r2"], 1e-12, "r2");
+    let none = number_metrics(&guess, &price, &[]).unwrap();
+    assert_eq!((none.n, none.mse, none.r2), (0, None, None));
+    assert_eq!(number_metrics(&guess, &price, &[3]).unwrap().r2, None, "one actual value has no variance");
+
+    let c = corr(&reader, &request("p.m.features"), &price, Some(&guess)).unwrap();
+    for (i, column) in c.columns.iter().enumerate() {
+        if i == 2 {
+            assert_eq!((column.pearson, column.spearman), (None, None), "a constant goes with nothing");
+            continue;
+        }
+        close(column.pearson.unwrap(), &f["pearson"][i], 1e-12, "Pearson");
+        close(column.spearman.unwrap(), &f["spearman"][i], 1e-12, "Spearman");
+    }
+    assert_eq!(c.columns[4].n, rows.len() as u64 - 1, "a NaN is left out");
+}
+
+#[test]
+fn distributions_and_means_as_numpy() {
+    let (store, f) = filled();
+    let reader = ChunkReader::new(&store);
+    let near = store.intermediate(&"p.m.features".parse().unwrap()).unwrap();
+    let by = reader.operand(Some(&near), "label.index", Wanted::Name).unwrap();
+    let by = reader.operand_scan(&by, PlanChoice::Auto).unwrap();
+    let q = f64s(&f["q"]);
+    let d = dist(&reader, &request("p.m.features.u0"), Some(&by), 7, &q).unwrap();
+    assert_eq!(d.groups.len(), 5);
+    for (got, want) in d.groups.iter().zip(std::iter::once(&f["dist"]).chain(f["dist_by_label"].as_array().unwrap())) {
+        assert_eq!(got.histogram.counts, u64s(&want["counts"]));
+        assert_eq!(got.n, want["n"].as_u64().unwrap());
+        close(got.mean.unwrap(), &want["mean"], 1e-12, "mean");
+        close(got.std.unwrap(), &want["std"], 1e-12, "std");
+        for (i, (_, value)) in got.quantiles.iter().enumerate() {
+            close(*value, &want["quantiles"][i], 1e-14, "quantile");
+        }
+    }
+    let m = mean(&reader, &request("p.m.features.u0..4"), &by).unwrap();
+    assert_eq!(m.groups.iter().map(|g| g.0.as_str()).collect::<Vec<_>>(), ["0", "1", "2", "3"]);
+    let want = f64s(&f["mean_by_label"]);
+    assert!(m.means.iter().zip(&want).all(|(a, b)| (a - b).abs() < 1e-12), "{:?} {want:?}", m.means);
+}
+
+#[test]
+fn neighbours_as_scikit_learn() {
+    let (store, f) = filled();
+    let reader = ChunkReader::new(&store);
+    for metric in [Metric::L2, Metric::Cosine] {
+        let want = &f["knn"][metric.name()];
+        let queries = Queries::Rows(vec![0, 7, 20]);
+        let answer = knn(&reader, &request("p.m.hidden"), &queries, 11, metric).unwrap();
+        for (i, found) in answer.queries.iter().enumerate() {
+            // scikit-learn counts the example itself (or its twin) first.
+            let (rows, distances) = (u64s(&want["rows"][i]), f64s(&want["distance"][i]));
+            let expected: Vec<(u64, f64)> =
+                rows.into_iter().zip(distances).filter(|(r, _)| Some(*r) != found.of).take(11).collect();
+            for (got, want) in found.rows.iter().zip(&expected) {
+                assert_eq!(got.0, want.0, "{metric:?}");
+                assert!((got.1 - want.1).abs() < 1e-6, "{metric:?}: {got:?} {want:?}");
+            }
+            assert_eq!(found.rows.len(), 11);
+        }
+        // A vector that is not in the store finds the example that it is.
+        let vector = Queries::Vectors(f32s(&f["hidden"])[..6].to_vec());
+        let answer = knn(&reader, &request("p.m.hidden"), &vector, 1, metric).unwrap();
+        assert_eq!(answer.queries[0].rows[0].0, 0);
+    }
+    let bad = |q: Queries, metric| knn(&reader, &request("p.m.hidden"), &q, 3, metric).unwrap_err();
+    assert!(matches!(bad(Queries::Vectors(vec![1.0; 7]), Metric::L2), QueryError::Mismatch { .. }));
+    assert!(matches!(bad(Queries::Vectors(vec![f32::NAN; 6]), Metric::L2), QueryError::Mismatch { .. }));
+    assert!(matches!(bad(Queries::Vectors(vec![0.0; 6]), Metric::Cosine), QueryError::Mismatch { .. }));
+    assert!(matches!(bad(Queries::Rows(vec![9999]), Metric::L2), QueryError::Engine(_)));
+    let all = knn(&reader, &request("p.m.hidden"), &Queries::Rows(vec![3]), 1000, Metric::L2).unwrap();
+    assert_eq!(all.queries[0].rows.len(), 89, "as many as there are");
+}
+
+/// Values with many zeros and ties, NaN and infinities where the scheme holds them.
+fn activations(n: usize, special: bool) -> Vec<f32> {
+    let mut state = 7u64;
+    (0..n)
+        .map(|i| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let x = ((state >> 40) as f32 / (1 << 24) as f32 - 0.6) * 4.0;
+            match i % 997 {
+                13 if special => f32::NAN,
+                14 if special => f32::NEG_INFINITY,
+                _ => (x.max(0.0) * 64.0).round() / 64.0,
+            }
+        })
+        .collect()
+}
+
+const SCHEMES: [&str; 8] =
+    ["f32", "f16", "bf16", "kbit(8)", "kbit(3)", "kbit(4,unit)", "threshold(0.9)", "pool(2)+kbit(8)"];
+
+#[test]
+fn ranks_on_codes_are_those_of_the_values() {
+    for scheme in SCHEMES {
+        let special = !scheme.contains("kbit") && !scheme.contains("threshold");
+        let store = store();
+        // Row_ids out of order, in several blocks.
+        let rows: Vec<u64> = (0..1500u64).map(|r| r * 7919 % 1500).collect();
+        tensor(&store, "m", "maps", &[5, 6, 6], &rows, activations(1500 * 180, special), scheme);
+        tensor(&store, "m", "dense", &[70], &rows, activations(1500 * 70, special), &scheme.replace("pool(2)+", ""));
+        let reader = ChunkReader::new(&store);
+        for (key, bys) in [
+            ("p.m.maps", &[By::Max, By::Mean, By::Norm][..]),
+            ("p.m.maps.u3,u1[2,3]", &[By::Max, By::Mean]),
+            ("p.m.dense.u0..3,u69", &[By::Value]),
+        ] {
+            for selection in [RowSelection::All, RowSelection::Range(100..1200), RowSelection::List(vec![7, 1400, 3])] {
+                let request = request(key).with_rows(selection);
+                let answer = reader.get(&request).unwrap();
+                let (values, width) = (answer.to_f64().unwrap(), answer.columns.len());
+                let units = reader.scan(&request).unwrap().units();
+                for by in bys {
+                    for extreme in [Extreme::Highest, Extreme::Lowest, Extreme::Farthest] {
+                        let found = topk(&reader, &request, 20, Some(*by), extreme).unwrap();
+                        for (unit, top) in units.iter().zip(&found.units) {
+                            let score = |i: usize| by.of(&values[i * width..][unit.columns.clone()]);
+                            let mut all: Vec<(u64, f64)> =
+                                answer.rows.iter().enumerate().map(|(i, r)| (*r, score(i))).collect();
+                            let n_nan = all.iter().filter(|a| a.1.is_nan()).count() as u64;
+                            all.retain(|a| !a.1.is_nan());
+                            let key = |v: f64| match extreme {
+                                Extreme::Highest => -v,
+                                Extreme::Lowest => v,
+                                Extreme::Farthest => -v.abs(),
+                            };
+                            all.sort_by(|a, b| key(a.1).partial_cmp(&key(b.1)).unwrap().then(a.0.cmp(&b.0)));
+                            all.truncate(20);
+                            let what = format!("{scheme} {key:?} {by:?} {extreme:?} {}", unit.name, key = request);
+                            assert_eq!(top.rows, all, "{what}");
+                            assert_eq!(top.n_nan, n_nan, "{what}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn predicates_on_codes_are_those_of_the_values() {
+    for scheme in SCHEMES {
+        let special = !scheme.contains("kbit") && !scheme.contains("threshold");
+        let store = store();
+        let rows: Vec<u64> = (0..1500u64).map(|r| r * 7919 % 1500).collect();
+        // Blocks of rising values, so that zone maps decide some pages.
+        let values: Vec<f32> = activations(1500 * 70, special)
+            .iter()
+            .enumerate()
+            .map(|(i, v)| if i / 70 > 1024 { v + 8.0 } else { *v })
+            .collect();
+        tensor(&store, "m", "dense", &[70], &rows, values, &scheme.replace("pool(2)+", ""));
+        let reader = ChunkReader::new(&store);
+        let answer = reader.get(&request("p.m.dense.u3")).unwrap();
+        let values = answer.to_f64().unwrap();
+        type Holds = fn(f64, f64) -> bool;
+        let ops: [(&str, Holds); 6] = [
+            ("=", |a, b| a == b),
+            ("!=", |a, b| a != b),
+            ("<", |a, b| a < b),
+            ("<=", |a, b| a <= b),
+            (">", |a, b| a > b),
+            (">=", |a, b| a >= b),
+        ];
+        let middle = values[700];
+        for (op, holds) in ops {
+            for x in [0.0, middle, 0.5, 1.0, 7.9, 100.0, -1.0] {
+                let predicate = Predicate::parse(&format!("p.m.dense.u3 {op} {x:?}")).unwrap();
+                let found = select(&reader, &predicate, None).unwrap();
+                let want: Vec<u64> =
+                    answer.rows.iter().zip(&values).filter(|(_, v)| holds(**v, x)).map(|(r, _)| *r).collect();
+                assert_eq!(found.rows, want, "{scheme} {op} {x}");
+                assert_eq!((found.n_rows, found.n_unknown), (1500, 0));
+            }
+        }
+    }
+}
+
+#[test]
+fn distributions_on_codes_are_those_of_the_values() {
+    for scheme in SCHEMES {
+        let special = !scheme.contains("kbit") && !scheme.contains("threshold");
+        let store = store();
+        let rows: Vec<u64> = (0..700).collect();
+        tensor(&store, "m", "maps", &[5, 6, 6], &rows, activations(700 * 180, special), scheme);
+        let class: ArrayRef = Arc::new(UInt32Array::from((0..700).map(|i| i % 3).collect::<Vec<u32>>()));
+        table(&store, "m", "label", &rows, vec![("index", class)]);
+        let reader = ChunkReader::new(&store);
+        let answer = reader.get(&request("p.m.maps.u1..4")).unwrap();
+        let (values, width) = (answer.to_f64().unwrap(), answer.columns.len());
+        let near = store.intermediate(&"p.m.maps".parse().unwrap()).unwrap();
+        let by = reader.operand(Some(&near), "label", Wanted::Name).unwrap();
+        let by = reader.operand_scan(&by, PlanChoice::Auto).unwrap();
+        let q = [0.0, 0.1, 0.5, 0.99, 1.0];
+        let d = dist(&reader, &request("p.m.maps.u1..4"), Some(&by), 10, &q).unwrap();
+        assert_eq!(d.groups.len(), 4);
+        for (g, got) in d.groups.iter().enumerate() {
+            let mut of: Vec<f64> = values
+                .chunks(width)
+                .enumerate()
+                .filter(|(i, _)| g == 0 || i % 3 == g - 1)
+                .flat_map(|(_, row)| row.iter().copied())
+                .collect();
+            let n = of.len();
+            of.retain(|v| v.is_finite());
+            of.sort_by(f64::total_cmp);
+            assert_eq!(got.n as usize, of.len(), "{scheme}");
+            assert_eq!((got.histogram.n_nan + got.histogram.n_infinite) as usize, n - of.len());
+            assert_eq!(got.range, Some((of[0], of[of.len() - 1])));
+            for (q, value) in &got.quantiles {
+                let at = q * (of.len() - 1) as f64;
+                let (a, b) = (of[at.floor() as usize], of[at.ceil() as usize]);
+                assert!((value - (a + (b - a) * at.fract())).abs() < 1e-12, "{scheme} {q}");
+            }
+            let mean = of.iter().sum::<f64>() / of.len() as f64;
+            let std = (of.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / of.len() as f64).sqrt();
+            assert!((got.mean.unwrap() - mean).abs() < 1e-9 && (got.std.unwrap() - std).abs() < 1e-9, "{scheme}");
+            assert_eq!(got.histogram.counts.iter().sum::<u64>(), got.n);
+        }
+    }
+}
+
+#[test]
+fn integers_times_and_columns_compare_exactly() {
+    let store = store();
+    let rows = [3, 1, 2, 0];
+    let big = 9_007_199_254_740_993i64;
+    let id: ArrayRef = Arc::new(Int64Array::from(vec![Some(big), Some(big - 1), None, Some(-5)]));
+    let hash: ArrayRef = Arc::new(UInt64Array::from(vec![u64::MAX, u64::MAX - 1, 1, 0]));
+    let day: ArrayRef = Arc::new(Date32Array::from(vec![19_000, 19_001, 19_002, 19_003]));
+    let text: ArrayRef = Arc::new(StringArray::from(vec!["a", "b", "a", "c"]));
+    table(&store, "m", "t", &rows, vec![("id", id), ("hash", hash), ("day", day), ("text", text)]);
+    tensor(&store, "m", "x", &[2], &[0, 1, 2, 5], vec![0.0, 1.0, 2.0, 1.0, 3.0, 3.0, 9.0, 9.0], "f32");
+    tensor(&store, "other", "x", &[2], &[0, 1, 2, 3], vec![0.0, 5.0, 1.0, 5.0, 3.0, 5.0, 9.0, 5.0], "f32");
+    let reader = ChunkReader::new(&store);
+    let ask = |text: &str| {
+        let s = select(&reader, &Predicate::parse(text).unwrap(), None).unwrap();
+        (s.rows, s.n_unknown)
+    };
+    // As f64, 2^53 + 1 would equal 2^53.
+    assert_eq!(ask("p.m.t.id = 9007199254740993"), (vec![3], 1));
+    assert_eq!(ask("p.m.t.id < 9007199254740993"), (vec![0, 1], 1));
+    assert_eq!(ask("p.m.t.hash > 18446744073709551614"), (vec![3], 0));
+    assert_eq!(ask("p.m.t.hash >= 0.5"), (vec![1, 2, 3], 0));
+    assert_eq!(ask("p.m.t.day >= '2022-01-09'"), (vec![0, 1, 2], 0));
+    assert_eq!(ask("p.m.t.text = 'a' and not t.id = -5"), (vec![3], 1));
+    // A whole table stands for its first column of the kind that is compared.
+    assert_eq!(ask("p.m.t = 'c'"), (vec![0], 0));
+    // Columns of one model, and of two over the rows that both have.
+    assert_eq!(ask("p.m.x.u0 >= x.u1"), (vec![1, 2, 5], 0));
+    assert_eq!(ask("p.m.x.u0 > p.other.x.u0"), (vec![1], 1));
+    assert_eq!(ask("p.m.x.u0 = p.other.x.u0 or p.m.x.u0 > 8"), (vec![0, 2, 5], 0));
+    for (bad, says) in [
+        ("p.m.t.day > 3", "'2024-05-31'"),
+        ("p.m.t.day > 'soon'", "is none"),
+        ("p.m.t.text > 3", "compare it with 'text'"),
+        ("p.m.t.text = p.m.t.id", "different kinds"),
+        ("p.m.x > 3", "it has 2 columns"),
+        ("p.m.y.u0 > 3", "nearest"),
+        ("p.m.x.u7 > 3", "u0 to u1"),
+    ] {
+        let e = select(&reader, &Predicate::parse(bad).unwrap(), None).unwrap_err().to_string();
+        assert!(e.contains(says), "{bad}: {e}");
+    }
+}
+
+#[test]
+fn differences_by_hand() {
+    let store = store();
+    let class: ArrayRef = Arc::new(UInt32Array::from(vec![0, 0, 1, 1]));
+    tensor(&store, "a", "x", &[2], &[0, 1, 2, 3], vec![1.0, 0.0, 2.0, 1.0, 0.0, 1.0, 5.0, f32::NAN], "f32");
+    tensor(&store, "b", "x", &[2], &[1, 2, 3, 9], vec![2.5, 3.0, 0.0, 1.0, 4.0, 7.0, 0.0, 0.0], "f32");
+    table(&store, "a", "label", &[0, 1, 2, 3], vec![("index", class)]);
+    let reader = ChunkReader::new(&store);
+    let near = store.intermediate(&"p.a.x".parse().unwrap()).unwrap();
+    let by = reader.operand(Some(&near), "label", Wanted::Name).unwrap();
+    let by = reader.operand_scan(&by, PlanChoice::Auto).unwrap();
+    let d = diff(&reader, &request("p.a.x"), &request("p.b.x"), Some(&by)).unwrap();
+    assert_eq!(d.unshared, [1, 1]);
+    let all = &d.groups[0];
+    // Row 1: 0.5 and 2; row 2: equal; row 3: 1 and a NaN.
+    assert_eq!((all.n_rows, all.max_abs, all.max_row, all.n_not_finite), (3, 2.0, Some(1), 1));
+    assert_eq!(all.mean_abs, Some(3.5 / 5.0));
+    assert_eq!(all.rms, Some((5.25f64 / 5.0).sqrt()));
+    let changed: Vec<(u64, &str, &str)> =
+        d.changed.as_ref().unwrap().iter().map(|c| (c.row, c.a.as_str(), c.b.as_str())).collect();
+    assert_eq!(changed, [(1, "0", "1"), (3, "0", "1")]);
+    assert_eq!(d.groups[1].group.as_deref(), Some("0"));
+    assert_eq!((d.groups[1].n_rows, d.groups[1].n_changed, d.groups[2].n_changed), (1, 1, 1));
+    assert_eq!(diff(&reader, &request("p.a.x.u0"), &request("p.b.x.u0"), None).unwrap().changed, None);
+    let e = diff(&reader, &request("p.a.x"), &request("p.b.x.u0"), None).unwrap_err();
+    assert!(matches!(e, QueryError::Mismatch { .. }), "{e}");
+
+    let (columns, _) = rowdiff(&reader, &request("p.a.x"), 1, 3).unwrap();
+    assert_eq!((columns[0].column.as_str(), columns[0].difference), ("u0", Some(3.0)));
+    assert!(columns[1].difference.unwrap().is_nan(), "NaN comes last");
+    assert!(rowdiff(&reader, &request("p.a.x"), 1, 77).is_err());
+}
+
+#[test]
+fn nothing_one_row_and_nan_are_defined() {
+    let store = store();
+    tensor(&store, "m", "x", &[3], &[4], vec![1.0, f32::NAN, 2.0], "f32");
+    let class: ArrayRef = Arc::new(UInt32Array::from(vec![2]));
+    table(&store, "m", "label", &[4], vec![("index", class)]);
+    let reader = ChunkReader::new(&store);
+    let near = store.intermediate(&"p.m.x".parse().unwrap()).unwrap();
+    let by = reader.operand(Some(&near), "label", Wanted::Name).unwrap();
+    let by = reader.operand_scan(&by, PlanChoice::Auto).unwrap();
+    let none = RowSelection::Range(0..0);
+    let top = topk(&reader, &request("p.m.x"), 5, None, Extreme::Highest).unwrap();
+    assert_eq!(top.units[0].rows, [(4, 1.0)]);
+    assert_eq!((top.units[1].rows.len(), top.units[1].n_nan), (0, 1));
+    let top = topk(&reader, &request("p.m.x").with_rows(none.clone()), 5, None, Extreme::Highest).unwrap();
+    assert!(top.n_rows == 0 && top.units.iter().all(|u| u.rows.is_empty()));
+    for request in [request("p.m.x"), request("p.m.x.u1"), request("p.m.x").with_rows(none.clone())] {
+        let d = dist(&reader, &request, Some(&by), 4, &[0.5]).unwrap();
+        assert_eq!(d.groups[0].n, if d.groups[0].mean.is_some() { 2 } else { 0 });
+        let c = corr(&reader, &request, &by, None).unwrap();
+        assert!(c.columns.iter().all(|c| c.pearson.is_none()));
+        assert!(mean(&reader, &request, &by).is_ok());
+    }
+    let alone = knn(&reader, &request("p.m.x.u0"), &Queries::Rows(vec![4]), 3, Metric::L2).unwrap();
+    assert!(alone.queries[0].rows.is_empty(), "its own neighbour it is not");
+    let mut both = Labelled::open(&reader, reader.prediction("p.m.x", PlanChoice::Auto).unwrap(), "label").unwrap();
+    let m = class_metrics(&reader, &request("p.m.x"), &mut both, None, 15).unwrap();
+    assert_eq!(m.confusion.accuracy(), Some(1.0));
+    assert!(dist(&reader, &request("p.m.x"), None, 0, &[]).is_err());
+    assert!(dist(&reader, &request("p.m.x"), None, 3, &[1.5]).is_err());
+    let e = topk(&reader, &request("p.m.y"), 1, None, Extreme::Highest).unwrap_err().to_string();
+    assert!(e.contains('x'), "the nearest are named: {e}");
+}

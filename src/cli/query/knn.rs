@@ -1,0 +1,90 @@
+//! `mistique query knn`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::PlanArgs;
+use super::beside::Beside;
+use crate::cli::output::{Rows, count, float, number, pretty};
+use crate::cli::{CliError, Result};
+use crate::diagnostics::{Metric, Neighbours, Queries, knn};
+use crate::{Key, Predicate, RowSelection, Store};
+
+#[derive(Debug, Args)]
+pub struct KnnArgs {
+    /// project.model[@version].intermediate[.columns].
+    key: String,
+    /// Examples whose neighbours are wanted: 51, 51,60 or 0..10.
+    #[arg(
+        long,
+        visible_alias = "rows",
+        value_name = "ROW,…",
+        required_unless_present = "vector",
+        conflicts_with = "vector"
+    )]
+    row: Option<String>,
+    /// A .npy file of one vector, or of one a row, of as many values as the key has columns.
+    #[arg(long, value_name = "FILE")]
+    vector: Option<PathBuf>,
+    /// Neighbours of each.
+    #[arg(short, default_value_t = 10)]
+    k: usize,
+    /// How near is measured.
+    #[arg(long, default_value = "l2", value_name = "l2|cosine|dot")]
+    metric: Metric,
+    /// Look for neighbours among the rows that pass, such as 'label = 3'.
+    #[arg(long = "where", value_name = "EXPR")]
+    filter: Option<String>,
+    /// Columns to show beside each neighbour, such as logits,label.
+    #[arg(long, value_name = "KEY,…", value_delimiter = ',')]
+    join: Vec<String>,
+    #[command(flatten)]
+    plan: PlanArgs,
+}
+
+pub fn run(args: &KnnArgs, store: &Store, as_json: bool) -> Result<String> {
+    let reader = args.plan.reader(store);
+    let among = match &args.filter {
+        Some(filter) => RowSelection::Where(Predicate::parse(filter)?),
+        None => RowSelection::All,
+    };
+    let request = args.plan.request(&args.key)?.with_rows(among);
+    let queries = match (&args.row, &args.vector) {
+        (Some(rows), _) => match rows.parse::<RowSelection>()? {
+            RowSelection::Range(range) => Queries::Rows(range.collect()),
+            RowSelection::List(rows) => Queries::Rows(rows),
+            _ => return Err(CliError::Usage("--row takes 51, 51,60 or 0..10".into())),
+        },
+        (None, Some(path)) => Queries::Vectors(mistique_datasets::read_npy(path)?.to_f32()),
+        (None, None) => return Err(CliError::Usage("name an example with --row, or a --vector".into())),
+    };
+    let answer = knn(&reader, &request, &queries, args.k, args.metric)?;
+    let near = args.key.parse::<Key>()?.intermediate;
+    let rows: Vec<u64> = answer.queries.iter().flat_map(|q| q.rows.iter().map(|r| r.0)).collect();
+    let beside = Beside::open(&reader, Some(&near), &args.join, &rows)?;
+    if as_json {
+        let value = |q: &Neighbours| {
+            let neighbour =
+                |(row, v): &(u64, f64)| beside.json(*row, json!({"row_id": row, args.metric.name(): number(*v)}));
+            json!({"of": q.of, "neighbours": q.rows.iter().map(neighbour).collect::<Vec<_>>()})
+        };
+        return Ok(pretty(&json!({"key": args.key, "metric": args.metric.name(), "n_rows": answer.n_rows,
+            "queries": answer.queries.iter().map(value).collect::<Vec<_>>(), "source": answer.source.to_string()})));
+    }
+    let titles = beside.titles(&[">of", ">rank", ">row_id", &format!(">{}", args.metric.name())]);
+    let mut table = Rows::new(&titles.iter().map(String::as_str).collect::<Vec<_>>());
+    for (i, query) in answer.queries.iter().enumerate() {
+        let of = query.of.map_or_else(|| format!("vector {i}"), |row| row.to_string());
+        for (rank, (row, v)) in query.rows.iter().enumerate() {
+            let cells = vec![of.clone(), (rank + 1).to_string(), row.to_string(), float(*v)];
+            table.push(beside.cells(*row, cells), Value::Null);
+        }
+    }
+    let few = match answer.queries.iter().map(|q| q.rows.len()).min() {
+        Some(n) if n < args.k => format!("; there are fewer than {} neighbours", count(args.k as u64)),
+        _ => String::new(),
+    };
+    Ok(format!("{}{} rows; source: {}{few}\n", table.table(), count(answer.n_rows), answer.source))
+}

@@ -1,0 +1,238 @@
+//! `mistique query metrics`.
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::{PlanArgs, RowArgs, labelled, unshared};
+use crate::cli::output::{Rows, count, float, number, pretty};
+use crate::cli::{CliError, Result};
+use crate::diagnostics::{
+    ClassMetrics, Curves, Labelled, NumberMetrics, Scores, binary_curves, class_metrics, number_metrics,
+};
+use crate::operands::Column;
+use crate::{ChunkReader, Store};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Task {
+    /// Classes: several columns predict the largest, one column holds the class.
+    Classes,
+    /// One column of scores against labels of 0 and 1.
+    Binary,
+    /// Numbers.
+    Regression,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum ScoresArg {
+    /// Shares that add to 1.
+    Probabilities,
+    /// Numbers before a softmax.
+    Logits,
+}
+
+#[derive(Debug, Args)]
+pub struct MetricsArgs {
+    /// Predictions: logits or probabilities (a column a class), a column of classes, of scores or of numbers.
+    predicted: String,
+    /// Labels or actual values, named relative to the predictions' model (label) or whole.
+    label: String,
+    /// What is predicted (default: classes for several columns or whole numbers and text, else binary where all labels
+    /// are 0 or 1, else regression).
+    #[arg(long, value_enum)]
+    task: Option<Task>,
+    /// What several columns hold (default: probabilities where every row looks like them).
+    #[arg(long, value_enum)]
+    scores: Option<ScoresArg>,
+    /// Bins of the calibration.
+    #[arg(long, default_value_t = 15)]
+    bins: usize,
+    /// Print the ROC, precision and recall curve of this class (JSON: of all).
+    #[arg(long, value_name = "CLASS")]
+    curve: Option<String>,
+    #[command(flatten)]
+    rows: RowArgs,
+    #[command(flatten)]
+    plan: PlanArgs,
+}
+
+pub fn run(args: &MetricsArgs, store: &Store, as_json: bool) -> Result<String> {
+    let reader = args.plan.reader(store);
+    let mut both = labelled(&reader, &args.predicted, &args.label, &args.rows, &args.plan)?;
+    let task = match args.task {
+        Some(task) => task,
+        None => guess(&both)?,
+    };
+    match task {
+        Task::Classes => classes(args, &reader, &mut both, as_json),
+        Task::Binary => {
+            let curves = binary_curves(&both.predicted, &both.label, &both.rows)?;
+            binary(args, &curves, &both, as_json)
+        }
+        Task::Regression => {
+            let metrics = number_metrics(&both.predicted, &both.label, &both.rows)?;
+            Ok(regression(&metrics, &both, as_json))
+        }
+    }
+}
+
+fn guess(both: &Labelled<'_, '_>) -> Result<Task> {
+    if both.predicted.scan().columns().len() > 1 {
+        return Ok(Task::Classes);
+    }
+    let mut labels_binary = true;
+    for rows in both.rows.chunks(both.block_rows()) {
+        if !matches!(both.predicted.read(rows)?, Column::Float(_)) {
+            return Ok(Task::Classes);
+        }
+        match both.label.read(rows)? {
+            Column::Text(_) => return Ok(Task::Classes),
+            labels => labels_binary &= labels.to_f64(both.label.name())?.iter().all(|l| *l == 0.0 || *l == 1.0),
+        }
+    }
+    Ok(if labels_binary { Task::Binary } else { Task::Regression })
+}
+
+fn curves_json(c: &Curves) -> Value {
+    let numbers = |v: &[f64]| v.iter().map(|v| number(*v)).collect::<Vec<_>>();
+    json!({"auroc": c.auroc, "average_precision": c.average_precision, "thresholds": numbers(&c.thresholds),
+        "false_positive_rate": numbers(&c.false_positive_rate), "true_positive_rate": numbers(&c.true_positive_rate),
+        "precision": numbers(&c.precision)})
+}
+
+/// At most twenty points of a curve.
+fn curve_table(c: &Curves) -> String {
+    let mut rows = Rows::new(&[">score ≥", ">false positives", ">recall", ">precision"]);
+    let n = c.thresholds.len();
+    let points = n.min(20);
+    for p in 0..points {
+        let i = if points > 1 { p * (n - 1) / (points - 1) } else { 0 };
+        let at = |v: &[f64]| v.get(i).copied().map_or("-".into(), float);
+        let cells = vec![at(&c.thresholds), at(&c.false_positive_rate), at(&c.true_positive_rate), at(&c.precision)];
+        rows.push(cells, Value::Null);
+    }
+    rows.table()
+}
+
+fn some(v: Option<f64>) -> String {
+    v.map_or("-".into(), |v| format!("{v:.4}"))
+}
+
+fn classes(args: &MetricsArgs, reader: &ChunkReader<'_>, both: &mut Labelled<'_, '_>, as_json: bool) -> Result<String> {
+    let scores = args.scores.map(|s| match s {
+        ScoresArg::Probabilities => Scores::Probabilities,
+        ScoresArg::Logits => Scores::Logits,
+    });
+    let request = args.plan.request(&args.predicted)?;
+    let m = class_metrics(reader, &request, both, scores, args.bins)?;
+    let source = both.predicted.scan().source();
+    let summary = [
+        ("accuracy", m.confusion.accuracy()),
+        ("macro_precision", m.macro_mean(|c| c.precision)),
+        ("macro_recall", m.macro_mean(|c| c.recall)),
+        ("macro_f1", m.macro_mean(|c| c.f1)),
+        ("mean_auroc", m.mean_auroc()),
+        ("log_loss", m.log_loss),
+        ("calibration_error", m.calibration_error),
+    ];
+    if as_json {
+        let class = |c: &crate::diagnostics::ClassScores| {
+            json!({"class": c.class, "n_actual": c.n_actual, "n_predicted": c.n_predicted, "precision": c.precision,
+                "recall": c.recall, "f1": c.f1})
+        };
+        let bin = |b: &crate::diagnostics::ReliabilityBin| json!({"from": b.from, "to": b.to, "n": b.n, "confidence": b.confidence, "accuracy": b.accuracy});
+        let mut out = json!({"task": "classes", "n_rows": m.confusion.n_rows(), "missing_rows": m.confusion.n_missing,
+            "classes": m.classes.iter().map(class).collect::<Vec<_>>(),
+            "curves": m.curves.iter().map(|c| json!({"class": c.class, "curves": curves_json(&c.curves)})).collect::<Vec<_>>(),
+            "scores": scores_name(&m), "reliability": m.reliability.iter().map(bin).collect::<Vec<_>>(),
+            "unshared_rows": both.unshared, "source": source.to_string()});
+        if let Some(map) = out.as_object_mut() {
+            map.extend(summary.map(|(name, v)| (name.to_string(), json!(v))));
+        }
+        return Ok(pretty(&out));
+    }
+    let mut out = String::new();
+    if let Some(class) = &args.curve {
+        let found = m.curves.iter().find(|c| c.class == *class);
+        let Some(found) = found else {
+            let known: Vec<&str> = m.curves.iter().map(|c| c.class.as_str()).collect();
+            return Err(CliError::Usage(format!("no curve of class {class:?}; there are {}", known.join(", "))));
+        };
+        out += &curve_table(&found.curves);
+    } else {
+        let mut rows = Rows::new(&["class", ">rows", ">precision", ">recall", ">F1", ">AUROC", ">average precision"]);
+        for c in &m.classes {
+            let curves = m.curves.iter().find(|k| k.class == c.class).map(|k| &k.curves);
+            rows.push(
+                vec![
+                    c.class.clone(),
+                    count(c.n_actual),
+                    some(c.precision),
+                    some(c.recall),
+                    some(c.f1),
+                    some(curves.and_then(|c| c.auroc)),
+                    some(curves.and_then(|c| c.average_precision)),
+                ],
+                Value::Null,
+            );
+        }
+        out += &rows.table();
+        if m.reliability.iter().any(|b| b.n > 0) {
+            let mut rows = Rows::new(&["confidence", ">rows", ">mean", ">accuracy"]);
+            for b in m.reliability.iter().filter(|b| b.n > 0) {
+                let range = format!("{:.3}–{:.3}", b.from, b.to);
+                rows.push(vec![range, count(b.n), some(b.confidence), some(b.accuracy)], Value::Null);
+            }
+            out += &format!("\n{}", rows.table());
+        }
+    }
+    let known = summary.iter().filter(|(_, v)| v.is_some());
+    let summary: Vec<String> = known.map(|(name, v)| format!("{} {}", name.replace('_', " "), some(*v))).collect();
+    Ok(format!(
+        "{out}{} rows: {}{}; source: {source}{}\n",
+        count(m.confusion.n_rows()),
+        summary.join(", "),
+        scores_name(&m).map_or(String::new(), |s| format!(" (columns are {s})")),
+        unshared(&both.unshared)
+    ))
+}
+
+fn scores_name(m: &ClassMetrics) -> Option<&'static str> {
+    m.scores.map(|s| if s == Scores::Logits { "logits" } else { "probabilities" })
+}
+
+fn binary(args: &MetricsArgs, curves: &Curves, both: &Labelled<'_, '_>, as_json: bool) -> Result<String> {
+    let source = both.predicted.scan().source();
+    if as_json {
+        return Ok(pretty(&json!({"task": "binary", "n_rows": both.rows.len(), "curves": curves_json(curves),
+            "unshared_rows": both.unshared, "source": source.to_string()})));
+    }
+    let table = if args.curve.is_some() { curve_table(curves) } else { String::new() };
+    Ok(format!(
+        "{table}{} rows: AUROC {}, average precision {}; source: {source}{}\n",
+        count(both.rows.len() as u64),
+        some(curves.auroc),
+        some(curves.average_precision),
+        unshared(&both.unshared)
+    ))
+}
+
+fn regression(m: &NumberMetrics, both: &Labelled<'_, '_>, as_json: bool) -> String {
+    let source = both.predicted.scan().source();
+    if as_json {
+        return pretty(&json!({"task": "regression", "n_rows": m.n, "missing_rows": m.n_missing, "mse": m.mse,
+            "rmse": m.rmse, "mae": m.mae, "bias": m.bias, "r2": m.r2, "unshared_rows": both.unshared,
+            "source": source.to_string()}));
+    }
+    let missing = if m.n_missing > 0 { format!("; {} rows not finite", count(m.n_missing)) } else { String::new() };
+    let some = |v: Option<f64>| v.map_or("-".into(), float);
+    format!(
+        "{} rows: mse {}, rmse {}, mae {}, bias {}, r2 {}; source: {source}{missing}{}\n",
+        count(m.n),
+        some(m.mse),
+        some(m.rmse),
+        some(m.mae),
+        some(m.bias),
+        some(m.r2),
+        unshared(&both.unshared)
+    )
+}

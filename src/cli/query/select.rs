@@ -1,0 +1,56 @@
+//! `mistique query where`.
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::PlanArgs;
+use super::beside::Beside;
+use crate::cli::Result;
+use crate::cli::output::{Rows, count, pretty};
+use crate::diagnostics::select;
+use crate::{IntermediateKey, Predicate, Store};
+
+/// Rows that a table on the terminal shows.
+const SHOWN: usize = 20;
+
+#[derive(Debug, Args)]
+pub struct WhereArgs {
+    /// Such as 'p.m.logits.u3 > 0.5 and not p.m.label = 2'; operands may be compared with each other.
+    predicate: String,
+    /// Ask about the rows of this intermediate, and look operands up in its model first.
+    #[arg(long, value_name = "KEY")]
+    of: Option<IntermediateKey>,
+    /// Columns to show beside each row, separated by commas.
+    #[arg(long, value_name = "KEY,…", value_delimiter = ',')]
+    join: Vec<String>,
+    #[command(flatten)]
+    plan: PlanArgs,
+}
+
+pub fn run(args: &WhereArgs, store: &Store, as_json: bool) -> Result<String> {
+    let reader = args.plan.reader(store);
+    let predicate = Predicate::parse(&args.predicate)?;
+    let selected = select(&reader, &predicate, args.of.as_ref())?;
+    let shown = if as_json { &selected.rows[..] } else { &selected.rows[..selected.rows.len().min(SHOWN)] };
+    let beside = Beside::open(&reader, args.of.as_ref(), &args.join, shown)?;
+    if as_json {
+        let rows: Vec<Value> = shown.iter().map(|row| beside.json(*row, json!({"row_id": row}))).collect();
+        return Ok(pretty(&json!({"where": predicate.to_string(), "rows": rows, "n_rows": selected.n_rows,
+            "unknown_rows": selected.n_unknown})));
+    }
+    let titles = beside.titles(&[">row_id"]);
+    let mut table = Rows::new(&titles.iter().map(String::as_str).collect::<Vec<_>>());
+    for row in shown {
+        table.push(beside.cells(*row, vec![row.to_string()]), Value::Null);
+    }
+    let unknown = match selected.n_unknown {
+        0 => String::new(),
+        n => format!("; {} left open by nulls or rows that an operand lacks", count(n)),
+    };
+    let more = match selected.rows.len() - shown.len() {
+        0 => String::new(),
+        n => format!("; {} more (--json prints all)", count(n as u64)),
+    };
+    let (n, of) = (count(selected.rows.len() as u64), count(selected.n_rows));
+    Ok(format!("{}{n} of {of} rows{more}{unknown}\n", table.table()))
+}
