@@ -38,13 +38,14 @@ pub use mistique_datasets as datasets;
 pub use mistique_datasets::{Dataset, DatasetError, Spec};
 pub use mistique_engine::{
     Code, CompactReport, Content, Damage, DatasetSpec, Dedup, Effort, EngineError, Fingerprint, GcReport, Handle,
-    IfExists, IntermediateKey, IntermediateRecord, Key, LogOptions, LogReport, Logger, ModelHandle, ModelKey,
-    ModelKind, ModelRecord, ModelSpec, OnUnholdable, Rerun, RerunValues, RowSet, Rows, Scheme, Storage, Store,
-    StoreOptions, StoreStats, TensorSource, TensorSpec, UnitAxis, UnitError, Values, VerifyReport,
+    IfExists, IndexRecord, IntermediateKey, IntermediateRecord, Key, LogOptions, LogReport, Logger, MapValue,
+    ModelHandle, ModelKey, ModelKind, ModelRecord, ModelSpec, OnUnholdable, Rerun, RerunValues, RowSet, Rows, Scheme,
+    Storage, Store, StoreOptions, StoreStats, TensorSource, TensorSpec, UnitAxis, UnitError, Values, VerifyReport,
 };
 pub use mistique_query::{
-    Answer, Calibration, ChunkReader, Considered, Data, Explanation, Figure, HeatMap, Picture, PlanChoice, Predicate,
-    QueryError, Request, RowSelection, Source, diagnostics,
+    Answer, ByExample, Calibration, ChunkReader, Considered, Data, Example, Examples, Explanation, Figure, HeatMap,
+    HnswMade, IndexUse, Neighbours, Norm, Picture, PlanChoice, Predicate, QueryError, Request, RowSelection, Source,
+    diagnostics,
 };
 pub use mistique_workflow::pipeline;
 

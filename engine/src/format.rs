@@ -31,6 +31,15 @@ pub const CHUNK_ALIGN: u64 = 64;
 /// Pages begin at multiples of this inside their chunk.
 pub const PAGE_ALIGN: usize = 8;
 
+/// First bytes of an index file.
+pub const INDEX_MAGIC: [u8; 8] = *b"MISTIQI1";
+/// Length of an index file's header.
+pub const INDEX_HEADER_LEN: usize = 64;
+/// Length of one entry of an index file's directory.
+pub const INDEX_ENTRY_LEN: usize = 24;
+/// Largest number of bits of a partition's number in a by-example index.
+pub const MAX_PARTITION_BITS: u8 = 8;
+
 /// Largest number of values in a row: a chunk of one row must stay below 4 GiB.
 pub const MAX_ROW_VALUES: usize = 1 << 28;
 /// Largest number of rows in a tensor's RowBlock.

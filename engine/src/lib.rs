@@ -16,6 +16,7 @@ pub mod cost;
 mod counters;
 mod error;
 pub mod format;
+mod index;
 mod key;
 mod log;
 mod maintenance;
@@ -36,12 +37,15 @@ mod storage;
 mod store;
 mod stream;
 
-pub use catalog::{Catalog, CostRecord, ErrorRecord, OperatorRecord, StageRecord};
+pub use catalog::{Catalog, CostRecord, ErrorRecord, IndexRecord, OperatorRecord, StageRecord};
 pub use chunk::Zone;
 pub use code_pages::{CodePage, PageRows};
 pub use codec::TensorCodec;
 pub use column::to_f64 as column_to_f64;
 pub use error::{EngineError, Result, nearest};
+pub use index::{
+    ByExampleColumn, ByExampleOf, ByExampleSize, IndexFile, IndexKind, MapValue, NewIndex, by_example_index,
+};
 pub use key::{IntermediateKey, Key, ModelKey, quote};
 pub use log::{Dedup, Handle, IfExists, LogOptions, LogReport, Logger, ModelHandle, TensorSource, TensorSpec, Values};
 pub use maintenance::{CompactReport, Damage, GcReport, VerifyReport};

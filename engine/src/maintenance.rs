@@ -34,6 +34,8 @@ pub struct VerifyReport {
     pub n_chunks: u64,
     /// Operators read.
     pub n_operators: u64,
+    /// Indexes read.
+    pub n_indexes: u64,
     /// Bytes read.
     pub bytes: u64,
     /// All damage.
@@ -147,6 +149,7 @@ impl Store {
                 report.damage.push(Damage { place, why: e.to_string(), keys });
             }
         }
+        self.verify_indexes(&mut report)?;
         Ok(report)
     }
 
@@ -186,6 +189,7 @@ impl Store {
     /// Errors: `Locked`, `Io`, `Catalog`; the store is then as it was.
     pub fn gc(&self) -> Result<GcReport> {
         let _guard = self.writer_lock()?;
+        let freed_indexes = self.remove_orphan_indexes()?;
         let (chunks, live, dead_operators, before) = {
             let catalog = self.catalog();
             let live = live_chunks(&catalog)?;
@@ -211,7 +215,7 @@ impl Store {
         Ok(GcReport {
             n_chunks: dead.len() as u64,
             n_operators: dead_operators.len() as u64,
-            freed_bytes: before.saturating_sub(after),
+            freed_bytes: before.saturating_sub(after) + freed_indexes,
         })
     }
 

@@ -151,7 +151,8 @@ impl Store {
     }
 
     /// Removes files that no commit names. The caller holds the writer's lock.
-    fn remove_orphans(&self) -> Result<()> {
+    pub(crate) fn remove_orphans(&self) -> Result<()> {
+        self.remove_orphan_indexes()?;
         let catalog = self.catalog();
         let known: std::collections::HashSet<u64> = catalog.partitions()?.into_iter().map(|(id, _)| id).collect();
         let operators: std::collections::HashSet<String> =

@@ -60,6 +60,8 @@ fn structures_have_their_sizes() {
         ("Chunk header", format::CHUNK_HEADER_LEN),
         ("Page directory entry", format::PAGE_ENTRY_LEN),
         ("Unit error", UnitError::LEN_BYTES),
+        ("Index header", format::INDEX_HEADER_LEN),
+        ("Index directory entry", format::INDEX_ENTRY_LEN),
     ];
     let mut of_known_size = 0;
     for (heading, columns, rows) in tables() {
@@ -92,6 +94,7 @@ fn magic_numbers_are_those_of_the_code() {
     assert_eq!(magic("Partition header"), format::PARTITION_MAGIC);
     assert_eq!(magic("Partition trailer"), format::PARTITION_END);
     assert_eq!(magic("Chunk header"), format::CHUNK_MAGIC);
+    assert_eq!(magic("Index header"), format::INDEX_MAGIC);
     let params = table("10.", &["Offset", "Size", "Type", "Name", "Meaning"]);
     assert_eq!(params[0][3..], ["version".to_string(), PARAMS_VERSION.to_string()]);
 }

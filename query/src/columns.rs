@@ -128,7 +128,7 @@ pub fn resolve(record: &IntermediateRecord, selector: Option<(&str, bool)>) -> R
 }
 
 /// Splits at commas outside of brackets.
-fn split_items(text: &str) -> Vec<&str> {
+pub(crate) fn split_items(text: &str) -> Vec<&str> {
     let mut items = Vec::new();
     let (mut depth, mut start) = (0i32, 0);
     for (i, c) in text.char_indices() {

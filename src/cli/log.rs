@@ -9,8 +9,8 @@ use super::output::{bytes, count, pretty, seconds, times};
 use super::progress::Progress;
 use super::{CliError, Result, file_error, pipeline};
 use crate::{
-    Dedup, Device, Effort, IfExists, Input, LayerPattern, LogOptions, ModelKey, Network, OnUnholdable, RunOptions,
-    Scheme, Spec, Store, Weights, log_intermediates,
+    Dedup, Device, Effort, IfExists, Input, LayerPattern, LogOptions, MapValue, ModelKey, Network, OnUnholdable,
+    RunOptions, Scheme, Spec, Store, Weights, log_intermediates,
 };
 
 #[derive(Debug, Args)]
@@ -54,11 +54,20 @@ pub struct LogArgs {
     /// Rows of the dataset, such as 0..10000 (default: all).
     #[arg(long, value_name = "A..B")]
     rows: Option<String>,
+    /// Build an index of each layer's activations meanwhile.
+    #[arg(long, value_enum, requires = "arch")]
+    index: Option<IndexArg>,
     /// Seconds between commits, from which an interrupted log goes on.
     #[arg(long, default_value_t = 5.0, value_name = "SECONDS")]
     checkpoint: f64,
     #[command(flatten)]
     options: WriteArgs,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum IndexArg {
+    /// Ranges of each unit's activations, for questions about groups of units.
+    ByExample,
 }
 
 /// What all writing commands take.
@@ -177,6 +186,7 @@ pub fn run(args: &LogArgs, store: &Path, as_json: bool) -> Result<String> {
         rows: args.rows.as_deref().map(row_range).transpose()?,
         if_exists: args.options.if_exists(),
         log: args.options.log_options(),
+        index: args.index.map(|IndexArg::ByExample| MapValue::Max),
         checkpoint,
     };
     // Everything is checked before a store is made.
@@ -206,14 +216,22 @@ pub fn run(args: &LogArgs, store: &Path, as_json: bool) -> Result<String> {
             "seconds": report.seconds, "forward_seconds": report.forward_seconds, "logical_bytes": log.logical_bytes,
             "written_bytes": log.written_bytes, "new_chunks": log.new_chunks, "duplicate_chunks": log.duplicate_chunks,
             "saved_bytes": log.saved_bytes, "clamped": log.clamped,
+            "indexes": report.indexed.made.iter().map(|i| i.id).collect::<Vec<_>>(),
         })));
     }
     if report.run_rows == 0 {
         return Ok(format!("{key}: all rows of {} layers are stored already\n", report.layers.len()));
     }
     clamp_note(&log);
+    for (layer, why) in &report.indexed.left_out {
+        eprintln!("{key}.{layer} is not indexed: {why}; `mistique index create` does it");
+    }
+    let indexes = match report.indexed.made.len() {
+        0 => String::new(),
+        n => format!("; {n} indexes of {}", bytes(report.indexed.made.iter().map(|i| i.len_bytes).sum())),
+    };
     Ok(format!(
-        "{key}: {} layers of {} rows in {} ({} in the network, {}); {} became {} ({} smaller), {} saved by de-duplication\n",
+        "{key}: {} layers of {} rows in {} ({} in the network, {}); {} became {} ({} smaller), {} saved by de-duplication{indexes}\n",
         report.layers.len(),
         count(report.run_rows),
         seconds(report.seconds),

@@ -7,6 +7,7 @@ mod demo;
 mod diff;
 mod export;
 mod get;
+mod index;
 mod inspect;
 mod log;
 mod maintain;
@@ -73,6 +74,11 @@ enum Command {
     Get(get::GetArgs),
     /// Show the plans for a request and the choice, then run it.
     Explain(get::ExplainArgs),
+    /// Make, list and drop indexes; queries use them without being told.
+    Index {
+        #[command(subcommand)]
+        command: index::IndexCommand,
+    },
     /// Ask a diagnostic question: top-k, neighbours, differences, distributions and so on.
     Query {
         #[command(subcommand)]
@@ -207,6 +213,7 @@ fn execute(args: &Args) -> Result<()> {
         Command::Stats { key, by } => stats::run(&open()?, key.as_deref(), *by, args.json)?,
         Command::Get(a) => get::get(a, &open()?, args.json)?,
         Command::Explain(a) => get::explain(a, &open()?, args.json)?,
+        Command::Index { command } => index::run(command, &open()?, args.json)?,
         Command::Query { command } => query::run(command, &open()?, args.json)?,
         Command::Calibrate(a) => calibrate::run(a, &open()?, args.json)?,
         Command::Verify => return maintain::verify(&open()?, args.json),

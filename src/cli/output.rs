@@ -83,6 +83,19 @@ pub fn bytes(n: u64) -> String {
     }
 }
 
+/// Seconds since 1970 as a date and time of UTC (Howard Hinnant's days to civil dates).
+pub fn date(seconds: i64) -> String {
+    let (days, rest) = (seconds.div_euclid(86_400) + 719_468, seconds.rem_euclid(86_400));
+    let (era, of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = year + era * 400 + i64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}", rest / 3600, rest % 3600 / 60)
+}
+
 /// Seconds in the unit that suits them.
 pub fn seconds(s: f64) -> String {
     match s {
@@ -150,5 +163,9 @@ mod tests {
         assert_eq!(float(-1234.5678), "-1234.57");
         assert_eq!(float(1e20), "1.00000e20");
         assert_eq!(seconds(0.000_25), "250 µs");
+        assert_eq!(
+            [0, 951_782_399, 951_782_400, 1_700_000_000].map(date),
+            ["1970-01-01 00:00", "2000-02-28 23:59", "2000-02-29 00:00", "2023-11-14 22:13"]
+        );
     }
 }

@@ -9,13 +9,14 @@ use arrow::datatypes::{DataType, Field, Schema};
 use candle_core::{DType, Device as CandleDevice, Tensor};
 use mistique_datasets::{Dataset, DatasetError, Spec};
 use mistique_engine::{
-    DatasetSpec, EngineError, Handle, IfExists, LogOptions, LogReport, Logger, ModelHandle, ModelKey, ModelKind,
-    ModelSpec, Scheme, Store, TensorSpec, cost, hex,
+    DatasetSpec, EngineError, Handle, IfExists, LogOptions, LogReport, Logger, MapValue, ModelHandle, ModelKey,
+    ModelKind, ModelSpec, Scheme, Store, TensorSpec, cost, hex,
 };
 
 use crate::device::Device;
 use crate::error::NetworkError;
 use crate::executor::{Executor, Timings};
+use crate::gather::{Gather, Indexed};
 use crate::network::Network;
 use crate::pattern::LayerPattern;
 use crate::source::CandleSource;
@@ -88,6 +89,8 @@ pub struct RunOptions {
     pub if_exists: IfExists,
     /// How the log works.
     pub log: LogOptions,
+    /// Which activations of each layer a by-example index is built of while logging (default: none is built).
+    pub index: Option<MapValue>,
     /// How often what is done so far is committed, so that an interrupted run goes on there (default: 5 seconds).
     pub checkpoint: Duration,
 }
@@ -105,6 +108,7 @@ impl RunOptions {
             rows: None,
             if_exists: IfExists::Continue,
             log: LogOptions::default(),
+            index: None,
             checkpoint: Duration::from_secs(5),
         })
     }
@@ -158,6 +162,8 @@ pub struct RunReport {
     pub forward_seconds: f64,
     /// Which implementation ran.
     pub executor: String,
+    /// The indexes built, where they were asked for.
+    pub indexed: Indexed,
 }
 
 /// Runs `network` with `weights` over the input and logs the chosen layers under `key`. Weights go into `operators/`.
@@ -213,6 +219,12 @@ pub fn log_intermediates(
         max_bytes += tensor.max_bytes(range.end - range.start);
         handles.push((layer, log.tensor(model, &tensor)?));
     }
+    let mut gather = options.index.map(Gather::new);
+    for layer in handles.iter().filter_map(|(l, _)| network.layers().get(*l).map(|info| (*l, info))) {
+        if let Some(gather) = &mut gather {
+            gather.add(layer.0, layer.1.name(), layer.1.shape());
+        }
+    }
     log.reserve(max_bytes)?;
     log.incomplete(model)?;
 
@@ -224,6 +236,7 @@ pub fn log_intermediates(
         seconds: 0.0,
         forward_seconds: 0.0,
         executor: executor.describe(),
+        indexed: Indexed::default(),
     };
     let mut measured = Measured::default();
     let mut values = Vec::new();
@@ -253,7 +266,9 @@ pub fn log_intermediates(
             let timings = executor.forward(&batch, &wanted, &mut |layer, output| {
                 let begun = Instant::now();
                 if let (None, Some((handle, some))) = (&failed, missing.get(&layer)) {
-                    failed = append(&mut log, *handle, &rows, some, &output).err();
+                    let gathered = gather.as_mut().map_or(Ok(()), |g| g.take(layer, &rows, &output));
+                    let appended = gathered.map_err(WorkflowError::from);
+                    failed = appended.and_then(|()| append(&mut log, *handle, &rows, some, &output)).err();
                 }
                 appending += begun.elapsed();
                 Ok(())
@@ -280,6 +295,10 @@ pub fn log_intermediates(
     log.complete(model)?;
     report.log = log.commit()?;
     drop(log);
+    if let Some(gather) = gather {
+        let records = store.intermediates(&store.model(key)?)?;
+        report.indexed = gather.finish(store, &records)?;
+    }
     if report.run_rows > 0 {
         let subject = cost::model_subject(&spec.description, &options.device.to_string());
         store.add_cost(cost::PREPARE, &subject, load_seconds)?;

@@ -1,6 +1,7 @@
 //! The MetadataDB: a SQLite database that says what is stored where. One transaction makes a commit visible.
 
 mod block_row;
+mod indexes;
 mod read;
 mod stages;
 mod withheld;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use rusqlite::backup::Backup;
 use rusqlite::{Connection, MAIN_DB, OptionalExtension, TransactionBehavior};
 
+pub use indexes::IndexRecord;
 pub(crate) use read::stored_code;
 pub use read::{Block, ChunkRow, CostRecord, ErrorRecord, OperatorRecord};
 pub use stages::{NewStage, StageRecord};

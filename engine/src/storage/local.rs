@@ -25,7 +25,7 @@ impl LocalStorage {
     /// Errors: `Io` when the folder cannot be made.
     pub fn create(root: impl Into<PathBuf>) -> Result<Self> {
         let this = Self { root: root.into() };
-        for dir in ["partitions", "operators"] {
+        for dir in ["partitions", "operators", "indexes"] {
             let path = this.root.join(dir);
             fs::create_dir_all(&path).map_err(|e| EngineError::io(path.display().to_string(), "create folder", e))?;
         }
@@ -59,6 +59,11 @@ fn io(path: &Path, op: &'static str) -> impl FnOnce(std::io::Error) -> EngineErr
 impl Storage for LocalStorage {
     fn create(&self, path: &str) -> Result<Box<dyn WriteFile>> {
         let path = self.path(path);
+        // Stores of earlier versions lack the folders that were added since.
+        if let Some(dir) = path.parent().filter(|d| !d.exists()) {
+            fs::create_dir(dir).map_err(io(dir, "create folder"))?;
+            self.sync_dir("")?;
+        }
         let file = OpenOptions::new().write(true).create_new(true).open(&path).map_err(io(&path, "create"))?;
         Ok(Box::new(LocalWrite { file, path }))
     }

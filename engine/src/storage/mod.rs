@@ -79,7 +79,7 @@ pub trait ReadFile: Send + Sync {
 }
 
 /// Ranges of a slice, checked; `path` names it in errors.
-fn slice_ranges<'a>(path: &str, bytes: &'a [u8], ranges: &[Range<u64>]) -> Result<Vec<Cow<'a, [u8]>>> {
+pub(crate) fn slice_ranges<'a>(path: &str, bytes: &'a [u8], ranges: &[Range<u64>]) -> Result<Vec<Cow<'a, [u8]>>> {
     ranges
         .iter()
         .map(|r| {

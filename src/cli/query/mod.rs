@@ -12,7 +12,9 @@ mod metrics;
 mod netdissect;
 mod rowdiff;
 mod select;
+mod similar;
 mod similarity;
+mod top_group;
 mod topk;
 
 use clap::{Args, Subcommand};
@@ -56,6 +58,10 @@ pub enum QueryCommand {
     Mean(mean::MeanArgs),
     /// The rows nearest to examples or vectors.
     Knn(knn::KnnArgs),
+    /// The rows whose activations of a group of units are nearest to those of a row.
+    Similar(similar::SimilarArgs),
+    /// The rows that activate a group of units most.
+    TopGroup(top_group::TopGroupArgs),
 }
 
 /// Answers a question.
@@ -76,6 +82,8 @@ pub fn run(command: &QueryCommand, store: &Store, as_json: bool) -> Result<Strin
         QueryCommand::Corr(args) => corr::run(args, store, as_json),
         QueryCommand::Mean(args) => mean::run(args, store, as_json),
         QueryCommand::Knn(args) => knn::run(args, store, as_json),
+        QueryCommand::Similar(args) => similar::run(args, store, as_json),
+        QueryCommand::TopGroup(args) => top_group::run(args, store, as_json),
     }
 }
 
@@ -116,6 +124,11 @@ pub struct PlanArgs {
 }
 
 impl PlanArgs {
+    /// Which plan was asked for, and whether a lossy copy will not do.
+    pub fn choice(&self) -> (crate::PlanChoice, bool) {
+        (self.plan.into(), self.exact)
+    }
+
     /// A reader that runs models where it was said.
     pub fn reader<'a>(&self, store: &'a Store) -> ChunkReader<'a> {
         super::get::reader(store, self.device)

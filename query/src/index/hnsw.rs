@@ -1,0 +1,340 @@
+//! Approximate nearest neighbours by a graph (HNSW, Malkov and Yashunin 2018), on vectors as f16. Asked for by name only:
+//! an answer may lack a neighbour.
+
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+use instant_distance::{Builder, Hnsw, Point, Search};
+use mistique_engine::{
+    EngineError, IndexFile, IndexKind, IndexRecord, IntermediateKey, MapValue, NewIndex, RowMask, RowSet,
+};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::group::Layer;
+use crate::diagnostics::Metric;
+use crate::error::{QueryError, Result};
+use crate::plan::PlanChoice;
+use crate::reader::ChunkReader;
+
+/// Candidates kept while the graph is built, and while it is searched: more find more and take longer.
+const EF_CONSTRUCTION: usize = 200;
+const EF_SEARCH: usize = 200;
+/// Neighbours of a point in an upper layer; the lowest has twice as many.
+const M: usize = 32;
+/// A neighbour that is none.
+const NONE: u32 = u32::MAX;
+/// Rows of which the neighbours are looked up to measure recall, and how many neighbours of each.
+const SAMPLE_ROWS: usize = 100;
+const SAMPLE_K: usize = 10;
+/// Bytes of the section that says what the others are.
+const HEAD_LEN: usize = 16;
+/// Bytes of values fetched at a time.
+const FETCHED_BYTES: usize = 64 << 20;
+
+/// A row's vector; of length 1 where angles are measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Vector(Vec<f32>);
+
+impl Point for Vector {
+    /// Squared, since only the order counts.
+    fn distance(&self, other: &Self) -> f32 {
+        squared(&self.0, &other.0)
+    }
+}
+
+fn squared(a: &[f32], b: &[f32]) -> f32 {
+    let (a8, b8) = (a.as_chunks::<8>(), b.as_chunks::<8>());
+    let mut sums = [0f32; 8];
+    for (x, y) in a8.0.iter().zip(b8.0) {
+        for i in 0..8 {
+            sums[i] += (x[i] - y[i]) * (x[i] - y[i]);
+        }
+    }
+    sums.iter().sum::<f32>() + a8.1.iter().zip(b8.1).map(|(x, y)| (x - y) * (x - y)).sum::<f32>()
+}
+
+/// What the crate's graph is to serde: its fields are private, and files have a layout of their own (FORMAT.md).
+#[derive(Serialize, Deserialize)]
+struct Graph {
+    ef_search: usize,
+    points: Vec<Vector>,
+    zero: Vec<[[u32; M]; 2]>,
+    layers: Vec<Vec<[u32; M]>>,
+}
+
+/// What making an index gave.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HnswMade {
+    /// The index.
+    pub index: IndexRecord,
+    /// Share of the true nearest rows that it finds, measured on some of its own rows.
+    pub recall: f64,
+    /// How many rows, and how many neighbours of each.
+    pub sample: (usize, usize),
+}
+
+/// An index open for questions.
+pub struct Neighbours {
+    graph: Hnsw<Vector>,
+    /// Row of each point.
+    rows: Vec<u64>,
+    metric: Metric,
+    width: usize,
+    index: IndexRecord,
+    /// Rows that were logged later, or have a NaN, with their vectors.
+    later: Vec<(u64, Vector)>,
+}
+
+impl ChunkReader<'_> {
+    /// Builds the HNSW index of a layer's rows as vectors and keeps it in place of an earlier one of the same metric.
+    /// Building is on one thread and from a fixed seed: equal values give an equal file. Rows that have a NaN are left out.
+    ///
+    /// Errors: `NotFound`, `Unsupported` for tables; `Mismatch` for the inner product, which is no metric, or a layer without
+    /// rows; `Locked`, `Io`; what fetching the layer's values meets.
+    pub fn create_hnsw_index(
+        &self,
+        key: &IntermediateKey,
+        metric: Metric,
+        exact: bool,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<HnswMade> {
+        let layer = Layer::new(self, key, MapValue::Cells, exact, PlanChoice::Auto)?;
+        let refuse = |why: &str| QueryError::Mismatch { what: format!("hnsw index of {key}"), why: why.to_string() };
+        if metric == Metric::Dot {
+            return Err(refuse("the inner product is no metric; use l2 or cosine"));
+        }
+        let width = layer.layout.stored_values();
+        let ids: Vec<u64> = layer.rows.iter().collect();
+        let mut rows = Vec::with_capacity(ids.len());
+        let mut points = Vec::with_capacity(ids.len());
+        let batch = (FETCHED_BYTES / (width * 4).max(1)).clamp(1, 1024);
+        for some in ids.chunks(batch) {
+            let values = layer.fetch(self, "*", some)?.0;
+            for (row, vector) in some.iter().zip(values.chunks_exact(width)) {
+                if !vector.iter().any(|v| v.is_nan()) {
+                    rows.push(*row);
+                    points.push(rounded(vector, metric));
+                }
+            }
+            progress(rows.len() as u64, ids.len() as u64);
+        }
+        if points.is_empty() {
+            return Err(refuse("it has no rows without NaN"));
+        }
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
+        let pool = pool.map_err(|e| EngineError::io("hnsw", "start a thread", std::io::Error::other(e)))?;
+        let builder = Builder::default().seed(0).ef_construction(EF_CONSTRUCTION).ef_search(EF_SEARCH);
+        let (graph, ids) = pool.install(|| builder.build_hnsw(points.clone()));
+        let mut places = vec![0u32; rows.len()];
+        for (place, point) in ids.into_iter().enumerate() {
+            if let Some(of) = places.get_mut(point.into_inner() as usize) {
+                *of = place as u32;
+            }
+        }
+        let (recall, sample) = recall(&graph, &places, &points);
+        let values = layer.of.values();
+        let params = format!(
+            r#"{{"metric":"{}","values":"{values}","width":{width},"ef_construction":{EF_CONSTRUCTION},"ef_search":{EF_SEARCH},"recall":{recall:.4},"sample":{},"rows":{}}}"#,
+            name(metric),
+            sample.0,
+            rows.len()
+        );
+        let sections = sections(&graph, &places, metric, width)?;
+        let new = NewIndex { kind: IndexKind::Hnsw, params, rows: RowSet::from_ids(&rows), sections };
+        Ok(HnswMade { index: self.store().put_index(&layer.record, &new)?, recall, sample })
+    }
+
+    /// The HNSW index of a layer, open for questions; `None` where there is none of that metric.
+    ///
+    /// Errors: `NotFound`, `Corrupt`, `Io`; what fetching rows that were logged later meets.
+    pub fn neighbours(&self, key: &IntermediateKey, metric: Metric, exact: bool) -> Result<Option<Neighbours>> {
+        let layer = Layer::new(self, key, MapValue::Cells, exact, PlanChoice::Auto)?;
+        let serves = |i: &IndexRecord| {
+            i.kind == IndexKind::Hnsw.name()
+                && i.param("metric").as_deref() == Some(name(metric))
+                && i.param("values").as_deref() == Some(layer.of.values())
+        };
+        let Some(index) = self.store().indexes(Some(&layer.record))?.into_iter().rev().find(serves) else {
+            return Ok(None);
+        };
+        let file = self.store().open_index(&index)?;
+        let mut open = open(&file, index, metric)?;
+        if open.width != layer.layout.stored_values() {
+            return Err(damaged(&file, "its vectors have another length than the layer's rows"));
+        }
+        let mut covered = RowMask::default();
+        covered.extend(file.rows());
+        let later: Vec<u64> = layer.rows.iter().filter(|r| !covered.contains(*r)).collect();
+        for some in later.chunks((FETCHED_BYTES / (open.width * 4).max(1)).clamp(1, 1024)) {
+            let values = layer.fetch(self, "*", some)?.0;
+            let vectors = some.iter().zip(values.chunks_exact(open.width));
+            let vectors = vectors.filter(|(_, v)| !v.iter().any(|v| v.is_nan()));
+            open.later.extend(vectors.map(|(row, v)| (*row, rounded(v, metric))));
+        }
+        Ok(Some(open))
+    }
+}
+
+impl Neighbours {
+    /// About the `k` nearest rows to `vector`, nearest first: `(row_id, distance or similarity)` of the values as f16.
+    /// At most 200, however large `k`.
+    ///
+    /// Errors: `Mismatch` when the vector has another length or a NaN.
+    pub fn nearest(&self, vector: &[f32], k: usize) -> Result<Vec<(u64, f32)>> {
+        if vector.len() != self.width || vector.iter().any(|v| v.is_nan()) {
+            return Err(QueryError::Mismatch {
+                what: "nearest neighbours".into(),
+                why: format!("expected a vector of {} numbers, got {}, NaN or not", self.width, vector.len()),
+            });
+        }
+        let query = Vector(prepared(vector, self.metric));
+        let mut search = Search::default();
+        let found = self.graph.search(&query, &mut search);
+        let found = found.filter_map(|i| self.rows.get(i.pid.into_inner() as usize).map(|row| (*row, i.distance)));
+        let mut found: Vec<(u64, f32)> = found.collect();
+        found.extend(self.later.iter().map(|(row, v)| (*row, v.distance(&query))));
+        found.sort_by(|a, b| a.1.total_cmp(&b.1).then(a.0.cmp(&b.0)));
+        found.truncate(k);
+        // Of vectors of length 1, |a − b|² = 2 − 2·cos.
+        let score = |d: f32| if self.metric == Metric::Cosine { 1.0 - d / 2.0 } else { d.sqrt() };
+        Ok(found.into_iter().map(|(row, d)| (row, score(d))).collect())
+    }
+
+    /// The index.
+    pub fn index(&self) -> &IndexRecord {
+        &self.index
+    }
+}
+
+fn name(metric: Metric) -> &'static str {
+    match metric {
+        Metric::L2 => "l2",
+        Metric::Cosine => "cosine",
+        Metric::Dot => "dot",
+    }
+}
+
+/// The vector whose distances the metric's are.
+fn prepared(vector: &[f32], metric: Metric) -> Vec<f32> {
+    let norm = vector.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
+    match metric {
+        Metric::Cosine if norm > 0.0 => vector.iter().map(|v| (f64::from(*v) / norm) as f32).collect(),
+        _ => vector.to_vec(),
+    }
+}
+
+/// The same as it is kept.
+fn rounded(vector: &[f32], metric: Metric) -> Vector {
+    let kept = prepared(vector, metric).into_iter().map(|v| f16::from_f32(v).to_f32());
+    // Beyond ±65,504 an f16 is infinite, and of two infinities there is no distance.
+    Vector(kept.map(|v| v.clamp(-65_504.0, 65_504.0)).collect())
+}
+
+/// Recall on rows picked evenly, themselves left out.
+fn recall(graph: &Hnsw<Vector>, places: &[u32], points: &[Vector]) -> (f64, (usize, usize)) {
+    let step = points.len().div_ceil(SAMPLE_ROWS).max(1);
+    let k = SAMPLE_K.min(points.len() - 1);
+    let sample: Vec<usize> = (0..points.len()).step_by(step).collect();
+    let hits: usize = sample
+        .par_iter()
+        .map(|&of| {
+            let Some(query) = points.get(of) else { return 0 };
+            let others = points.iter().enumerate().filter(|(i, _)| *i != of);
+            let mut distances: Vec<f32> = others.map(|(_, p)| query.distance(p)).collect();
+            if k == 0 {
+                return 0;
+            }
+            let kth = *distances.select_nth_unstable_by(k - 1, f32::total_cmp).1;
+            let mut search = Search::default();
+            let found = graph.search(query, &mut search);
+            let found = found.filter(|i| places.get(i.pid.into_inner() as usize) != Some(&(of as u32)));
+            found.take(k).filter(|i| i.distance <= kth).count()
+        })
+        .sum();
+    let wanted = sample.len() * k;
+    (if wanted == 0 { 1.0 } else { hits as f64 / wanted as f64 }, (sample.len(), k))
+}
+
+fn unfit(e: postcard::Error) -> QueryError {
+    QueryError::Mismatch { what: "hnsw index".into(), why: format!("the graph is not what this build knows: {e}") }
+}
+
+fn sections(graph: &Hnsw<Vector>, places: &[u32], metric: Metric, width: usize) -> Result<Vec<Vec<u8>>> {
+    let graph: Graph = postcard::from_bytes(&postcard::to_allocvec(graph).map_err(unfit)?).map_err(unfit)?;
+    let mut head = vec![u8::from(metric == Metric::Cosine), 0, 0, 0];
+    for number in [width, graph.ef_search, graph.layers.len()] {
+        head.extend_from_slice(&(number as u32).to_le_bytes());
+    }
+    let numbers = |numbers: &mut dyn Iterator<Item = u32>| numbers.flat_map(u32::to_le_bytes).collect::<Vec<u8>>();
+    let values = graph.points.iter().flat_map(|p| &p.0).flat_map(|v| f16::from_f32(*v).to_le_bytes());
+    let mut sections = vec![
+        head,
+        numbers(&mut places.iter().copied()),
+        values.collect(),
+        numbers(&mut graph.zero.iter().flatten().flatten().copied()),
+    ];
+    sections.extend(graph.layers.iter().map(|layer| numbers(&mut layer.iter().flatten().copied())));
+    Ok(sections)
+}
+
+fn damaged(file: &IndexFile, why: &str) -> QueryError {
+    EngineError::Corrupt { path: file.path().to_string(), offset: 0, why: why.to_string() }.into()
+}
+
+/// Nodes of a layer: as many numbers each, all of points that there are.
+fn nodes<const N: usize>(bytes: &[u8], n_points: usize) -> Option<Vec<[u32; N]>> {
+    let (numbers, rest) = bytes.as_chunks::<4>();
+    let numbers: Vec<u32> = numbers.iter().map(|b| u32::from_le_bytes(*b)).collect();
+    let known = numbers.iter().all(|n| *n == NONE || (*n as usize) < n_points);
+    let (nodes, left) = numbers.as_chunks::<N>();
+    (known && rest.is_empty() && left.is_empty() && nodes.len() <= n_points).then(|| nodes.to_vec())
+}
+
+fn open(file: &IndexFile, index: IndexRecord, metric: Metric) -> Result<Neighbours> {
+    let bad = |why: &str| damaged(file, why);
+    let n_points = file.rows().len();
+    let head = file.bytes(0)?;
+    let number = |at: usize| head.get(at..at + 4).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes);
+    let (Some(width), Some(ef_search), Some(n_layers), HEAD_LEN) = (number(4), number(8), number(12), head.len())
+    else {
+        return Err(bad("its first section has another length"));
+    };
+    let (width, n_layers) = (width as usize, n_layers as usize);
+    if head.get(..4) != Some(&[u8::from(metric == Metric::Cosine), 0, 0, 0]) || file.n_sections() != 4 + n_layers {
+        return Err(bad("its first section does not agree with the others"));
+    }
+    let ids: Vec<u64> = file.rows().iter().collect();
+    let places = file.bytes(1)?;
+    let places = places.as_chunks::<4>().0.iter().map(|b| ids.get(u32::from_le_bytes(*b) as usize).copied());
+    let rows = places.collect::<Option<Vec<u64>>>().filter(|r| r.len() == n_points);
+    let rows = rows.ok_or_else(|| bad("its points are not its rows"))?;
+    let values = file.bytes(2)?;
+    let halves: Vec<f16> = values.as_chunks::<2>().0.iter().map(|b| f16::from_le_bytes(*b)).collect();
+    if width == 0 || values.len() != n_points * width * 2 || halves.iter().any(|v| !v.is_finite()) {
+        return Err(bad("its vectors are not what they should be"));
+    }
+    let points = halves.chunks_exact(width).map(|v| {
+        let mut point = vec![0f32; width];
+        v.convert_to_f32_slice(&mut point);
+        Vector(point)
+    });
+    let zero: Vec<[u32; 2 * M]> = nodes(&file.bytes(3)?, n_points)
+        .filter(|nodes| nodes.len() == n_points)
+        .ok_or_else(|| bad("its lowest layer is not one"))?;
+    let halved = |node: &[u32; 2 * M]| std::array::from_fn(|half| std::array::from_fn(|i| node[half * M + i]));
+    let layer = |l: usize| nodes(&file.bytes(4 + l)?, n_points).ok_or_else(|| bad("an upper layer is not one"));
+    let layers: Vec<Vec<[u32; M]>> = (0..n_layers).map(layer).collect::<Result<_>>()?;
+    // A neighbour in an upper layer is a node of that layer.
+    let inside = |layer: &Vec<[u32; M]>| layer.iter().flatten().all(|n| *n == NONE || (*n as usize) < layer.len());
+    if !layers.iter().all(|l| !l.is_empty() && inside(l)) || layers.windows(2).any(|w| w[0].len() < w[1].len()) {
+        return Err(bad("an upper layer names points that are not in it"));
+    }
+    let graph = Graph {
+        ef_search: ef_search as usize,
+        points: points.collect(),
+        zero: zero.iter().map(halved).collect(),
+        layers,
+    };
+    let graph = postcard::from_bytes(&postcard::to_allocvec(&graph).map_err(unfit)?).map_err(unfit)?;
+    Ok(Neighbours { graph, rows, metric, width, index, later: Vec::new() })
+}
