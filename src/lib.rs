@@ -25,6 +25,9 @@
 
 #[doc(hidden)]
 pub mod cli;
+pub mod workload;
+
+use cli::reader as cli_reader;
 
 mod masks;
 
@@ -37,15 +40,16 @@ pub use masks::{MaskError, MaskFolder};
 pub use mistique_datasets as datasets;
 pub use mistique_datasets::{Dataset, DatasetError, Spec};
 pub use mistique_engine::{
-    Code, CompactReport, Content, Damage, DatasetSpec, Dedup, Effort, EngineError, Fingerprint, GcReport, Handle,
-    IfExists, IndexRecord, IntermediateKey, IntermediateRecord, Key, LogOptions, LogReport, Logger, MapValue,
-    ModelHandle, ModelKey, ModelKind, ModelRecord, ModelSpec, OnUnholdable, Rerun, RerunValues, RowSet, Rows, Scheme,
-    Storage, Store, StoreOptions, StoreStats, TensorSource, TensorSpec, UnitAxis, UnitError, Values, VerifyReport,
+    Candidate, Code, ColumnDemand, CompactReport, Content, Damage, DatasetSpec, Dedup, Effort, EngineError,
+    Fingerprint, GcReport, Handle, IfExists, IndexRecord, IntermediateKey, IntermediateRecord, Key, LocalStorage,
+    LogOptions, LogReport, Logger, MapValue, Materialize, MaterializeReport, ModelHandle, ModelKey, ModelKind,
+    ModelRecord, ModelSpec, OnUnholdable, Rerun, RerunValues, RowSet, Rows, Scheme, Storage, Store, StoreOptions,
+    StoreStats, TensorSource, TensorSpec, UnitAxis, UnitError, Values, VerifyReport, gamma, within_budget,
 };
 pub use mistique_query::{
-    Answer, ByExample, Calibration, ChunkReader, Considered, Data, Example, Examples, Explanation, Figure, HeatMap,
-    HnswMade, IndexUse, Neighbours, Norm, Picture, PlanChoice, Predicate, QueryError, Request, RowSelection, Source,
-    diagnostics,
+    Answer, AnswerStats, ByExample, Calibration, ChunkReader, Considered, Data, Example, Examples, Explanation, Figure,
+    GammaRecord, HeatMap, HnswMade, IndexUse, Neighbours, Norm, Picture, PlanChoice, Predicate, QueryError, Request,
+    RowSelection, Source, diagnostics,
 };
 pub use mistique_workflow::pipeline;
 

@@ -12,6 +12,7 @@ mod chunk;
 mod code_pages;
 mod codec;
 mod column;
+mod copy;
 pub mod cost;
 mod counters;
 mod error;

@@ -4,6 +4,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
@@ -30,6 +31,9 @@ use crate::storage::{LocalStorage, Storage};
 
 /// Folder of the operators.
 const OPERATORS: &str = "operators";
+/// Counters of hits and misses that the catalogue keeps: of pages, and of answers.
+const POOL: [&str; 2] = ["pool_hits", "pool_misses"];
+const ANSWERS: [&str; 2] = ["answer_hits", "answer_misses"];
 /// Places of chunks that are remembered.
 const PLACES: usize = 1 << 18;
 /// Models whose intermediates are remembered.
@@ -74,6 +78,10 @@ pub struct Store {
     pool: InMemoryStore,
     counters: Mutex<Counters>,
     writer: Mutex<Weak<dyn Send + Sync>>,
+    /// Changes that its own connection does not see as changes.
+    own_changes: AtomicU64,
+    /// Requests answered from memory, and others.
+    answers: [AtomicU64; 2],
 }
 
 struct NoWriter;
@@ -118,6 +126,8 @@ impl Store {
             pool: InMemoryStore::new(options.pool_bytes),
             counters: Mutex::default(),
             writer: Mutex::new(none),
+            own_changes: AtomicU64::new(0),
+            answers: Default::default(),
         };
         // What a crash left is removed by whoever comes next and may write; a store being written is left alone.
         match this.writer_lock() {
@@ -563,8 +573,16 @@ impl Store {
         Ok(self.catalog().blocks(record, 0, u64::MAX)?.into_iter().map(|b| b.rows).collect())
     }
 
+    /// Two numbers, one of which differs when anything was committed in between: by others, and by this handle itself.
+    ///
+    /// Errors: `Catalog`.
+    pub fn catalog_version(&self) -> Result<(i64, u64)> {
+        Ok((self.catalog().data_version()?, self.own_changes.load(Ordering::SeqCst)))
+    }
+
     /// Forgets places, files and pages after chunks have moved.
     pub(crate) fn forget(&self) {
+        self.own_changes.fetch_add(1, Ordering::SeqCst);
         *lock(&self.known) = Known::default();
         self.pool.clear();
     }
@@ -578,9 +596,26 @@ impl Store {
     ///
     /// Errors: `Catalog`.
     pub fn lifetime_pool_stats(&self) -> Result<(u64, u64)> {
-        let (hits, misses) = self.catalog().pool_totals()?;
         let now = self.pool.stats();
-        Ok((hits + now.hits, misses + now.misses))
+        let catalog = self.catalog();
+        Ok((catalog.total(POOL[0])? + now.hits, catalog.total(POOL[1])? + now.misses))
+    }
+
+    /// Counts a request that was answered from what was held of an earlier one, or was not. Written down later.
+    pub fn count_answer(&self, held: bool) {
+        let [hits, misses] = &self.answers;
+        if held { hits } else { misses }.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Requests that were answered from what was held of an earlier one, and that were not, over all processes that used
+    /// the store.
+    ///
+    /// Errors: `Catalog`.
+    pub fn lifetime_answers(&self) -> Result<(u64, u64)> {
+        let [hits, misses] = &self.answers;
+        let catalog = self.catalog();
+        let total = |name, now: &AtomicU64| Ok::<u64, EngineError>(catalog.total(name)? + now.load(Ordering::Relaxed));
+        Ok((total(ANSWERS[0], hits)?, total(ANSWERS[1], misses)?))
     }
 
     /// Removes a model of exactly that key with all it holds; `gc` then frees the bytes.
@@ -698,11 +733,11 @@ impl Drop for Store {
             tracing::debug!("measured costs are not kept: {e}");
         }
         let stats = self.pool.stats();
-        if stats.hits + stats.misses > 0 {
-            // Counters alone are lost when this fails, as on read-only media.
-            if let Err(e) = self.catalog().add_pool_totals(stats.hits, stats.misses) {
-                tracing::debug!("hits and misses are not kept: {e}");
-            }
+        let [answered, others] = self.answers.each_ref().map(|n| n.load(Ordering::Relaxed));
+        let totals = [(POOL[0], stats.hits), (POOL[1], stats.misses), (ANSWERS[0], answered), (ANSWERS[1], others)];
+        // Counters alone are lost when this fails, as on read-only media.
+        if let Err(e) = self.catalog().add_totals(&totals) {
+            tracing::debug!("hits and misses are not kept: {e}");
         }
     }
 }

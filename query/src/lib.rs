@@ -6,6 +6,7 @@
 #![deny(missing_docs)]
 
 mod answer;
+mod cache;
 mod calibrate;
 mod codes;
 mod columns;
@@ -13,6 +14,7 @@ pub mod diagnostics;
 mod error;
 mod heatmap;
 mod index;
+mod materialize;
 mod operand;
 mod plan;
 mod predicate;
@@ -21,11 +23,13 @@ mod rows;
 mod scan;
 
 pub use answer::{Answer, Data, Source};
+pub use cache::AnswerStats;
 pub use calibrate::{Calibration, Figure};
 pub use columns::{Columns, TensorColumns};
 pub use error::{QueryError, Result};
 pub use heatmap::{HeatMap, Picture};
 pub use index::{ByExample, Example, Examples, HnswMade, IndexUse, Neighbours, Norm, Used};
+pub use materialize::GammaRecord;
 pub use operand::{Column, Operand, OperandScan, Wanted};
 pub use plan::{Considered, Explanation, PlanChoice};
 pub use predicate::{Compare, Comparison, Predicate, Term};

@@ -1,5 +1,6 @@
 //! The ChunkReader: answers `get_intermediates` by READ or RERUN, whichever the cost model finds cheaper.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use mistique_engine::{
@@ -7,8 +8,10 @@ use mistique_engine::{
 };
 
 use crate::answer::{Answer, Data, Source};
+use crate::cache::{AnswerCache, AnswerStats};
 use crate::columns::{self, Columns};
 use crate::error::{QueryError, Result};
+use crate::materialize::{Background, Net, Tap};
 use crate::operand::Wanted;
 use crate::plan::{self, Context, Explanation, Part, PlanChoice, Resolved};
 use crate::predicate::{Predicate, Term};
@@ -55,7 +58,13 @@ impl Request {
 pub struct ChunkReader<'a> {
     store: &'a Store,
     workflows: Vec<Box<dyn Rerun + 'a>>,
+    net: Arc<Net>,
+    background: Background,
+    answers: AnswerCache,
 }
+
+/// Bytes of answers that are held for repeats, where nothing else was said.
+const ANSWER_BYTES: usize = 64 << 20;
 
 const NOTHING_STORED: &str = "nothing of it is stored; log it again, or run the model with --plan rerun";
 
@@ -69,14 +78,40 @@ pub(crate) struct Found {
 impl<'a> ChunkReader<'a> {
     /// A reader that can only READ.
     pub fn new(store: &'a Store) -> Self {
-        Self { store, workflows: Vec::new() }
+        Self {
+            store,
+            workflows: Vec::new(),
+            net: Arc::default(),
+            background: Background::default(),
+            answers: AnswerCache::new(ANSWER_BYTES),
+        }
     }
 
     /// The same with a workflow that runs models again.
     #[must_use]
     pub fn with_workflow(mut self, workflow: Box<dyn Rerun + 'a>) -> Self {
-        self.workflows.push(workflow);
+        self.workflows.push(Box::new(Tap { inner: workflow, net: Arc::clone(&self.net) }));
         self
+    }
+
+    /// The same, holding answers of so many bytes for repeats (default 64 MiB; 0 for none).
+    #[must_use]
+    pub fn with_answer_bytes(mut self, bytes: usize) -> Self {
+        self.answers = AnswerCache::new(bytes);
+        self
+    }
+
+    /// Hits and misses of the answers held for repeats.
+    pub fn answer_stats(&self) -> AnswerStats {
+        self.answers.stats()
+    }
+
+    pub(crate) fn net(&self) -> &Net {
+        &self.net
+    }
+
+    pub(crate) fn background(&self) -> &Background {
+        &self.background
     }
 
     /// The store.
@@ -97,8 +132,28 @@ impl<'a> ChunkReader<'a> {
     /// Shape: rows in the order asked for × columns in the order named.
     /// Errors: `NotFound`, `Columns`, `Parse`; `Plan` when the demanded plan is not possible; `Corrupt`.
     pub fn get(&self, request: &Request) -> Result<Answer> {
+        // Who demands a plan wants it followed.
+        let may_repeat = request.plan == PlanChoice::Auto;
+        let begun = Instant::now();
+        let version = self.store.catalog_version()?;
+        let held = if may_repeat { self.answers.get(request, version) } else { None };
+        if may_repeat {
+            self.store.count_answer(held.is_some());
+        }
+        if let Some(mut answer) = held {
+            let record = self.store.intermediate(&request.key.intermediate)?;
+            let selector = request.key.columns.as_ref().map(|(text, quoted)| (text.as_str(), *quoted));
+            self.count(&record, &columns::resolve(&record, selector)?);
+            answer.explanation.cached = true;
+            answer.explanation.actual = Some(begun.elapsed());
+            return Ok(answer);
+        }
         let mut answers = self.answer(vec![self.resolve(request, None)?])?;
-        answers.pop().ok_or_else(|| none_given(request))
+        let answer = answers.pop().ok_or_else(|| none_given(request))?;
+        if may_repeat {
+            self.answers.put(request, &answer, version);
+        }
+        Ok(answer)
     }
 
     /// As [`ChunkReader::get`], for several keys over the rows of the first. Requests that need the same model may be
@@ -145,6 +200,8 @@ impl<'a> ChunkReader<'a> {
 
     fn answer(&self, batch: Vec<Resolved>) -> Result<Vec<Answer>> {
         let context = self.context(false);
+        // Before the answers, so that γ knows of these queries.
+        batch.iter().for_each(|request| self.count(&request.record, &request.columns));
         let mut explanations = plan::explain(&context, &batch)?;
         let mut answers: Vec<Option<Answer>> = batch.iter().map(|_| None).collect();
         for at in 0..batch.len() {
@@ -152,9 +209,11 @@ impl<'a> ChunkReader<'a> {
             if answers.get(at).is_some_and(Option::is_some) {
                 continue;
             }
+            self.want_values(batch.iter().zip(&answers).filter(|(_, done)| done.is_none()).map(|(r, _)| r));
             let begun = Instant::now();
             let (plan, found) = self.follow(&context, &batch, at, &explanation)?;
             let took = begun.elapsed();
+            self.store_values();
             for (i, data, source) in found {
                 let (Some(request), Some(explanation), Some(slot)) =
                     (batch.get(i), explanations.get_mut(i), answers.get_mut(i))
@@ -164,7 +223,6 @@ impl<'a> ChunkReader<'a> {
                 explanation.chosen =
                     explanation.considered.iter().position(|c| c.plan == plan).unwrap_or(explanation.chosen);
                 explanation.actual = Some(took);
-                self.count(request);
                 *slot = Some(answer(request, data, source, explanation.clone()));
             }
             if answers.get(at).is_none_or(Option::is_none) {
@@ -195,9 +253,8 @@ impl<'a> ChunkReader<'a> {
         Err(first_error.unwrap_or_else(|| no_plan(request)))
     }
 
-    pub(crate) fn count(&self, request: &Resolved) {
-        let columns = request.columns.text(&request.record);
-        if let Err(e) = self.store.count_query(&request.record, &columns) {
+    pub(crate) fn count(&self, record: &IntermediateRecord, columns: &Columns) {
+        if let Err(e) = self.store.count_query(record, &columns.text(record)) {
             tracing::debug!("the query is not counted: {e}");
         }
     }
@@ -215,7 +272,16 @@ impl<'a> ChunkReader<'a> {
             }
             None => self.rows(&record, &model, &request.rows, request.plan)?,
         };
-        let Found { rows, stored, part } = found;
+        let Found { rows, mut stored, mut part } = found;
+        let groups = columns.groups(&record.content);
+        if let Ok(plan) = &stored
+            && let (lacking @ 1.., touched) = plan.lacking(&groups)
+        {
+            stored = Err(format!(
+                "{lacking} of {touched} RowBlocks do not hold these columns' values (`mistique materialize` says which are kept); use --plan rerun"
+            ));
+        }
+        part = part.filter(|part| plan_holds(&part.plan, &groups));
         Ok(Resolved { record, model, columns, rows, stored, part, exact: request.exact, choice: request.plan })
     }
 
@@ -351,4 +417,8 @@ fn answer(resolved: &Resolved, data: Data, source: Source, explanation: Explanat
         source,
         explanation,
     }
+}
+
+fn plan_holds(plan: &mistique_engine::RowPlan, groups: &[usize]) -> bool {
+    plan.lacking(groups).0 == 0
 }

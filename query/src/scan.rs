@@ -77,7 +77,7 @@ impl<'a> ChunkReader<'a> {
         let batch = std::slice::from_ref(&resolved);
         let explanation =
             plan::explain(&self.context(false), batch)?.pop().ok_or_else(|| reader::no_plan(&resolved))?;
-        self.count(&resolved);
+        self.count(&resolved.record, &resolved.columns);
         let (columns, _) = reader::names_and_shape(&resolved);
         Ok(Scan { reader: self, resolved, explanation, columns })
     }
@@ -201,7 +201,9 @@ impl Scan<'_, '_> {
         let context = self.reader.context(false);
         // Of a request of which some rows are stored, all of a block's may be, or none.
         let anew = if self.chosen() == PlanChoice::Split { plan::explain(&context, &part)?.pop() } else { None };
+        self.reader.want_values(std::iter::once(whole));
         let (_, answered) = self.reader.follow(&context, &part, 0, anew.as_ref().unwrap_or(&self.explanation))?;
+        self.reader.store_values();
         let data = answered.into_iter().next().map(|(_, data, _)| data);
         let data = data.ok_or_else(|| reader::no_plan(whole))?;
         Ok(Block { rows: rows.to_vec(), width: self.columns.len(), data })

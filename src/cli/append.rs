@@ -77,6 +77,7 @@ pub fn run(args: &AppendArgs, path: &Path, as_json: bool) -> Result<String> {
     let names = items.iter().map(named).collect::<Result<Vec<_>>>()?;
 
     let store = Store::open_or_create(path)?;
+    args.options.set_mode(&store)?;
     let mut log = store.logger(args.options.log_options())?;
     let model = log.model(&ModelSpec::raw(model_key.clone()), IfExists::Continue)?;
     if args.options.replace {

@@ -13,7 +13,7 @@ use serde_json::json;
 use super::output::{count, pretty};
 use super::progress::Progress;
 use super::{CliError, Result, file_error};
-use crate::{Answer, ChunkReader, Data, Key, PlanChoice, Request, RowSelection, Store};
+use crate::{Answer, Data, Key, PlanChoice, Request, RowSelection, Store};
 
 /// Rows that an export holds in memory at a time.
 const BATCH_VALUES: usize = 1 << 24;
@@ -94,7 +94,7 @@ pub fn run(store: &Store, dir: &Path, as_json: bool) -> Result<String> {
             why: "the folder is not empty; name a new one".into(),
         });
     }
-    let reader = ChunkReader::new(store);
+    let reader = super::get::reader(store, crate::Device::Cpu).with_answer_bytes(0);
     let mut records = Vec::new();
     for model in store.models()? {
         records.extend(store.intermediates(&model)?);
@@ -113,7 +113,10 @@ pub fn run(store: &Store, dir: &Path, as_json: bool) -> Result<String> {
         let mut writer = None;
         for part in rows.chunks((BATCH_VALUES / width).max(1)) {
             let key = Key { intermediate: record.key.clone(), columns: None };
-            let request = Request::new(key).with_rows(RowSelection::List(part.to_vec())).with_plan(PlanChoice::Read);
+            let request = Request::new(key).with_rows(RowSelection::List(part.to_vec()));
+            // What is stored is exported as it is stored; what is not is run again.
+            let plan = if record.is_whole() { PlanChoice::Read } else { PlanChoice::Auto };
+            let request = request.with_plan(plan);
             let batch = reader.get(&request)?.to_arrow()?;
             let open = match &mut writer {
                 Some(open) => open,

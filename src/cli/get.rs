@@ -72,6 +72,9 @@ pub struct RequestArgs {
     /// Where a model runs again: cpu or cuda:N.
     #[arg(long, default_value = "cpu")]
     device: Device,
+    /// Append the query to a workload that `mistique workload run` replays.
+    #[arg(long, env = "MISTIQUE_RECORD", value_name = "FILE")]
+    record: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -96,6 +99,13 @@ pub struct ExplainArgs {
 }
 
 impl RequestArgs {
+    /// Writes the query down, where it is recorded.
+    fn record(&self) -> Result<()> {
+        let Some(file) = &self.record else { return Ok(()) };
+        let (keys, rows, filter, exact) = (self.keys.clone(), self.rows.clone(), self.filter.clone(), self.exact);
+        super::workload::record(file, &crate::workload::WorkloadQuery { category: None, keys, rows, filter, exact })
+    }
+
     fn requests(&self) -> Result<Vec<Request>> {
         let rows = match (&self.rows, &self.filter) {
             (Some(rows), _) => rows.parse()?,
@@ -118,24 +128,30 @@ pub fn reader(store: &Store, device: Device) -> ChunkReader<'_> {
         .with_workflow(Box::new(crate::pipeline::PipelineRerun::new(store)))
 }
 
-pub fn get(args: &GetArgs, store: &Store, as_json: bool) -> Result<String> {
+/// Prints the answer, and only then waits for what is stored of it.
+pub fn get(args: &GetArgs, store: &Store, as_json: bool) -> Result<()> {
     let reader = reader(store, args.request.device);
     let answers = reader.get_intermediates(&args.request.requests()?)?;
-    match &args.output {
+    args.request.record()?;
+    let text = match &args.output {
         Some(path) => {
             write(path, &answers)?;
             let rows = answers.first().map_or(0, |a| a.rows.len());
-            Ok(if as_json { String::new() } else { format!("{}: {} rows\n", path.display(), count(rows as u64)) })
+            if as_json { String::new() } else { format!("{}: {} rows\n", path.display(), count(rows as u64)) }
         }
-        None if as_json => Ok(pretty(&Value::Array(answers.iter().map(as_value).collect::<Result<_>>()?))),
-        None => table(&answers),
-    }
+        None if as_json => pretty(&Value::Array(answers.iter().map(as_value).collect::<Result<_>>()?)),
+        None => table(&answers)?,
+    };
+    super::print(&text)?;
+    super::materialize::note(reader.finish_materializing());
+    Ok(())
 }
 
 /// How often `explain --all` runs each plan; the shortest time counts, since other work only ever adds to it.
 const RUNS: usize = 3;
 
-pub fn explain(args: &ExplainArgs, store: &Store, as_json: bool) -> Result<String> {
+pub fn explain(args: &ExplainArgs, store: &Store, as_json: bool) -> Result<()> {
+    args.request.record()?;
     let requests = args.request.requests()?;
     let reader = reader(store, args.request.device);
     let mut explanations = reader.explain_intermediates(&requests)?;
@@ -149,12 +165,14 @@ pub fn explain(args: &ExplainArgs, store: &Store, as_json: bool) -> Result<Strin
             explanation.actual = answer.explanation.actual;
         }
     }
-    if as_json {
-        let all = explanations.iter().zip(&args.request.keys).map(|(e, key)| explanation_json(key, e));
-        return Ok(pretty(&Value::Array(all.collect())));
-    }
     let all = explanations.iter().zip(&args.request.keys);
-    Ok(all.map(|(e, key)| format!("{key}\n{}", explanation_text(e))).collect())
+    let text = match as_json {
+        true => pretty(&Value::Array(all.map(|(e, key)| explanation_json(key, e)).collect())),
+        false => all.map(|(e, key)| format!("{key}\n{}", explanation_text(e))).collect(),
+    };
+    super::print(&text)?;
+    super::materialize::note(reader.finish_materializing());
+    Ok(())
 }
 
 /// Runs every possible plan as a new session would: nothing is loaded and nothing is held in memory.
@@ -223,6 +241,7 @@ pub fn explanation_text(e: &Explanation) -> String {
             format!("{} was fastest; the choice, {}, took {lost} its time\n", fastest.plan, chosen.plan)
         }
         (true, Some(_), Some((fastest, _))) => format!("{} was chosen, and was the fastest\n", fastest.plan),
+        (_, Some(took), _) if e.cached => format!("cached: held from an earlier answer; took {}\n", time(took)),
         (_, Some(took), _) => format!("took {}\n", time(took)),
         _ => String::new(),
     };
@@ -241,7 +260,7 @@ fn explanation_json(key: &str, e: &Explanation) -> Value {
         })
         .collect();
     let chosen = e.considered.get(e.chosen).map(|c| c.plan);
-    json!({"key": key, "considered": considered, "chosen": chosen, "actual_seconds": secs(e.actual)})
+    json!({"key": key, "considered": considered, "chosen": chosen, "actual_seconds": secs(e.actual), "cached": e.cached})
 }
 
 /// Cells of an answer as text.

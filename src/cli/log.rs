@@ -9,8 +9,8 @@ use super::output::{bytes, count, pretty, seconds, times};
 use super::progress::Progress;
 use super::{CliError, Result, file_error, pipeline};
 use crate::{
-    Dedup, Device, Effort, IfExists, Input, LayerPattern, LogOptions, MapValue, ModelKey, Network, OnUnholdable,
-    RunOptions, Scheme, Spec, Store, Weights, log_intermediates,
+    Dedup, Device, Effort, IfExists, Input, LayerPattern, LogOptions, MapValue, Materialize, ModelKey, Network,
+    OnUnholdable, RunOptions, Scheme, Spec, Store, Weights, log_intermediates,
 };
 
 #[derive(Debug, Args)]
@@ -77,14 +77,18 @@ pub struct WriteArgs {
     #[arg(long)]
     pub replace: bool,
     /// Bytes that waiting batches may hold.
-    #[arg(long, default_value = "256MiB", value_name = "BYTES", value_parser = parse_bytes)]
+    #[arg(long, default_value = "256MiB", value_name = "BYTES", value_parser = mistique_engine::parse_bytes)]
     pub budget: u64,
     /// Refuse to write more than this.
-    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    #[arg(long, value_name = "BYTES", value_parser = mistique_engine::parse_bytes)]
     pub max_bytes: Option<u64>,
     /// Clamp and count values that the scheme cannot hold instead of failing.
     #[arg(long)]
     pub clamp: bool,
+    /// What the store keeps of values that can be rerun, from now on: all, none, adaptive(SECONDS PER GB) or
+    /// budget(BYTES[,SECONDS PER GB]) (default: as `mistique materialize` says).
+    #[arg(long, value_name = "MODE")]
+    pub materialize: Option<Materialize>,
     /// Compress as small as possible while writing (`mistique compact` does so later).
     #[arg(long)]
     pub small: bool,
@@ -104,30 +108,14 @@ impl WriteArgs {
             .with_on_unholdable(if self.clamp { OnUnholdable::Clamp } else { OnUnholdable::Error })
     }
 
+    /// Says what the store keeps, where that was asked for.
+    pub fn set_mode(&self, store: &Store) -> Result<()> {
+        Ok(self.materialize.map_or(Ok(()), |mode| store.set_materialize(mode))?)
+    }
+
     pub fn if_exists(&self) -> IfExists {
         if self.replace { IfExists::Replace } else { IfExists::Continue }
     }
-}
-
-/// `100`, `64kB`, `2 GB`, `256MiB`.
-fn parse_bytes(text: &str) -> std::result::Result<u64, String> {
-    let text = text.trim();
-    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let number: f64 = number.parse().map_err(|_| "expected bytes such as 500MB or 2GiB".to_string())?;
-    let scale = match unit.trim().to_ascii_lowercase().as_str() {
-        "" | "b" => 1.0,
-        "k" | "kb" => 1e3,
-        "m" | "mb" => 1e6,
-        "g" | "gb" => 1e9,
-        "t" | "tb" => 1e12,
-        "kib" => 1024.0,
-        "mib" => 1024f64.powi(2),
-        "gib" => 1024f64.powi(3),
-        "tib" => 1024f64.powi(4),
-        other => return Err(format!("unknown unit {other:?}; use B, kB, MB, GB, KiB, MiB or GiB")),
-    };
-    Ok((number * scale) as u64)
 }
 
 /// A built-in network or a description file.
@@ -192,6 +180,7 @@ pub fn run(args: &LogArgs, store: &Path, as_json: bool) -> Result<String> {
     // Everything is checked before a store is made.
     options.layers.select(&network)?;
     let store = Store::open_or_create(store)?;
+    args.options.set_mode(&store)?;
     let name = args.dataset.clone().unwrap_or_else(|| spec.name());
     let input = Input { name, spec: &spec, dataset: &*dataset };
     let mut progress = Progress::rows("logging", as_json);
@@ -251,18 +240,5 @@ pub fn clamp_note(report: &crate::LogReport) {
             "warning: {} values did not fit their scheme and were clamped; `mistique show` says where",
             count(report.clamped)
         );
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bytes_parse() {
-        assert_eq!(parse_bytes("256MiB").unwrap(), 256 << 20);
-        assert_eq!(parse_bytes("1.5 GB").unwrap(), 1_500_000_000);
-        assert_eq!(parse_bytes("12").unwrap(), 12);
-        assert!(parse_bytes("lots").is_err() && parse_bytes("5 lots").is_err() && parse_bytes("").is_err());
     }
 }

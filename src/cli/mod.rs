@@ -11,12 +11,15 @@ mod index;
 mod inspect;
 mod log;
 mod maintain;
+mod materialize;
 mod output;
 mod pipeline;
 mod progress;
 mod query;
 mod stats;
+mod workload;
 
+pub(crate) use get::reader;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -86,6 +89,13 @@ enum Command {
     },
     /// Measure what the cost model lacks: load, run and read times of this machine.
     Calibrate(calibrate::CalibrateArgs),
+    /// What the store keeps of values that can be rerun, and γ of every intermediate.
+    Materialize(materialize::MaterializeArgs),
+    /// Sequences of queries, and their replay under several modes of materialization.
+    Workload {
+        #[command(subcommand)]
+        command: workload::WorkloadCommand,
+    },
     /// Read every byte and name all damage.
     Verify,
     /// Free what nothing refers to.
@@ -211,9 +221,11 @@ fn execute(args: &Args) -> Result<()> {
         Command::Show { key } => inspect::show(&open()?, key, args.json)?,
         Command::Diff { first, second } => diff::run(&open()?, first, second, args.json)?,
         Command::Stats { key, by } => stats::run(&open()?, key.as_deref(), *by, args.json)?,
-        Command::Get(a) => get::get(a, &open()?, args.json)?,
-        Command::Explain(a) => get::explain(a, &open()?, args.json)?,
         Command::Index { command } => index::run(command, &open()?, args.json)?,
+        Command::Get(a) => return get::get(a, &open()?, args.json),
+        Command::Explain(a) => return get::explain(a, &open()?, args.json),
+        Command::Materialize(a) => materialize::run(a, &open()?, args.json)?,
+        Command::Workload { command } => workload::run(command, &args.store, args.json)?,
         Command::Query { command } => query::run(command, &open()?, args.json)?,
         Command::Calibrate(a) => calibrate::run(a, &open()?, args.json)?,
         Command::Verify => return maintain::verify(&open()?, args.json),

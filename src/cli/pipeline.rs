@@ -62,6 +62,7 @@ pub fn log(files: &[(PathBuf, String)], args: &PipelineArgs<'_>, store: &Path, a
     }
     drop(existing);
     let store = Store::open_or_create(store)?;
+    args.options.set_mode(&store)?;
     let mut out = Output::default();
     let mut progress = Progress::stages("logging", as_json);
     for (project, plans) in groups {

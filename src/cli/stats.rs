@@ -139,7 +139,7 @@ pub fn run(store: &Store, key: Option<&str>, by: Level, as_json: bool) -> Result
     }
     line("all".into(), total, &mut rows);
     let savings = savings(&chosen, by);
-    let pool = store.lifetime_pool_stats()?;
+    let (pool, answers) = (store.lifetime_pool_stats()?, store.lifetime_answers()?);
     if as_json {
         return Ok(pretty(&object([
             ("by_scheme", rows.json()),
@@ -153,13 +153,15 @@ pub fn run(store: &Store, key: Option<&str>, by: Level, as_json: bool) -> Result
             ("dedup_saved_bytes", json!(stats.dedup_saved_bytes)),
             ("pool_hits", json!(pool.0)),
             ("pool_misses", json!(pool.1)),
+            ("answer_hits", json!(answers.0)),
+            ("answer_misses", json!(answers.1)),
         ])));
     }
     Ok(rows.table()
         + "\n"
         + &savings.table()
         + &format!(
-            "{} distinct chunks, {} of them coded against others, in {} of partitions, {} of operators, {} of garbage (`mistique gc`)\nInMemoryStore: {} hits, {} misses\n",
+            "{} distinct chunks, {} of them coded against others, in {} of partitions, {} of operators, {} of garbage (`mistique gc`)\nInMemoryStore: {} hits, {} misses; answers held for repeats: {} hits, {} misses\n",
             count(stats.n_chunks),
             count(stats.n_similar),
             bytes(stats.partition_bytes),
@@ -167,5 +169,7 @@ pub fn run(store: &Store, key: Option<&str>, by: Level, as_json: bool) -> Result
             bytes(stats.garbage_bytes),
             count(pool.0),
             count(pool.1),
+            count(answers.0),
+            count(answers.1),
         ))
 }

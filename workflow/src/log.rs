@@ -72,6 +72,9 @@ pub enum WorkflowError {
     },
 }
 
+/// Rows that are run where the store keeps no values: they settle schemes, and measure what a RERUN takes.
+const WITHHELD_RUN_ROWS: u64 = 512;
+
 /// How a run is logged.
 #[derive(Debug, Clone)]
 pub struct RunOptions {
@@ -216,8 +219,11 @@ pub fn log_intermediates(
         let Some(info) = network.layers().get(layer) else { continue };
         let mut tensor = TensorSpec::new(info.name(), info.shape()).at(layer as i64);
         tensor.scheme.clone_from(&options.scheme);
-        max_bytes += tensor.max_bytes(range.end - range.start);
-        handles.push((layer, log.tensor(model, &tensor)?));
+        let handle = log.tensor(model, &tensor)?;
+        if !log.withholds(handle)? {
+            max_bytes += tensor.max_bytes(range.end - range.start);
+        }
+        handles.push((layer, handle));
     }
     let mut gather = options.index.map(Gather::new);
     for layer in handles.iter().filter_map(|(l, _)| network.layers().get(*l).map(|info| (*l, info))) {
@@ -250,6 +256,10 @@ pub fn log_intermediates(
         let mut missing: HashMap<usize, (Handle, Vec<u64>)> = HashMap::new();
         for (layer, handle) in &handles {
             let rows = log.missing(*handle, &rows)?;
+            if !rows.is_empty() && report.run_rows >= WITHHELD_RUN_ROWS && log.withholds(*handle)? {
+                log.append_rows(*handle, &rows)?;
+                continue;
+            }
             if !rows.is_empty() {
                 wanted.push(*layer);
                 missing.insert(*layer, (*handle, rows));

@@ -87,6 +87,16 @@ impl Catalog {
         &self.describe
     }
 
+    /// Writes all of it into the catalogue of `target`, which must be new.
+    ///
+    /// Errors: `Catalog`.
+    pub fn copy_to(&self, target: &dyn Storage) -> Result<()> {
+        const DOING: &str = "copy the catalogue";
+        let mut copy = target.open_catalog()?;
+        let backup = Backup::new(&self.conn, &mut copy).doing(DOING)?;
+        backup.run_to_completion(4096, Duration::ZERO, None).doing(DOING)
+    }
+
     /// A number that changes when another connection commits.
     ///
     /// Errors: `Catalog`.

@@ -584,14 +584,13 @@ impl Catalog {
         Ok(Some((id, DatasetSpec { name, source, fingerprint, n_rows, row_shape })))
     }
 
-    /// Lifetime hits and misses of the InMemoryStore.
+    /// A lifetime counter.
     ///
     /// Errors: `Catalog`.
-    pub fn pool_totals(&self) -> Result<(u64, u64)> {
-        const DOING: &str = "read the pool's counters";
+    pub(crate) fn total(&self, name: &str) -> Result<u64> {
+        const DOING: &str = "read counters";
         let mut statement = self.conn.prepare_cached("SELECT value FROM meta WHERE key = ?1").doing(DOING)?;
-        let mut get = |name: &str| statement.query_row([name], |r| r.get(0)).optional().doing(DOING);
-        Ok((get("pool_hits")?.unwrap_or_default(), get("pool_misses")?.unwrap_or_default()))
+        Ok(statement.query_row([name], |r| r.get(0)).optional().doing(DOING)?.unwrap_or_default())
     }
 
     /// All measured costs of a machine: what, of what, and the figure.

@@ -313,13 +313,13 @@ impl Catalog {
         written.doing(DOING)
     }
 
-    /// Adds to the lifetime counters of the InMemoryStore.
+    /// Adds to lifetime counters.
     ///
     /// Errors: `Catalog`.
-    pub fn add_pool_totals(&self, hits: u64, misses: u64) -> Result<()> {
-        const DOING: &str = "keep the pool's counters";
+    pub(crate) fn add_totals(&self, totals: &[(&str, u64)]) -> Result<()> {
+        const DOING: &str = "keep counters";
         let sql = "INSERT INTO meta VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = value + ?2";
-        for (name, n) in [("pool_hits", hits), ("pool_misses", misses)] {
+        for (name, n) in totals.iter().filter(|(_, n)| *n > 0) {
             self.conn.execute(sql, params![name, n]).doing(DOING)?;
         }
         Ok(())

@@ -175,10 +175,12 @@ impl TensorBuilder {
     ///
     /// Errors: `Unsupported` before the first rows with values, which settle the scheme.
     pub fn append_rows(&mut self, rows: &[u64], with: &mut Tools<'_>) -> Result<()> {
-        if !self.rows_only {
+        if self.codec.is_none() {
             let why = "its first rows must come with values, which settle its scheme".to_string();
             return Err(EngineError::Unsupported { what: self.key.to_string(), why });
         }
+        self.rows_only = true;
+        self.groups.clear();
         let mut rest = rows;
         while !rest.is_empty() {
             let (now, later) = rest.split_at((self.content.layout.block_rows - self.rows.len()).min(rest.len()));

@@ -175,6 +175,8 @@ pub struct Explanation {
     pub chosen: usize,
     /// How long it took, once it ran.
     pub actual: Option<Duration>,
+    /// Whether the answer was held from before, so that nothing ran.
+    pub cached: bool,
 }
 
 impl Explanation {
@@ -278,7 +280,7 @@ pub(crate) fn explain(context: &Context<'_>, batch: &[Resolved]) -> Result<Vec<E
 fn choose(considered: Vec<Considered>, request: &Resolved) -> Result<Explanation> {
     let choice = request.choice;
     if let Some(chosen) = cheapest(&considered, choice) {
-        return Ok(Explanation { considered, chosen, actual: None });
+        return Ok(Explanation { considered, chosen, actual: None, cached: false });
     }
     let why = considered
         .iter()

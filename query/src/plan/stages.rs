@@ -154,7 +154,7 @@ impl<'a> Stages<'a> {
     /// The copies of needed stages that hold exactly what was logged for the rows.
     pub(crate) fn copies(&self, context: &Context<'_>, needed: &[bool]) -> Result<HashMap<usize, Copy<'_>>> {
         let mut copies = HashMap::new();
-        for record in self.records.iter().filter(|r| r.n_rows > 0) {
+        for record in self.records.iter().filter(|r| r.n_rows > 0 && r.is_whole()) {
             let Ok(stage) = self.stage(&record.key.intermediate) else { continue };
             if !needed.get(stage).copied().unwrap_or_default() || !is_exact_copy(record) {
                 continue;

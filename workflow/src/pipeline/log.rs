@@ -398,7 +398,28 @@ impl Session<'_> {
         let fingerprint = output_fingerprint(&of, output);
         let record = self.store.intermediate_by_stage(&fingerprint)?;
         let record = record.ok_or_else(|| self.gone(plan, stage))?;
+        if !record.is_whole() {
+            return self.again(plan, stage, output);
+        }
         Ok(Input::Table(read_table(self.store, &record)?))
+    }
+
+    /// A table whose values the store does not keep: its stage runs again.
+    fn again(&mut self, plan: &Plan, index: usize, output: usize) -> Result<Input, PipelineError> {
+        let Some(stage) = plan.stages.get(index) else { return Err(self.gone(plan, index)) };
+        let mut values = Vec::with_capacity(stage.inputs.len());
+        for from in &stage.inputs {
+            values.push(match *from {
+                ReadFrom::Table { stage, output } => self.table(plan, stage, output)?,
+                ReadFrom::Learnt { stage } => Input::Learnt(self.learnt(plan, stage)?),
+            });
+        }
+        let learnt = stage.learns.map(|of| self.learnt(plan, of)).transpose()?;
+        let ran = plan.run_stage(index, values, learnt, self.data)?;
+        self.run_seconds += ran.seconds;
+        let table = ran.outcome.tables.get(output).cloned().ok_or_else(|| self.gone(plan, index))?;
+        self.cache.put(stage.fingerprint, Values { tables: ran.outcome.tables, learnt: None });
+        Ok(Input::Table(table))
     }
 
     /// What another stage has learnt, from memory or from the store.

@@ -1,0 +1,85 @@
+//! Adaptive materialization (5.8.5): 25 queries of all four categories over a network and over a pipeline, with everything
+//! stored, with nothing stored, and with what γ says; how fast each is once materialization has set in, and its bytes.
+//!
+//! `cargo bench --bench adaptive -- seed=7` draws other queries.
+
+mod common;
+
+use std::path::Path;
+
+use common::{at_least, at_most, images, plain, scratch, trained, wanted};
+use mistique::pipeline::{Data, PipelineOptions, Template, log_pipelines, plan_template};
+use mistique::workload::{Category, ModeRun, generate, replay};
+use mistique::{Device, Input, LayerPattern, Materialize, ModelKey, Network, RunOptions, Store, log_intermediates};
+
+const QUERIES: usize = 25;
+const IMAGES: u64 = 2000;
+const PROPERTIES: u64 = 20_000;
+/// Seconds of query time that a GB must save. The source takes 0.5 s per KB for tables of a few MB; here that stores nothing.
+const GAMMA_MIN: f64 = 5.0;
+
+fn main() {
+    let seed = std::env::args().find_map(|a| a.strip_prefix("seed=").and_then(|s| s.parse().ok())).unwrap_or(1);
+    println!("Adaptive materialization: {QUERIES} queries of seed {seed}, γ_min {GAMMA_MIN} s/GB");
+    if wanted("network") {
+        network(seed);
+    }
+    if wanted("pipeline") {
+        pipeline(seed);
+    }
+}
+
+fn network(seed: u64) {
+    let dir = scratch();
+    let path = dir.path().join("s.mq");
+    let network = Network::builtin("cifar10_cnn").unwrap();
+    let spec = images(IMAGES as usize);
+    let weights = trained(&network, &spec);
+    let dataset = mistique::datasets::open(&spec).unwrap();
+    let store = Store::open_or_create(&path).unwrap();
+    let input = Input { name: "images".into(), spec: &spec, dataset: &*dataset };
+    let options = RunOptions {
+        layers: LayerPattern::new("*").unwrap(),
+        rows: Some(0..IMAGES.min(dataset.n_rows() as u64)),
+        ..RunOptions::new().unwrap()
+    };
+    let key = ModelKey::new("cifar", "cnn");
+    log_intermediates(&store, &key, &network, &weights, &input, &options, &mut |_| {}).unwrap();
+    measure(&format!("cifar10_cnn, {IMAGES} images of {}", spec.name()), &store, &path, seed);
+}
+
+fn pipeline(seed: u64) {
+    let dir = scratch();
+    let path = dir.path().join("s.mq");
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("datasets/zillow/P1.yaml");
+    let template = Template::parse("P1.yaml", &std::fs::read_to_string(file).unwrap()).unwrap();
+    let data = Data::open(&format!("generated:zillow?rows={PROPERTIES}")).unwrap();
+    let store = Store::open_or_create(&path).unwrap();
+    let mut plans = plan_template(&template, &data, Some(&store)).unwrap();
+    plans.truncate(1);
+    log_pipelines(&store, &plans, &data, &PipelineOptions::default(), &mut |_| {}).unwrap();
+    measure(&format!("Zillow template P1, {PROPERTIES} properties"), &store, &path, seed);
+}
+
+fn measure(what: &str, store: &Store, path: &Path, seed: u64) {
+    let queries = generate(store, QUERIES, seed, &Category::ALL).unwrap();
+    let modes = [Materialize::All, Materialize::None, Materialize::Adaptive { gamma_min: GAMMA_MIN }];
+    let runs = replay(store, path, &queries, &modes, 2, Device::Cpu, &mut |_, _| {}).unwrap();
+    let [all, none, adaptive] = &runs[..] else { unreachable!("three modes were asked for") };
+    println!("\n{what}");
+    for (run, name) in [(all, "all"), (none, "none"), (adaptive, "adaptive")] {
+        plain(&format!("  {name}: first pass"), run.seconds(0) * 1e3, "ms");
+        plain(&format!("  {name}: second pass"), run.seconds(1) * 1e3, "ms");
+        plain(&format!("  {name}: values in the store after it"), run.end_bytes() as f64 / 1e6, "MB");
+    }
+    let share = adaptive.end_bytes() as f64 / all.end_bytes() as f64;
+    at_least("  speed of adaptive against all, once it has set in", speed(all, adaptive, 1), "×", 0.9);
+    at_most("  bytes of adaptive against all", share, "×", 0.2);
+    plain("  the same speed while it sets in", speed(all, adaptive, 0), "×");
+    plain("  speed of none against all", speed(all, none, 1), "×");
+}
+
+/// How fast `other` was in a pass, against `all`.
+fn speed(all: &ModeRun, other: &ModeRun, pass: usize) -> f64 {
+    all.seconds(pass) / other.seconds(pass)
+}

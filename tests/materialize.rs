@@ -1,0 +1,266 @@
+//! Adaptive materialization of a real network: answers are the same under every mode, values set in by γ, answers are
+//! held for repeats, and workloads are replayed without harm to the store.
+
+use std::path::PathBuf;
+
+use mistique::workload::{Category, WorkloadQuery, generate, replay};
+use mistique::{
+    ChunkReader, Device, Input, Materialize, ModelKey, Network, NetworkRerun, PlanChoice, Request, RowSelection,
+    RunOptions, Scheme, Source, Spec, Store, Weights, log_intermediates,
+};
+
+const NETWORK: &str = "
+name: small
+input: {shape: [1, 8, 8]}
+layers:
+  - {name: stem, op: conv2d, out: 16, kernel: 3, padding: 1, activation: relu}
+  - {name: body, op: conv2d, out: 32, kernel: 3, padding: 1, activation: relu}
+  - {name: pool, op: global_pool, mode: avg}
+  - {name: logits, op: linear, out: 10}
+";
+const ROWS: usize = 1500;
+
+struct World {
+    dir: tempfile::TempDir,
+    spec: Spec,
+}
+
+impl World {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.npy");
+        let values: Vec<f32> = (0..ROWS * 64).map(|i| ((i * 7919) % 1000) as f32 / 1000.0 - 0.4).collect();
+        mistique::datasets::write_npy(std::fs::File::create(&path).unwrap(), &[ROWS, 1, 8, 8], &values).unwrap();
+        Self { spec: format!("npy:{}", path.display()).parse().unwrap(), dir }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn store(&self, name: &str, mode: Materialize) -> Store {
+        let store = Store::open_or_create(self.path(name)).unwrap();
+        store.set_materialize(mode).unwrap();
+        let dataset = mistique::datasets::open(&self.spec).unwrap();
+        let input = Input { name: "images".into(), spec: &self.spec, dataset: &*dataset };
+        let network = Network::parse(NETWORK).unwrap();
+        let options = RunOptions { scheme: Some("f32".parse::<Scheme>().unwrap()), ..RunOptions::new().unwrap() };
+        let key = ModelKey::new("p", "m");
+        let weights = Weights::init(&network, 5);
+        log_intermediates(&store, &key, &network, &weights, &input, &options, &mut |_| {}).unwrap();
+        store
+    }
+}
+
+fn reader(store: &Store) -> ChunkReader<'_> {
+    ChunkReader::new(store).with_workflow(Box::new(NetworkRerun::new(store, Device::Cpu)))
+}
+
+fn request(key: &str, rows: Option<&str>) -> Request {
+    let request = Request::new(key.parse().unwrap());
+    rows.map_or(request.clone(), |rows| request.with_rows(rows.parse().unwrap()))
+}
+
+fn withheld(store: &Store, name: &str) -> u64 {
+    store.intermediate(&ModelKey::new("p", "m").intermediate(name)).unwrap().n_withheld
+}
+
+#[test]
+fn answers_are_the_same_under_every_mode() {
+    let world = World::new();
+    let all = world.store("all.mq", Materialize::All);
+    let stored = all.stats().unwrap().chunk_bytes;
+    let queries: Vec<Request> = [
+        ("p.m.body.u3", None),
+        ("p.m.logits", None),
+        ("p.m.stem.u1..4,u9[2,3]", Some("1499,0,77,77")),
+        ("p.m.pool", Some("10..1400")),
+        ("p.m.body", Some("0..40")),
+    ]
+    .map(|(key, rows)| request(key, rows))
+    .into();
+    let filter = mistique::Predicate::parse("logits.argmax = 3").unwrap();
+    let queries = [queries, vec![request("p.m.pool.u2", None).with_rows(RowSelection::Where(filter))]].concat();
+    let want: Vec<_> = queries.iter().map(|q| reader(&all).get(q).unwrap()).collect();
+    let budget = Materialize::Budget { bytes: stored / 5, gamma_min: 0.0 };
+    for mode in [Materialize::None, Materialize::Adaptive { gamma_min: 1e-6 }, budget] {
+        let store = world.store(&format!("{mode}.mq"), mode);
+        assert_eq!(store.stats().unwrap().n_chunks, 0, "{mode}");
+        for _ in 0..3 {
+            let reader = reader(&store);
+            for (query, want) in queries.iter().zip(&want) {
+                let found = reader.get(query).unwrap();
+                let bits = |a: &mistique::Answer| -> Vec<u32> {
+                    a.clone().into_f32().unwrap().iter().map(|v| v.to_bits()).collect()
+                };
+                assert_eq!((&found.rows, &found.columns, &found.shape), (&want.rows, &want.columns, &want.shape));
+                assert!(bits(&found) == bits(want), "{mode}: {:?} by {}", query, found.source);
+            }
+            let report = reader.finish_materializing();
+            assert_eq!(report.is_some_and(|r| r.failed > 0 || r.dropped > 0), false, "{mode}");
+        }
+        let after = store.stats().unwrap();
+        match mode {
+            Materialize::None => assert_eq!(after.n_chunks, 0),
+            Materialize::Budget { bytes, .. } => assert!(after.chunk_bytes > 0 && after.chunk_bytes <= bytes),
+            _ => assert!(after.chunk_bytes > 0 && after.chunk_bytes < stored),
+        }
+        assert_eq!(store.verify(&mut |_, _| {}).unwrap().damage, []);
+    }
+}
+
+#[test]
+fn columns_set_in_once_they_are_worth_it() {
+    let world = World::new();
+    let store = world.store("s.mq", Materialize::Adaptive { gamma_min: 1e-6 });
+    let reader = reader(&store).with_answer_bytes(0);
+    let first = reader.get(&request("p.m.body.u3", None)).unwrap();
+    assert!(matches!(first.source, Source::Rerun { exact: true, .. }), "{}", first.source);
+    reader.finish_materializing().unwrap();
+    // The unit's column group alone came in, of two RowBlocks; reading it is possible, reading others is not.
+    let record = store.intermediate(&ModelKey::new("p", "m").intermediate("body")).unwrap();
+    let layout = record.tensor().unwrap().layout;
+    assert_eq!(record.n_withheld, 2 * (layout.n_groups() as u64 - 1));
+    let read = |key: &str| reader.get(&request(key, None).with_plan(PlanChoice::Read));
+    let again = read("p.m.body.u3").unwrap();
+    assert_eq!(again.clone().into_f32().unwrap(), first.into_f32().unwrap());
+    let refused = read("p.m.body.u31").unwrap_err().to_string();
+    assert!(refused.contains("do not hold these columns' values") && refused.contains("--plan rerun"), "{refused}");
+    // γ by hand, from what it is made of.
+    let gammas = reader.gammas().unwrap();
+    let body = gammas.iter().find(|g| g.record.key.intermediate == "body").unwrap();
+    let counted: u64 = body.demand.columns.iter().map(|c| c.n_query).sum();
+    assert_eq!(counted, 2, "{:?}", body.demand);
+    let group = 3 / layout.group_units;
+    let of = body.demand.columns.iter().find(|c| c.groups[group]).unwrap();
+    let by_hand = (of.t_rerun - of.t_read) * of.n_query as f64 / (body.sizes[group].whole_bytes / 1e9);
+    assert!((body.group_gammas[group] / by_hand - 1.0).abs() < 1e-9, "{} for {by_hand}", body.group_gammas[group]);
+    assert_eq!(body.group_gammas[layout.n_groups() - 1], 0.0);
+    // Everything that is asked for under `all` comes in whole.
+    store.set_materialize(Materialize::All).unwrap();
+    reader.get(&request("p.m.body.u31", None)).unwrap();
+    reader.finish_materializing();
+    assert_eq!(withheld(&store, "body"), 0);
+    // A threshold that nothing reaches keeps everything out.
+    store.set_materialize(Materialize::Adaptive { gamma_min: 1e15 }).unwrap();
+    reader.get(&request("p.m.stem", None)).unwrap();
+    reader.finish_materializing();
+    assert!(withheld(&store, "stem") > 0);
+}
+
+#[test]
+fn repeats_are_held_until_the_catalogue_changes() {
+    let world = World::new();
+    let store = world.store("s.mq", Materialize::All);
+    let reader = reader(&store);
+    let query = request("p.m.pool", Some("0..100"));
+    let first = reader.get(&query).unwrap();
+    assert!(!first.explanation.cached);
+    let again = reader.get(&query).unwrap();
+    assert!(again.explanation.cached);
+    assert_eq!(again.data, first.data);
+    assert!(!reader.get(&request("p.m.pool", Some("0..101"))).unwrap().explanation.cached);
+    assert!(!reader.get(&query.clone().with_exact(true)).unwrap().explanation.cached);
+    assert!(!reader.get(&query.clone().with_plan(PlanChoice::Read)).unwrap().explanation.cached);
+    let stats = reader.answer_stats();
+    assert!(stats.hits == 1 && stats.held_bytes > 0 && stats.held_bytes <= stats.budget_bytes, "{stats:?}");
+    // Every query counts, also one that was answered from memory.
+    let pool = store.intermediate(&ModelKey::new("p", "m").intermediate("pool")).unwrap();
+    assert_eq!(store.column_queries(pool.id).unwrap(), [("*".to_string(), 5)]);
+    // Another handle evicts: what was held is of a catalogue that is no more.
+    let other = Store::open(world.path("s.mq")).unwrap();
+    other.evict(&[(pool.clone(), vec![true; pool.content.n_groups()])]).unwrap();
+    let rerun = reader.get(&query).unwrap();
+    assert!(!rerun.explanation.cached);
+    assert!(matches!(rerun.source, Source::Rerun { exact: true, .. }), "{}", rerun.source);
+    assert_eq!(rerun.data, first.data);
+}
+
+#[test]
+fn a_workload_is_replayed_on_copies() {
+    let world = World::new();
+    let path = world.path("s.mq");
+    let store = world.store("s.mq", Materialize::All);
+    let queries = generate(&store, 12, 3, &Category::ALL).unwrap();
+    assert_eq!(queries, generate(&store, 12, 3, &Category::ALL).unwrap());
+    assert_ne!(queries, generate(&store, 12, 4, &Category::ALL).unwrap());
+    let lines: String = queries.iter().map(|q| q.to_line() + "\n").collect();
+    assert_eq!(mistique::workload::parse(&lines).unwrap(), queries);
+    for query in &queries {
+        let (columns, rows) = query.category.unwrap().many();
+        assert_eq!(query.rows.is_none(), rows, "{}", query.to_line());
+        assert_eq!(query.keys[0].split('.').count() == 3, columns, "{}", query.to_line());
+    }
+    let (before, ids) = (store.stats().unwrap(), store.queried().unwrap());
+    let whole = WorkloadQuery {
+        category: None,
+        keys: vec!["p.m.body".into(), "p.m.logits".into()],
+        rows: None,
+        filter: None,
+        exact: false,
+    };
+    let queries = [queries, vec![whole]].concat();
+    let modes = [Materialize::All, Materialize::None, Materialize::Adaptive { gamma_min: 1e-6 }];
+    let runs = replay(&store, &path, &queries, &modes, 2, Device::Cpu, &mut |_, _| {}).unwrap();
+    assert_eq!(runs.len(), 3);
+    let after = store.stats().unwrap();
+    assert_eq!((after.n_chunks, after.partition_bytes), (before.n_chunks, before.partition_bytes));
+    assert_eq!((store.queried().unwrap(), store.materialize().unwrap()), (ids, Materialize::All));
+    let strays = std::fs::read_dir(world.dir.path())
+        .unwrap()
+        .filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().contains("workload"));
+    assert_eq!(strays.count(), 0);
+    let bytes = |i: usize| runs[i].passes.iter().flatten().map(|q| q.stored_bytes).collect::<Vec<_>>();
+    assert!(bytes(0).iter().all(|b| *b == runs[0].start_bytes) && runs[0].start_bytes == before.chunk_bytes);
+    assert!(bytes(1).iter().all(|b| *b == 0) && runs[1].start_bytes == 0);
+    assert!(bytes(2).is_sorted() && runs[2].start_bytes == 0 && runs[2].end_bytes() > 0);
+    assert!(runs[1].passes.iter().flatten().all(|q| q.plan != "READ"));
+}
+
+/// Standard output and error of a command that must succeed.
+fn run(dir: &std::path::Path, args: &[&str]) -> (String, String) {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_mistique"));
+    let out = command.env("MISTIQUE_STORE", dir.join("s.mq")).current_dir(dir).args(args).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(out.status.success(), "{args:?}: {}", text(&out.stderr));
+    (text(&out.stdout), text(&out.stderr))
+}
+
+#[test]
+fn the_command_line_materializes_after_the_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |args: &[&str]| run(dir.path(), args);
+    let log = ["log", "digits.cnn", "--arch", "digits_cnn", "--init", "1", "--data", "digits", "--materialize"];
+    run(&[&log[..], &["adaptive(0.001)"]].concat());
+    let (shown, _) = run(&["materialize"]);
+    assert!(shown.starts_with("mode: adaptive(0.001)\n") && shown.contains("0%"), "{shown}");
+    let (answer, note) = run(&["get", "digits.cnn.conv2.u3", "--record", "w.jsonl"]);
+    assert!(answer.contains("source: rerun"), "{answer}");
+    assert!(note.contains("are materialized now"), "{note}");
+    let (answer, note) = run(&["get", "digits.cnn.conv2.u3", "--plan", "read", "--record", "w.jsonl"]);
+    assert!(answer.contains("source: read") && note.is_empty(), "{answer}{note}");
+    let json =
+        |args: &[&str]| -> serde_json::Value { serde_json::from_str(&run(&[args, &["--json"]].concat()).0).unwrap() };
+    let of = |shown: &serde_json::Value, key: &str| {
+        let list = shown["intermediates"].as_array().unwrap();
+        list.iter().find(|i| i["key"] == key).unwrap().clone()
+    };
+    let shown = json(&["materialize"]);
+    let conv2 = of(&shown, "digits.cnn.conv2");
+    assert_eq!(conv2["n_query"], 2);
+    assert!(conv2["gamma"].as_f64().unwrap() > 0.0 && conv2["stored_bytes"].as_f64().unwrap() > 0.0);
+    // Emptied, the store answers by RERUN alone; filled, by READ.
+    let emptied = json(&["materialize", "--mode", "none", "--apply"]);
+    assert_eq!(of(&emptied, "digits.cnn.conv2")["stored_bytes"], 0.0);
+    assert!(run(&["get", "digits.cnn.logits"]).0.contains("source: rerun"));
+    let filled = json(&["materialize", "--mode", "all", "--apply"]);
+    assert!(filled["intermediates"].as_array().unwrap().iter().all(|i| i["stored_share"] == 1.0), "{filled}");
+    assert!(run(&["verify"]).0.contains("no damage"));
+    // What was recorded, and what is generated, is replayed.
+    let replayed = json(&["workload", "run", "w.jsonl", "--mode", "all", "--mode", "none", "--passes", "1"]);
+    assert_eq!(replayed["queries"].as_array().unwrap().len(), 2);
+    assert_eq!(replayed["modes"][1]["end_bytes"], 0);
+    run(&["workload", "generate", "--queries", "5", "--mix", "FCFR,MCMR", "-o", "g.jsonl"]);
+    let (table, _) = run(&["workload", "run", "g.jsonl"]);
+    assert!(table.contains("MCMR") && table.contains("adaptive(1)") && table.contains("response time from"), "{table}");
+}
