@@ -200,9 +200,9 @@ impl<'a> ChunkReader<'a> {
 
     fn answer(&self, batch: Vec<Resolved>) -> Result<Vec<Answer>> {
         let context = self.context(false);
+        let mut explanations = plan::explain(&context, &batch)?;
         // Before the answers, so that γ knows of these queries.
         batch.iter().for_each(|request| self.count(&request.record, &request.columns));
-        let mut explanations = plan::explain(&context, &batch)?;
         let mut answers: Vec<Option<Answer>> = batch.iter().map(|_| None).collect();
         for at in 0..batch.len() {
             let (Some(request), Some(explanation)) = (batch.get(at), explanations.get(at).cloned()) else { continue };
