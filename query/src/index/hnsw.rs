@@ -11,10 +11,11 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::group::Layer;
-use crate::diagnostics::Metric;
+use crate::diagnostics::{self, Metric, Queries};
 use crate::error::{QueryError, Result};
 use crate::plan::PlanChoice;
-use crate::reader::ChunkReader;
+use crate::reader::{ChunkReader, Request};
+use crate::rows::RowSelection;
 
 /// Candidates kept while the graph is built, and while it is searched: more find more and take longer.
 const EF_CONSTRUCTION: usize = 200;
@@ -135,7 +136,7 @@ impl ChunkReader<'_> {
         let values = layer.of.values();
         let params = format!(
             r#"{{"metric":"{}","values":"{values}","width":{width},"ef_construction":{EF_CONSTRUCTION},"ef_search":{EF_SEARCH},"recall":{recall:.4},"sample":{},"rows":{}}}"#,
-            name(metric),
+            metric.name(),
             sample.0,
             rows.len()
         );
@@ -151,7 +152,7 @@ impl ChunkReader<'_> {
         let layer = Layer::new(self, key, MapValue::Cells, exact, PlanChoice::Auto)?;
         let serves = |i: &IndexRecord| {
             i.kind == IndexKind::Hnsw.name()
-                && i.param("metric").as_deref() == Some(name(metric))
+                && i.param("metric").as_deref() == Some(metric.name())
                 && i.param("values").as_deref() == Some(layer.of.values())
         };
         let Some(index) = self.store().indexes(Some(&layer.record))?.into_iter().rev().find(serves) else {
@@ -176,6 +177,35 @@ impl ChunkReader<'_> {
 }
 
 impl Neighbours {
+    /// About the `k` nearest rows of each query, an example itself left out.
+    ///
+    /// Errors: as [`Neighbours::nearest`]; what fetching the examples meets.
+    pub fn of_queries(
+        &self,
+        reader: &ChunkReader<'_>,
+        request: &Request,
+        queries: &Queries,
+        k: usize,
+    ) -> Result<Vec<diagnostics::Neighbours>> {
+        let (rows, vectors) = match queries {
+            Queries::Rows(rows) => {
+                let request = request.clone().with_rows(RowSelection::List(rows.clone()));
+                (Some(rows), reader.get(&request)?.into_f32()?)
+            }
+            Queries::Vectors(vectors) => (None, vectors.clone()),
+        };
+        if !vectors.len().is_multiple_of(self.width) {
+            self.nearest(&vectors, k)?;
+        }
+        let one = |(i, vector): (usize, &[f32])| {
+            let of = rows.and_then(|r| r.get(i).copied());
+            let found = self.nearest(vector, k + usize::from(of.is_some()))?;
+            let others = found.into_iter().filter(|(row, _)| Some(*row) != of);
+            Ok(diagnostics::Neighbours { of, rows: others.map(|(row, v)| (row, f64::from(v))).take(k).collect() })
+        };
+        vectors.chunks(self.width).enumerate().map(one).collect()
+    }
+
     /// About the `k` nearest rows to `vector`, nearest first: `(row_id, distance or similarity)` of the values as f16.
     /// At most 200, however large `k`.
     ///
@@ -203,14 +233,6 @@ impl Neighbours {
     /// The index.
     pub fn index(&self) -> &IndexRecord {
         &self.index
-    }
-}
-
-fn name(metric: Metric) -> &'static str {
-    match metric {
-        Metric::L2 => "l2",
-        Metric::Cosine => "cosine",
-        Metric::Dot => "dot",
     }
 }
 

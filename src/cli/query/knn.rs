@@ -9,8 +9,8 @@ use super::PlanArgs;
 use super::beside::Beside;
 use crate::cli::output::{Rows, count, float, number, pretty};
 use crate::cli::{CliError, Result};
-use crate::diagnostics::{Metric, Neighbours, Queries, knn};
-use crate::{Key, Predicate, RowSelection, Store};
+use crate::diagnostics::{KnnAnswer, Metric, Neighbours, Queries, knn};
+use crate::{ChunkReader, Key, Predicate, Request, RowSelection, Source, Store};
 
 #[derive(Debug, Args)]
 pub struct KnnArgs {
@@ -34,6 +34,9 @@ pub struct KnnArgs {
     /// How near is measured.
     #[arg(long, default_value = "l2", value_name = "l2|cosine|dot")]
     metric: Metric,
+    /// Look neighbours up in the layer's hnsw index, which may miss some (`mistique index create KEY --kind hnsw`).
+    #[arg(long, conflicts_with = "filter")]
+    approximate: bool,
     /// Look for neighbours among the rows that pass, such as 'label = 3'.
     #[arg(long = "where", value_name = "EXPR")]
     filter: Option<String>,
@@ -60,7 +63,10 @@ pub fn run(args: &KnnArgs, store: &Store, as_json: bool) -> Result<String> {
         (None, Some(path)) => Queries::Vectors(mistique_datasets::read_npy(path)?.to_f32()),
         (None, None) => return Err(CliError::Usage("name an example with --row, or a --vector".into())),
     };
-    let answer = knn(&reader, &request, &queries, args.k, args.metric)?;
+    let answer = match args.approximate {
+        false => knn(&reader, &request, &queries, args.k, args.metric)?,
+        true => approximate(args, &reader, &request, &queries)?,
+    };
     let near = args.key.parse::<Key>()?.intermediate;
     let rows: Vec<u64> = answer.queries.iter().flat_map(|q| q.rows.iter().map(|r| r.0)).collect();
     let beside = Beside::open(&reader, Some(&near), &args.join, &rows)?;
@@ -71,7 +77,7 @@ pub fn run(args: &KnnArgs, store: &Store, as_json: bool) -> Result<String> {
             json!({"of": q.of, "neighbours": q.rows.iter().map(neighbour).collect::<Vec<_>>()})
         };
         return Ok(pretty(&json!({"key": args.key, "metric": args.metric.name(), "n_rows": answer.n_rows,
-            "queries": answer.queries.iter().map(value).collect::<Vec<_>>(), "source": answer.source.to_string()})));
+            "approximate": args.approximate, "queries": answer.queries.iter().map(value).collect::<Vec<_>>(), "source": answer.source.to_string()})));
     }
     let titles = beside.titles(&[">of", ">rank", ">row_id", &format!(">{}", args.metric.name())]);
     let mut table = Rows::new(&titles.iter().map(String::as_str).collect::<Vec<_>>());
@@ -86,5 +92,27 @@ pub fn run(args: &KnnArgs, store: &Store, as_json: bool) -> Result<String> {
         Some(n) if n < args.k => format!("; there are fewer than {} neighbours", count(args.k as u64)),
         _ => String::new(),
     };
-    Ok(format!("{}{} rows; source: {}{few}\n", table.table(), count(answer.n_rows), answer.source))
+    let about = if args.approximate { ", by an hnsw index: some neighbours may be missing" } else { "" };
+    Ok(format!("{}{} rows; source: {}{about}{few}\n", table.table(), count(answer.n_rows), answer.source))
+}
+
+fn approximate(args: &KnnArgs, reader: &ChunkReader<'_>, request: &Request, queries: &Queries) -> Result<KnnAnswer> {
+    let key = args.key.parse::<Key>()?;
+    if let Some((columns, _)) = &key.columns {
+        return Err(CliError::Usage(format!("{}: --approximate is of a whole layer, not of {columns}", args.key)));
+    }
+    let (_, exact) = args.plan.choice();
+    let Some(index) = reader.neighbours(&key.intermediate, args.metric, exact)? else {
+        let (key, metric) = (&args.key, args.metric.name());
+        return Err(CliError::Usage(format!(
+            "{key} has no hnsw index for {metric}; make one with `mistique index create {key} --kind hnsw --metric {metric}`"
+        )));
+    };
+    let n_rows = index.index().param("rows").and_then(|r| r.parse().ok()).unwrap_or_default();
+    let queries = index.of_queries(reader, request, queries, args.k)?;
+    Ok(KnnAnswer {
+        queries,
+        n_rows,
+        source: Source::Read { scheme: format!("index {}", index.index().id), exact: false },
+    })
 }
