@@ -556,3 +556,22 @@ fn nulls_decide_nothing() {
     assert_eq!(rows("not t.name = 'a'"), serde_json::json!([1, 8]));
     assert_eq!(rows("t.name = 'b' or t.score > 0"), serde_json::json!([1, 7, 8, 9]));
 }
+
+#[test]
+fn a_zillow_template_is_logged_from_its_file() {
+    let cli = Cli::new();
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("datasets/zillow/P9.yaml");
+    let log = ["log", file.to_str().unwrap(), "--data", "generated:zillow?rows=1500"];
+    cli.ok(&log);
+    let models = cli.ok(&["ls"]);
+    assert!((1..=5).all(|v| models.contains(&format!("zillow.P9@v{v}."))), "{models}");
+    // The same again has nothing to do.
+    cli.ok(&log);
+    let get = |plan: &str| {
+        let out = cli.path(plan).with_extension("csv");
+        cli.ok(&["get", "zillow.P9@v2.predict_homes.prediction", "--plan", plan, "-o", out.to_str().unwrap()]);
+        std::fs::read_to_string(out).unwrap()
+    };
+    let (read, rerun) = (get("read"), get("rerun"));
+    assert_eq!((read.lines().count(), &read), (1501, &rerun));
+}
