@@ -98,7 +98,7 @@ fn compare() {
     }
     let reader = ChunkReader::new(&store);
     let [x, y] = ["bench.m.x", "bench.m.y"].map(|k| Request::new(k.parse().unwrap()));
-    let mut line = |what: &str, measure: Measure, n: usize, peers: &[&str]| {
+    let line = |what: &str, measure: Measure, n: usize, peers: &[&str]| {
         let mut got: Option<Similarity> = None;
         let took = median(n, || {
             store.clear_pool();

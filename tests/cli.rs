@@ -387,7 +387,7 @@ fn bad_input_is_answered_in_plain_words() {
     let text = cli.fails(&["log", "d.x", "--arch", "digits_cnn", "--weights", "bad.safetensors", "--data", "digits"]);
     assert!(text.contains("bad.safetensors"), "{text}");
     // Nothing of all that was stored.
-    assert_eq!(cli.json(&["ls"]).as_array().unwrap().len(), 2);
+    assert_eq!(cli.json(&["ls"]).as_array().unwrap().len(), 3);
 }
 
 #[test]
