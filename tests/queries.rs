@@ -1,0 +1,112 @@
+//! `mistique query`: the commands of docs/queries.md, and what READ and RERUN answer alike.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn run(dir: &Path, args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mistique"));
+    command.env("MISTIQUE_STORE", dir.join("demo.mq")).current_dir(dir).args(args).output().unwrap()
+}
+
+fn ok(dir: &Path, args: &[&str]) -> String {
+    let out = run(dir, args);
+    assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8(out.stdout).unwrap()
+}
+
+fn fails(dir: &Path, args: &[&str]) -> String {
+    let out = run(dir, args);
+    assert!(!out.status.success(), "{args:?} succeeded");
+    let text = String::from_utf8(out.stderr).unwrap();
+    assert!(!text.contains("panicked"), "{text}");
+    text
+}
+
+/// Words of a command line, those in single quotes whole.
+fn words(line: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut quoted = false;
+    for c in line.chars() {
+        match c {
+            '\'' => quoted = !quoted,
+            ' ' if !quoted => words.push(String::new()),
+            c => words.last_mut().unwrap().push(c),
+        }
+    }
+    words.retain(|w| !w.is_empty());
+    words
+}
+
+#[test]
+fn the_documented_queries_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    ok(dir, &["demo", "--epochs", "2"]);
+    let doc = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/queries.md")).unwrap();
+    let lines: Vec<&str> = doc.lines().collect();
+    let mut n = 0;
+    for (i, line) in lines.iter().enumerate() {
+        let Some(command) = line.strip_prefix("    $ mistique ") else { continue };
+        let args = words(command);
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let out = ok(dir, &args);
+        // Figures differ a little between processors; the titles do not.
+        let titles = |t: &str| t.split_whitespace().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(titles(out.lines().next().unwrap_or_default()), titles(lines[i + 1]), "{command}");
+        // The same as JSON.
+        let json: Value = serde_json::from_str(&ok(dir, &[&args[..], &["--json"]].concat())).unwrap();
+        assert!(json.is_object() || json.is_array(), "{command}");
+        n += 1;
+    }
+    assert!(n >= 15, "{n} commands");
+
+    // READ and RERUN answer alike at full precision.
+    for question in [
+        &["topk", "digits.cnn@epoch-2.conv2.u3,u5", "-k", "7"][..],
+        &["topk", "digits.cnn@epoch-2.dense1.u0..9", "--lowest"],
+        &["dist", "digits.cnn@epoch-2.conv1.u2", "--by", "label"],
+        &["knn", "digits.cnn@epoch-2.dense1", "--row", "51,3", "--join", "label"],
+        &["metrics", "digits.cnn@epoch-2.logits", "label", "--rows", "100..900"],
+        &["confusion", "digits.cnn@epoch-2.logits", "label"],
+        &["mean", "digits.cnn@epoch-2.conv2", "--by", "label"],
+        &["corr", "digits.cnn@epoch-2.dense1", "label"],
+        &["rowdiff", "digits.cnn@epoch-2.dense1", "5", "6"],
+    ] {
+        let answer = |plan| {
+            let args = [&["query"][..], question, &["--plan", plan, "--json"]].concat();
+            let mut json: Value = serde_json::from_str(&ok(dir, &args)).unwrap();
+            let source = json.as_object_mut().unwrap().remove("source").unwrap();
+            assert!(source.as_str().unwrap().starts_with(plan), "{question:?}: {source}");
+            json
+        };
+        // Counting codes and summing values round in another order.
+        let (read, rerun) = (answer("read"), answer("rerun"));
+        assert!(alike(&read, &rerun), "{question:?}: {read} {rerun}");
+    }
+
+    // What is not there, and what does not fit, is said.
+    let e = fails(dir, &["query", "topk", "digits.cnn@epoch-2.dense.u3"]);
+    assert!(e.contains("dense1"), "{e}");
+    let e = fails(dir, &["query", "topk", "digits.cnn@epoch-2.conv2.u3", "--by", "value"]);
+    assert!(e.contains("64 cells"), "{e}");
+    let e = fails(dir, &["query", "knn", "digits.cnn@epoch-2.dense1", "--row", "999999"]);
+    assert!(e.contains("999999"), "{e}");
+    let few = ok(dir, &["query", "topk", "digits.cnn@epoch-2.dense1.u12", "-k", "5", "--rows", "0..3"]);
+    assert!(few.contains("fewer than 5 rank"), "{few}");
+}
+
+fn alike(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| alike(a, b)),
+        (Value::Object(a), Value::Object(b)) => {
+            a.len() == b.len() && a.iter().all(|(k, v)| b.get(k).is_some_and(|w| alike(v, w)))
+        }
+        (Value::Number(a), Value::Number(b)) => {
+            let (a, b) = (a.as_f64().unwrap(), b.as_f64().unwrap());
+            a == b || (a - b).abs() <= 1e-9 * a.abs().max(b.abs())
+        }
+        _ => a == b,
+    }
+}
