@@ -110,7 +110,7 @@ fn every_plan_gives_the_same_values() {
                 for (plan, source, values) in &all {
                     assert_eq!(values, &logged, "{layer} {scheme} {plan:?}: {source}");
                 }
-                // Otherwise the stored copy may be lossy, but has the same shape, and says so.
+                // Otherwise the stored copy may be lossy, up to the width of the outermost bin of kbit, but has the same shape.
                 let all = every_plan(&store, &wanted);
                 assert_eq!(all.len(), 3, "{layer} {scheme}");
                 let (_, read_source, read) = &all[0];
@@ -119,7 +119,7 @@ fn every_plan_gives_the_same_values() {
                     assert_eq!(values.len(), read.len(), "{layer} {scheme} {plan:?}");
                     let largest = values.iter().fold(0f32, |m, v| m.max(v.abs()));
                     for (a, b) in values.iter().zip(read) {
-                        assert!((a - b).abs() <= 0.05 * largest, "{layer} {scheme}: {a} {b}");
+                        assert!((a - b).abs() <= 0.2 * largest, "{layer} {scheme}: {a} {b}");
                     }
                     assert!(source.starts_with("rerun"), "{source}");
                 }
