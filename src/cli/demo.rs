@@ -203,7 +203,10 @@ fn plans(store: &Store, network: &Network, spec: &Spec, dataset: &dyn crate::Dat
             "Not stored, but the layer before it is: the same of a model that keeps only flatten.",
             request("plans.cnn.dense1", RowSelection::All)?,
         ),
-        ("Not stored, and nothing before it is: its second convolution of one image.", request("plans.cnn.conv2", RowSelection::List(vec![51]))?),
+        (
+            "Not stored, and nothing before it is: its second convolution of one image.",
+            request("plans.cnn.conv2", RowSelection::List(vec![51]))?,
+        ),
     ];
     let models = [store.model(&last)?, store.model(&key)?];
     let measured =
