@@ -55,7 +55,7 @@ fn an_index_is_what_the_document_says() {
     let bytes = bytes_of(&storage, &written.file);
     let u64_at = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
     let f32_at = |bytes: &[u8], at: usize| f32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
-    assert_eq!((&bytes[..8], &bytes[8..11]), (&b"MISTIQI1"[..], &[1, 0, 1][..]));
+    assert_eq!((&bytes[..8], &bytes[8..11]), (&b"MISTIQI1"[..], &[mistique_engine::format::CURRENT as u8, 0, 1][..]));
     assert_eq!([16, 24, 32, 40].map(u64_at), [1, 4, 4, bytes.len() as u64]);
     assert_eq!(u64_at(56), xxhash_rust::xxh3::xxh3_64(&[&bytes[..56], &bytes[64..160]].concat()));
     let sections: Vec<&[u8]> = (0..4)

@@ -270,7 +270,9 @@ fn what_is_not_stored_is_run_again_for_few_rows() {
         let answer = reader.by_example(&question.clone().with_norm(norm)).unwrap();
         assert_eq!(found(&answer), brute_force(&rows, &group(&[3, 7, 11]), Some(17), norm, 10));
         let touched = ran.load(Ordering::SeqCst) - before;
-        assert_eq!((answer.used.touched, answer.used.built, answer.used.index), (touched, false, Some(1)));
+        assert_eq!((answer.used.built, answer.used.index), (false, Some(1)));
+        // Rows that the reader holds from the question before are looked at and not run.
+        assert!(touched <= answer.used.touched, "{touched} of {}", answer.used.touched);
         assert!(touched < n as u64 / 20, "{norm:?}: {touched} rows");
         let answer = reader.by_example(&ByExample::highest(layer(), "0..5", 5).with_norm(norm)).unwrap();
         assert_eq!(found(&answer), brute_force(&rows, &group(&[0, 1, 2, 3, 4]), None, norm, 5));

@@ -330,10 +330,10 @@ mod tests {
             let budget = 0.2 * (n_rows * n_columns * cells * 4) as f64;
             let size = ByExampleSize::within(n_rows, n_columns, &rows, budget).unwrap();
             let values: Vec<f32> = (0..n_rows * n_columns).map(|i| (i * 7919 % 104_729) as f32).collect();
-            let values = &values[..n_rows * n_columns.min(8)];
+            let values = &values[..n_rows * n_columns.min(64)];
             let ids: Vec<u64> = (0..n_rows as u64).collect();
-            let index = by_example_index(&ids, values, n_columns.min(8), size, OF).unwrap();
-            let bytes = index.to_bytes(1).len() * n_columns / n_columns.min(8);
+            let index = by_example_index(&ids, values, n_columns.min(64), size, OF).unwrap();
+            let bytes = index.to_bytes(1).len() * n_columns / n_columns.min(64);
             assert!(bytes as f64 <= budget * 1.01, "{n_rows} {n_columns}: {bytes} of {budget}");
             assert!(cells > 1 || bytes as f64 > budget * 0.6, "{n_rows} {n_columns}: {bytes} of {budget}");
         }
