@@ -59,6 +59,16 @@ impl ModelKind {
         }
     }
 
+    /// Whether running a model of this kind again gives intermediates like that one: networks give tensors; a
+    /// table beside them, such as the labels, must be kept.
+    pub fn gives(self, content: &Content) -> bool {
+        match self {
+            Self::Raw => false,
+            Self::Network => matches!(content, Content::Tensor(_)),
+            Self::Pipeline => true,
+        }
+    }
+
     pub(crate) fn from_name(name: &str) -> Option<Self> {
         [Self::Raw, Self::Network, Self::Pipeline].into_iter().find(|k| k.name() == name)
     }

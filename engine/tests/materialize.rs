@@ -120,10 +120,10 @@ fn offer(store: &Store, name: &str, rows: std::ops::Range<u64>) -> Offer {
 #[test]
 fn what_is_filled_is_what_logging_stores() {
     let all = open(memory());
-    log(&all, ModelKind::Network);
+    log(&all, ModelKind::Pipeline);
     let store = open(memory());
     store.set_materialize(Materialize::None).unwrap();
-    log(&store, ModelKind::Network);
+    log(&store, ModelKind::Pipeline);
     assert_eq!(store.stats().unwrap().n_chunks, 0);
     assert!(chunks(&store).iter().all(|(_, c)| c.iter().all(|c| c == "withheld")));
     for record in records(&store) {
@@ -177,6 +177,12 @@ fn what_is_withheld_is_not_read() {
     assert_eq!(store.read_table(&table, &rows, &[0]).unwrap().num_rows() as u64, ROWS);
     assert!(store.read_table(&table, &rows, &[0, 1]).is_err());
     // Values that nothing can run again are kept whatever the mode.
+    let network = open(memory());
+    network.set_materialize(Materialize::None).unwrap();
+    log(&network, ModelKind::Network);
+    let kept: Vec<String> =
+        records(&network).iter().filter(|r| r.is_whole()).map(|r| r.key.intermediate.clone()).collect();
+    assert_eq!(kept, ["table"]);
     let raw = open(memory());
     raw.set_materialize(Materialize::None).unwrap();
     log(&raw, ModelKind::Raw);
@@ -188,7 +194,7 @@ fn what_is_withheld_is_not_read() {
 #[test]
 fn what_leaves_is_freed_and_comes_back() {
     let store = open(memory());
-    log(&store, ModelKind::Network);
+    log(&store, ModelKind::Pipeline);
     let before = chunks(&store);
     let bytes = store.stats().unwrap().chunk_bytes;
     let pooled = store.intermediate(&key("m", "pooled")).unwrap();
@@ -222,7 +228,7 @@ fn the_background_gathers_rows_and_survives_a_restart() {
     let storage = memory();
     let store = open(Arc::clone(&storage) as Arc<dyn Storage>);
     store.set_materialize(Materialize::Adaptive { gamma_min: 1.0 }).unwrap();
-    log(&store, ModelKind::Network);
+    log(&store, ModelKind::Pipeline);
     let materializer = Materializer::start(&store, 64 << 20).unwrap();
     // A part of a RowBlock waits for the rest of it.
     assert!(materializer.offer(offer(&store, "maps", 0..700)));
@@ -265,7 +271,7 @@ fn memory_is_bounded_and_writers_go_first() {
     let storage = memory();
     let store = open(Arc::clone(&storage) as Arc<dyn Storage>);
     store.set_materialize(Materialize::None).unwrap();
-    log(&store, ModelKind::Network);
+    log(&store, ModelKind::Pipeline);
     let row = 40 * 9 * 8 * 4;
     // While a log runs, the background waits for it a while, then lets go; what comes meanwhile beyond the budget is dropped.
     let busy = store.logger(LogOptions::default()).unwrap();
@@ -288,7 +294,7 @@ fn memory_is_bounded_and_writers_go_first() {
 #[test]
 fn a_budget_is_kept_and_the_lowest_gamma_leaves_first() {
     let store = open(memory());
-    log(&store, ModelKind::Network);
+    log(&store, ModelKind::Pipeline);
     let bytes = |name: &str| -> f64 {
         let record = store.intermediate(&key("m", name)).unwrap();
         store.group_sizes(&[record.clone()]).unwrap()[&record.id].iter().map(|s| s.stored_bytes).sum()
@@ -335,7 +341,7 @@ fn a_crash_leaves_all_or_nothing_of_a_fill() {
         {
             let store = open(Arc::clone(&inner) as Arc<dyn Storage>);
             store.set_materialize(Materialize::None).unwrap();
-            log_some(&store, ModelKind::Network, &["maps"]);
+            log_some(&store, ModelKind::Pipeline, &["maps"]);
         }
         let faulty = Arc::new(FaultyStorage::new(Arc::clone(&inner) as Arc<dyn Storage>, fail_at, FaultMode::Crash));
         let filled = Store::on(Arc::clone(&faulty) as Arc<dyn Storage>, false, StoreOptions::default())

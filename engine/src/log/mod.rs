@@ -522,7 +522,7 @@ impl Logger {
         };
         let record =
             NewIntermediate { id, model_id: model.0, name: name.to_string(), position, content: content.clone() };
-        let withheld = self.withholds_of(model);
+        let withheld = self.withholds_of(model, &content);
         self.send(Job::Intermediate(Box::new(Begin { key: key.clone(), record, is_new, withheld, progress })))?;
         self.open.insert(id, Open { key, content, logged, stage, withheld });
         Ok(Handle(id))
@@ -559,8 +559,8 @@ impl Logger {
     }
 
     /// Whether values of new rows are withheld: the store does not materialize everything, and the model can be rerun.
-    fn withholds_of(&self, model: ModelHandle) -> bool {
-        let can_rerun = self.models.get(&model.0).is_some_and(|(spec, _)| spec.kind != ModelKind::Raw);
+    fn withholds_of(&self, model: ModelHandle, content: &Content) -> bool {
+        let can_rerun = self.models.get(&model.0).is_some_and(|(spec, _)| spec.kind.gives(content));
         can_rerun && self.materialize != Materialize::All
     }
 

@@ -17,7 +17,7 @@ use super::mode::Materialize;
 use crate::catalog::{Block, WITHHELD};
 use crate::error::{EngineError, Result};
 use crate::log::{LogOptions, step_back};
-use crate::model::IntermediateRecord;
+use crate::model::{IntermediateRecord, ModelKind};
 use crate::rerun::RerunValues;
 use crate::store::{Store, StoreOptions};
 
@@ -295,12 +295,14 @@ impl Worker {
             return Ok(wanted.map(|(_, groups)| groups.to_vec()).unwrap_or_default());
         };
         let records = self.store.catalog().intermediates(None)?;
+        let kinds: BTreeMap<i64, ModelKind> = self.store.models()?.into_iter().map(|m| (m.id, m.spec.kind)).collect();
         let sizes = self.store.group_sizes(&records)?;
         let mut fixed = 0.0;
         let mut candidates = Vec::new();
         for record in &records {
             let sizes = sizes.get(&record.id).map(Vec::as_slice).unwrap_or_default();
-            if !balance.models.contains(&record.model_id) {
+            let gives = kinds.get(&record.model_id).is_some_and(|kind| kind.gives(&record.content));
+            if !gives || !balance.models.contains(&record.model_id) {
                 fixed += sizes.iter().map(|s| s.stored_bytes).sum::<f64>();
                 continue;
             }

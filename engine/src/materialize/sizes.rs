@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::mode::Materialize;
 use crate::catalog::{WITHHELD, Withhold};
 use crate::error::{EngineError, Result};
-use crate::model::{IntermediateRecord, ModelKind};
+use crate::model::IntermediateRecord;
 use crate::store::Store;
 
 /// Bytes of one column group of an intermediate, all RowBlocks together.
@@ -86,7 +86,7 @@ impl Store {
     /// Errors: `Unsupported` for values that nothing can run again; `Locked`, `Catalog`; then all are still there.
     pub fn evict(&self, leaving: &[(IntermediateRecord, Vec<bool>)]) -> Result<f64> {
         for (record, _) in leaving {
-            if self.catalog().model_by_id(record.model_id)?.spec.kind == ModelKind::Raw {
+            if !self.catalog().model_by_id(record.model_id)?.spec.kind.gives(&record.content) {
                 let why = "nothing can run it again: its values would be lost; `mistique rm` removes its model".into();
                 return Err(EngineError::Unsupported { what: record.key.to_string(), why });
             }

@@ -94,7 +94,11 @@ impl ChunkReader<'_> {
             let demand = self.demand(&record, &model)?;
             let whole: Vec<f64> = sizes.iter().map(|s| s.whole_bytes).collect();
             let (gamma, group_gammas) = (demand.gamma(whole.iter().sum()), demand.gammas(&whole));
-            let fixed = self.cannot_rerun(&model);
+            let kind = model.spec.kind;
+            let fixed = match kind.gives(&record.content) {
+                true => self.cannot_rerun(&model),
+                false => Some(format!("{} models do not give it", kind.name())),
+            };
             all.push(GammaRecord { record, demand, sizes, gamma, group_gammas, fixed });
         }
         Ok(all)
