@@ -149,7 +149,8 @@ impl RawModel {
 }
 
 const INTERMEDIATE: &str = "SELECT i.id, i.model_id, m.project, m.name, m.version, i.name, i.position, i.kind, i.shape,
-    i.dtype, i.unit_axis, i.scheme, i.params, i.block_rows, i.group_units, i.page_rows, i.schema, i.n_rows, i.max_span,
+    i.dtype, i.unit_axis, i.scheme, i.params, i.block_rows, i.group_units, i.page_rows,
+    coalesce((SELECT bytes FROM schemas WHERE hash = i.schema), i.schema), i.n_rows, i.max_span,
     i.n_query, i.stage, i.n_withheld, i.linked FROM intermediates i JOIN models m ON m.id = i.model_id";
 
 /// Shape, type, unit axis, scheme, parameters and units a chunk, as the catalogue has them.

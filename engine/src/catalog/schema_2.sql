@@ -8,6 +8,9 @@ ALTER TABLE chunks ADD COLUMN base_id INTEGER REFERENCES chunks (id);
 ALTER TABLE chunks ADD COLUMN saved_bytes INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE row_blocks ADD COLUMN checksum INTEGER;
 
+-- Stages pass columns on, and settings of a pipeline have the same ones: each schema is there once.
+CREATE TABLE schemas (hash BLOB PRIMARY KEY, bytes BLOB NOT NULL) STRICT, WITHOUT ROWID;
+
 CREATE TABLE stages (
   model_id INTEGER NOT NULL REFERENCES models (id) ON DELETE CASCADE,
   position INTEGER NOT NULL,

@@ -270,6 +270,9 @@ impl Catalog {
             tx.execute("DELETE FROM operators WHERE hash = ?1", [&hash[..]]).doing(DOING)?;
         }
         tx.execute("DELETE FROM row_sets WHERE id NOT IN (SELECT row_set_id FROM row_blocks)", []).doing(DOING)?;
+        let unused =
+            "DELETE FROM schemas WHERE hash NOT IN (SELECT schema FROM intermediates WHERE schema IS NOT NULL)";
+        tx.execute(unused, []).doing(DOING)?;
         storage.before_catalog_commit()?;
         tx.commit().doing(DOING)
     }
@@ -396,10 +399,15 @@ fn insert_intermediate(tx: &Transaction<'_>, new: &NewIntermediate) -> Result<()
             .doing(DOING)?;
         }
         Content::Table(t) => {
+            let schema = schema_to_bytes(&t.schema)?;
+            let hash = fingerprint(&schema);
+            let mut statement =
+                tx.prepare_cached("INSERT INTO schemas VALUES (?1, ?2) ON CONFLICT DO NOTHING").doing(DOING)?;
+            statement.execute(params![&hash[..], schema]).doing(DOING)?;
             tx.execute(
                 "INSERT INTO intermediates (id, model_id, name, position, kind, schema, block_rows, page_rows, n_rows, max_span)
                  VALUES (?1, ?2, ?3, ?4, 'table', ?5, ?6, ?6, 0, 0)",
-                params![id, model_id, name, position, schema_to_bytes(&t.schema)?, t.block_rows],
+                params![id, model_id, name, position, &hash[..], t.block_rows],
             )
             .doing(DOING)?;
         }

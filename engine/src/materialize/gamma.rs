@@ -52,7 +52,7 @@ impl Demand {
 
     /// γ of the intermediate (Eq. 5.5), by the bytes of all of its groups.
     pub fn gamma(&self, bytes: f64) -> f64 {
-        self.columns.iter().map(|d| gamma(d.t_rerun, d.t_read, d.n_query as f64, bytes)).sum()
+        self.columns.iter().map(|d| gamma(d.t_rerun, d.t_read, d.n_query as f64, bytes)).fold(0.0, |a, b| a + b)
     }
 
     /// n_query.

@@ -97,7 +97,7 @@ impl ChunkReader<'_> {
             let kind = model.spec.kind;
             let fixed = match kind.gives(&record.content) {
                 true => self.cannot_rerun(&model),
-                false => Some(format!("{} models do not give it", kind.name())),
+                false => Some(format!("no run of a {} gives it", kind.name())),
             };
             all.push(GammaRecord { record, demand, sizes, gamma, group_gammas, fixed });
         }
