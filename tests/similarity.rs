@@ -87,7 +87,7 @@ fn masks_come_from_png_and_npy() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     store(dir);
-    let on = |row: usize, i: usize| (row * 31 + i * 17) % 5 == 0;
+    let on = |row: usize, i: usize| (row * 31 + i * 17).is_multiple_of(5);
     let mut all = Vec::new();
     for row in 0..50 {
         let pixels: Vec<u8> = (0..64).map(|i| u8::from(on(row, i)) * 255).collect();

@@ -45,11 +45,11 @@ impl Running {
             *self = Self { n: 1, mean: value, m2: 0.0, updated: now };
             return;
         }
-        let before = (self.n as f64).min(WINDOW).max(1.0);
+        let before = (self.n as f64).clamp(1.0, WINDOW);
         let deviation = (self.m2 / (before - 1.0).max(1.0)).sqrt();
         let most = self.mean + (4.0 * deviation).max(self.mean);
         let value = if self.n == 0 || weight < 0.5 { value } else { value.min(most) };
-        let kept = (weight.min(WINDOW - 1.0)).max(0.0);
+        let kept = weight.clamp(0.0, WINDOW - 1.0);
         let delta = value - self.mean;
         let share = 1.0 / (kept + 1.0);
         self.mean += share * delta;

@@ -93,7 +93,7 @@ fn workload(store: &Store, until: usize, steps: &mut usize) -> Result<()> {
         let handle = log.tensor(model, &spec("t", &[50], "f32"))?;
         let rows: Vec<u64> = (500..560).collect();
         log.append(handle, &rows, batch(&rows, 50))?;
-        pipeline(&mut log, "first", |x| Some(x))?;
+        pipeline(&mut log, "first", Some)?;
         log.commit()?;
     }
     *steps = FIRST;

@@ -33,7 +33,7 @@ fn open(storage: Arc<dyn Storage>) -> Store {
 fn batch(rows: &[u64], n: usize) -> Vec<f32> {
     let value = |row: u64, i: usize| {
         let x = (row * 1_000_003 + i as u64 * 7919 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40;
-        if x % 2 == 0 { 0.0 } else { (x % 2000) as f32 / 64.0 }
+        if x.is_multiple_of(2) { 0.0 } else { (x % 2000) as f32 / 64.0 }
     };
     rows.iter().flat_map(|&row| (0..n).map(move |i| value(row, i))).collect()
 }
@@ -210,7 +210,7 @@ fn what_leaves_is_freed_and_comes_back() {
     assert_eq!(store.stats().unwrap().chunk_bytes, bytes - freed.round() as u64);
     // Its size is remembered, other groups are still read.
     let (sizes, estimate) =
-        (store.group_sizes(&[record.clone()]).unwrap(), store.estimated_group_bytes(&record).unwrap());
+        (store.group_sizes(std::slice::from_ref(&record)).unwrap(), store.estimated_group_bytes(&record).unwrap());
     assert!((estimate[0] - freed).abs() < 1.0 && sizes[&record.id][0].stored_bytes == 0.0);
     let all: Vec<_> = records(&store).into_iter().map(|r| (r.clone(), vec![true; r.content.n_groups()])).collect();
     store.evict(&all).unwrap();
@@ -297,7 +297,7 @@ fn a_budget_is_kept_and_the_lowest_gamma_leaves_first() {
     log(&store, ModelKind::Pipeline);
     let bytes = |name: &str| -> f64 {
         let record = store.intermediate(&key("m", name)).unwrap();
-        store.group_sizes(&[record.clone()]).unwrap()[&record.id].iter().map(|s| s.stored_bytes).sum()
+        store.group_sizes(std::slice::from_ref(&record)).unwrap()[&record.id].iter().map(|s| s.stored_bytes).sum()
     };
     let of = |name: &str| store.intermediate(&key("m", name)).unwrap();
     let n_groups = |name: &str| of(name).content.n_groups();

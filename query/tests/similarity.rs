@@ -7,7 +7,9 @@ use mistique_query::diagnostics::{MapsAs, Measure, Similarity, similarities, sim
 use mistique_query::{ChunkReader, QueryError, Request, RowSelection};
 use serde_json::Value;
 
-fn store(arrays: &[(&str, &[usize], &[u64], Vec<f32>)]) -> Store {
+type Named<'a> = (&'a str, &'a [usize], &'a [u64], Vec<f32>);
+
+fn store(arrays: &[Named<'_>]) -> Store {
     let store = Store::on(Arc::new(MemoryStorage::new(None).unwrap()), true, StoreOptions::default()).unwrap();
     let mut log = store.logger(LogOptions::default()).unwrap();
     let model = log.model(&ModelSpec::raw(ModelKey::new("p", "m")), IfExists::Continue).unwrap();

@@ -105,10 +105,10 @@ impl<'a> NetworkRerun<'a> {
     fn dataset(&self, model: &ModelRecord) -> Result<Arc<dyn Dataset>> {
         let record = model.spec.dataset.as_ref().ok_or_else(|| "it names no dataset".to_string());
         let record = self.failed(model, Part::Dataset, record)?;
-        if let Some(dataset) = lock(&self.datasets).get(&record.source) {
-            if dataset.fingerprint() == record.fingerprint {
-                return Ok(Arc::clone(dataset));
-            }
+        if let Some(dataset) = lock(&self.datasets).get(&record.source)
+            && dataset.fingerprint() == record.fingerprint
+        {
+            return Ok(Arc::clone(dataset));
         }
         let dataset = self.failed(model, Part::Dataset, self.open_dataset(record))?;
         lock(&self.datasets).insert(record.source.clone(), Arc::clone(&dataset));

@@ -71,7 +71,7 @@ impl PlanKind for FromAncestor {
             Err(why) => return planning.refuse(NAME, why.clone()),
         };
         let (cut, copies) = find(context, stages, request)?.or_else(|why| planning.refuse(NAME, why))?;
-        let values = stages.run(context, &cut, &copies, &[request.record.key.intermediate.clone()])?.pop();
+        let values = stages.run(context, &cut, &copies, std::slice::from_ref(&request.record.key.intermediate))?.pop();
         let data = output::shape(context, request, values)?;
         Ok(vec![(planning.at, data, output::source(request, Some(stages.sources(&cut, &copies))))])
     }

@@ -28,7 +28,7 @@ impl PlanKind for FromInput {
             Err(why) => return Ok(Some(Considered::impossible(NAME, why))),
             Ok(target) => target,
         };
-        let cut = stages.from_dataset(&stages.needed(&[target]));
+        let cut = stages.cut_at_dataset(&stages.needed(&[target]));
         let price = stages.total(planning.context, &cut, &HashMap::new(), &[request])?;
         let how = format!("{}, {} rows of the dataset", stages.describe_run(&cut), request.rows.len());
         let source = output::source(request, None);
@@ -43,7 +43,7 @@ impl PlanKind for FromInput {
             Err(why) => return planning.refuse(NAME, why.clone()),
         };
         let target = stages.stage(&request.record.key.intermediate).or_else(|why| planning.refuse(NAME, why))?;
-        let cut = stages.from_dataset(&stages.needed(&[target]));
+        let cut = stages.cut_at_dataset(&stages.needed(&[target]));
         let name = request.record.key.intermediate.clone();
         let values = stages.run(planning.context, &cut, &HashMap::new(), &[name])?.pop();
         let data = output::shape(planning.context, request, values)?;

@@ -233,7 +233,7 @@ impl<'a> Stages<'a> {
     }
 
     /// The cut that runs everything from the dataset.
-    pub(crate) fn from_dataset(&self, needed: &[bool]) -> Cut {
+    pub(crate) fn cut_at_dataset(&self, needed: &[bool]) -> Cut {
         let run: Vec<usize> = (0..self.graph.len()).filter(|v| needed.get(*v).copied().unwrap_or_default()).collect();
         Cut { run, read: Vec::new(), dataset: true, cost: 0 }
     }

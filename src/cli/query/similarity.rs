@@ -236,7 +236,7 @@ fn expand(store: &Store, text: &str) -> Result<Vec<Key>> {
             let same = |m: &&crate::ModelRecord| {
                 (&m.spec.key.project, &m.spec.key.model) == (&model.spec.key.project, &model.spec.key.model)
             };
-            models.iter().filter(same).next_back().is_some_and(|m| m.id == model.id)
+            models.iter().rfind(same).is_some_and(|m| m.id == model.id)
         };
         let fits = if wanted.model.version.is_empty() { is_last() } else { matches(&wanted.model.version, version) };
         if !fits {
