@@ -370,13 +370,12 @@ impl ChunkWriter {
     /// Errors: `Io`.
     pub fn finish(&mut self) -> Result<(Vec<FinishedPartition>, Vec<NewChunk>, Vec<LshRow>)> {
         self.roll()?;
-        let mut partitions = Vec::new();
-        for thread in std::mem::take(&mut self.finishing) {
-            let finished = thread.join().map_err(|_| {
-                EngineError::io("partitions", "sync", std::io::Error::other("the thread that syncs panicked"))
-            })?;
-            partitions.push(finished?);
-        }
+        // All are waited for, whatever one says: a thread that still wrote would do so beside what comes next.
+        let threads = std::mem::take(&mut self.finishing);
+        let finished: Vec<_> = threads.into_iter().map(JoinHandle::join).collect();
+        let panicked =
+            |_| EngineError::io("partitions", "sync", std::io::Error::other("the thread that syncs panicked"));
+        let partitions = finished.into_iter().map(|thread| thread.map_err(panicked)?).collect::<Result<Vec<_>>>()?;
         if !partitions.is_empty() {
             self.storage.sync_dir(partition::DIR)?;
         }
