@@ -127,13 +127,12 @@ fn every_plan_gives_the_same_values() {
             }
         }
     }
-    // The skip connection needs both of its sides: they are read, and the answer says so.
+    // The skip connection needs both of its sides: one at least is read, the other where that is cheaper than to run it, and
+    // the answer says so.
     let both = request("p.f16.both").with_plan(PlanChoice::Ancestor);
     let source = session(&store).get(&both).unwrap().source.to_string();
-    assert!(
-        source == "rerun from read f32 of stem and f32 of right" || source == "rerun from read f32 of stem",
-        "{source}"
-    );
+    let cuts = ["f32 of stem and f32 of right", "f32 of stem", "f32 of right"];
+    assert!(cuts.iter().any(|cut| source == format!("rerun from read {cut}")), "{source}");
 }
 
 #[test]
