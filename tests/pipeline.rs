@@ -130,6 +130,30 @@ fn mistakes_are_said_before_a_store_is_made() {
 }
 
 #[test]
+fn a_stage_is_asked_for_the_rows_that_it_has() {
+    let cli = Cli::new();
+    let none = "  - {name: none, op: Filter, inputs: [homes], where: 'median_income < 0'}\n";
+    cli.write("p.yaml", &format!("{PIPELINE}{none}"));
+    cli.ok(&["log", "p.yaml", "--data", DATA]);
+    let rows = |key: &str, range: &str, plan: &str| -> Vec<u64> {
+        let answer = cli.json(&["get", key, "--rows", range, "--plan", plan]);
+        answer[0]["row_ids"].as_array().unwrap().iter().map(|r| r.as_u64().unwrap()).collect()
+    };
+    let [train, test] = ["split/train", "split/test"].map(|s| format!("town.homes@v1.{s}.median_income"));
+    for plan in ["auto", "read", "rerun"] {
+        // What the one lacks the other has.
+        let mut both = [rows(&train, "0..40", plan), rows(&test, "0..40", plan)].concat();
+        assert!(rows(&test, "0..40", plan).len() < 20);
+        both.sort_unstable();
+        assert_eq!(both, (0..40).collect::<Vec<_>>(), "{plan}");
+        assert!(rows("town.homes@v1.none", "0..40", plan).is_empty(), "{plan}");
+    }
+    let held = rows(&test, "0..40", "read");
+    let lacking = (0..40).find(|r| !held.contains(r)).unwrap().to_string();
+    assert!(cli.fails(&["get", &test, "--rows", &lacking]).contains(&lacking));
+}
+
+#[test]
 fn networks_are_compared_by_layers_and_values() {
     let cli = Cli::new();
     for version in ["a", "b"] {

@@ -311,7 +311,9 @@ impl<'a> ChunkReader<'a> {
     ) -> Result<Found> {
         let n_dataset = model.spec.dataset.as_ref().map_or(0, |d| d.n_rows);
         let clipped = |range: &std::ops::Range<u64>| range.start.min(n_dataset)..range.end.min(n_dataset);
-        if record.n_rows == 0 {
+        // A stage's rows are those that it gave: a split or a filter has others than its dataset, or none.
+        let others_can_be_run = record.stage.is_none() && model.spec.kind.gives(&record.content);
+        if record.n_rows == 0 && record.stage.is_none() {
             let rows = match rows {
                 Rows::All => RowSet::Range(0..n_dataset),
                 Rows::Range(range) => RowSet::Range(clipped(&range)),
@@ -329,6 +331,7 @@ impl<'a> ChunkReader<'a> {
             // Rows of the dataset that are not stored can be run, unless only stored ones are wanted.
             (Ok(plan), Rows::Range(range))
                 if choice != PlanChoice::Read
+                    && others_can_be_run
                     && record.n_rows < n_dataset
                     && plan.n_rows() < clipped(&range).count()
                     && self.workflows.iter().any(|w| w.runs(model) && w.unavailable(model).is_none()) =>
@@ -337,7 +340,9 @@ impl<'a> ChunkReader<'a> {
                 others(&RowSet::Range(clipped(&range)), why)
             }
             (Ok(plan), _) => Ok(Found { rows: plan.rows.clone(), stored: Ok(plan), part: None }),
-            (Err(e @ EngineError::NoSuchRow { .. }), Rows::List(ids)) if ids.iter().all(|id| *id < n_dataset) => {
+            (Err(e @ EngineError::NoSuchRow { .. }), Rows::List(ids))
+                if others_can_be_run && ids.iter().all(|id| *id < n_dataset) =>
+            {
                 others(&RowSet::from_ids(&ids), e.to_string())
             }
             (Err(e), _) => Err(e.into()),

@@ -20,6 +20,7 @@ mod read_csv;
 mod read_parquet;
 mod scaling;
 mod select_column;
+mod train;
 mod train_elastic_net;
 mod train_lightgbm;
 mod train_logistic_regression;

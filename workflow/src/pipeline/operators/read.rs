@@ -1,5 +1,7 @@
-//! What ReadCSV and ReadParquet share: their parameters, and the table made of what was read.
+//! What ReadCSV and ReadParquet share: all but how the bytes of a file are read.
 
+use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::ArrayRef;
@@ -7,33 +9,74 @@ use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::DataType;
 use arrow::record_batch::RecordBatch;
 
-use crate::pipeline::columns::{TYPES, type_name, type_of_name};
+use mistique_datasets::{DatasetError, TableFile};
+
+use crate::pipeline::columns::{Columns, TYPES, type_name, type_of_name};
+use crate::pipeline::data::Data;
 use crate::pipeline::error::{OperatorError, PipelineError};
+use crate::pipeline::operator::{Checked, Given, Inputs, Operator, Outcome};
 use crate::pipeline::params::Params;
 use crate::pipeline::table::Table;
 
-/// Parameters of an operator that reads a file.
+/// A format of files: its name, and how one is read, given the types that were asked for.
+pub(super) struct Format {
+    pub(super) name: &'static str,
+    pub(super) read: fn(&Path, &[(String, DataType)]) -> Result<RecordBatch, DatasetError>,
+}
+
+impl fmt::Debug for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// An operator that reads a file.
 #[derive(Debug)]
 pub(super) struct Reading {
-    pub(super) file: String,
-    pub(super) types: Vec<(String, DataType)>,
-    pub(super) columns: Option<Vec<String>>,
+    format: Format,
+    file: String,
+    types: Vec<(String, DataType)>,
+    columns: Option<Vec<String>>,
 }
 
 impl Reading {
-    pub(super) fn parse(params: &mut Params, what: &str) -> Result<Self, PipelineError> {
-        let file = params.text("file", what)?;
+    pub(super) fn parse(params: &mut Params, format: Format) -> Result<Self, PipelineError> {
+        let file = params.text("file", &format!("name of a {} file", format.name))?;
         let named = params.texts_by_name("types")?;
         let types: Option<Vec<(String, DataType)>> =
             named.iter().map(|(name, t)| Some((name.clone(), type_of_name(t)?))).collect();
         let known: Vec<&str> = TYPES.iter().map(type_name).collect();
         let types = types.ok_or_else(|| params.unfit("types", format!("types among {}", known.join(", "))))?;
-        Ok(Self { file, types, columns: params.texts_opt("columns")? })
+        Ok(Self { format, file, types, columns: params.texts_opt("columns")? })
+    }
+
+    fn read(&self, data: &Data) -> Result<Table, OperatorError> {
+        data.parsed(&self.file, &format!("{self:?}"), || {
+            let batch = match data.file(&self.file)? {
+                TableFile::Path(path) => (self.format.read)(path.as_ref(), &self.types)?,
+                TableFile::Generated(generated) => generated.make()?,
+            };
+            adapt(self, batch)
+        })
+    }
+}
+
+impl Operator for Reading {
+    fn check(&self, _: &[Given], data: &Data) -> Result<Checked, OperatorError> {
+        Ok(Checked::table(Columns::of(&self.read(data)?.schema())))
+    }
+
+    fn run(&self, inputs: &Inputs<'_>) -> Result<Outcome, OperatorError> {
+        Ok(Outcome::table(self.read(inputs.data)?))
+    }
+
+    fn file(&self) -> Option<&str> {
+        Some(&self.file)
     }
 }
 
 /// The table of what was read: rows by position, columns converted and chosen as asked.
-pub(super) fn adapt(reading: &Reading, batch: RecordBatch) -> Result<Table, OperatorError> {
+fn adapt(reading: &Reading, batch: RecordBatch) -> Result<Table, OperatorError> {
     let rows = Arc::new((0..batch.num_rows() as u64).collect());
     let mut table = Table::new(rows, batch)?;
     for (name, wanted) in &reading.types {

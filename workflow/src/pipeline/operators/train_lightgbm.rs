@@ -7,24 +7,18 @@
 //! every tree), `lambda` 0, `alpha` 0, `num_boost_round` 100, `max_bin` 255, `seed` 0. In a classification, leaves are
 //! bounded by the sum of second derivatives, in which a row counts for a quarter at most: `min_data` is taken so.
 
-use crate::pipeline::data::Data;
-use crate::pipeline::error::{OperatorError, PipelineError};
+use super::train::Train;
+use crate::pipeline::error::PipelineError;
+use crate::pipeline::models::Task;
 use crate::pipeline::models::boosting::{Boost, Common, Defaults};
 use crate::pipeline::models::features::Features;
-use crate::pipeline::models::{FORMAT, Model, Task, Trained};
-use crate::pipeline::operator::{Checked, Given, Inputs, Operator, OperatorKind, Outcome, Slot};
+use crate::pipeline::operator::{Operator, OperatorKind, Slot};
 use crate::pipeline::params::Params;
 
 const NAME: &str = "TrainLightGBM";
 
 pub(crate) const KIND: OperatorKind =
     OperatorKind { name: NAME, version: 1, inputs: &[Slot::Table], fit: false, parse };
-
-#[derive(Debug)]
-struct TrainLightGBM {
-    features: Features,
-    boost: Boost,
-}
 
 fn parse(params: &mut Params) -> Result<Box<dyn Operator>, PipelineError> {
     let defaults = Defaults { learning_rate: 0.1, max_depth: -1.0, l2: 0.0, max_bin: 255 };
@@ -38,26 +32,5 @@ fn parse(params: &mut Params) -> Result<Box<dyn Operator>, PipelineError> {
     };
     let min_leaf_weight = min_hessian.max(min_data * of_a_row);
     let boost = Boost { min_leaf_weight, ..Boost::new(common, Some(num_leaves as usize)) };
-    Ok(Box::new(TrainLightGBM { features: Features::parse(params)?, boost }))
-}
-
-impl Operator for TrainLightGBM {
-    fn check(&self, inputs: &[Given], _: &Data) -> Result<Checked, OperatorError> {
-        let [given] = inputs else { return Ok(Checked::default()) };
-        Ok(Trained::checked(self.features.check(given.table()?)?, self.boost.task))
-    }
-
-    fn learn(&self, inputs: &Inputs<'_>) -> Result<Option<Vec<u8>>, OperatorError> {
-        let (matrix, target) = self.features.read(inputs.table(0)?, self.boost.task)?;
-        let model = Model::Boosting(self.boost.train(&matrix, &target)?);
-        Trained::new(self.boost.task, matrix.names, model).to_bytes().map(Some)
-    }
-
-    fn format(&self) -> &'static str {
-        FORMAT
-    }
-
-    fn run(&self, inputs: &Inputs<'_>) -> Result<Outcome, OperatorError> {
-        Ok(Trained::from_bytes(NAME, inputs.own(NAME)?)?.outcome())
-    }
+    Ok(Box::new(Train { name: NAME, task: boost.task, features: Features::parse(params)?, learner: boost }))
 }

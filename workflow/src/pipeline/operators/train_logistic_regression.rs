@@ -5,24 +5,18 @@
 //! Parameters: `target`, `features` (default: every column but text), `exclude`, `C` 1 (the inverse of the penalty), `tol`
 //! 0.0001 (the gradient's length at which training ends), `max_iter` 1000.
 
-use crate::pipeline::data::Data;
-use crate::pipeline::error::{OperatorError, PipelineError};
+use super::train::Train;
+use crate::pipeline::error::PipelineError;
+use crate::pipeline::models::Task;
 use crate::pipeline::models::features::Features;
 use crate::pipeline::models::linear::Logistic;
-use crate::pipeline::models::{FORMAT, Model, Task, Trained};
-use crate::pipeline::operator::{Checked, Given, Inputs, Operator, OperatorKind, Outcome, Slot};
+use crate::pipeline::operator::{Operator, OperatorKind, Slot};
 use crate::pipeline::params::Params;
 
 const NAME: &str = "TrainLogisticRegression";
 
 pub(crate) const KIND: OperatorKind =
     OperatorKind { name: NAME, version: 1, inputs: &[Slot::Table], fit: false, parse };
-
-#[derive(Debug)]
-struct TrainLogisticRegression {
-    features: Features,
-    logistic: Logistic,
-}
 
 fn parse(params: &mut Params) -> Result<Box<dyn Operator>, PipelineError> {
     let positive = |n: f64| n > 0.0 && n < 1e30;
@@ -31,26 +25,10 @@ fn parse(params: &mut Params) -> Result<Box<dyn Operator>, PipelineError> {
         tol: params.number_or("tol", 1e-4, "a number above 0", positive)?,
         max_iter: params.whole_or("max_iter", 1000, 1..=1_000_000)?,
     };
-    Ok(Box::new(TrainLogisticRegression { features: Features::parse(params)?, logistic }))
-}
-
-impl Operator for TrainLogisticRegression {
-    fn check(&self, inputs: &[Given], _: &Data) -> Result<Checked, OperatorError> {
-        let [given] = inputs else { return Ok(Checked::default()) };
-        Ok(Trained::checked(self.features.check(given.table()?)?, Task::Classification))
-    }
-
-    fn learn(&self, inputs: &Inputs<'_>) -> Result<Option<Vec<u8>>, OperatorError> {
-        let (matrix, target) = self.features.read(inputs.table(0)?, Task::Classification)?;
-        let model = Model::Linear(self.logistic.train(&matrix, &target)?);
-        Trained::new(Task::Classification, matrix.names, model).to_bytes().map(Some)
-    }
-
-    fn format(&self) -> &'static str {
-        FORMAT
-    }
-
-    fn run(&self, inputs: &Inputs<'_>) -> Result<Outcome, OperatorError> {
-        Ok(Trained::from_bytes(NAME, inputs.own(NAME)?)?.outcome())
-    }
+    Ok(Box::new(Train {
+        name: NAME,
+        task: Task::Classification,
+        features: Features::parse(params)?,
+        learner: logistic,
+    }))
 }

@@ -6,12 +6,11 @@
 //! `max_depth` 6, `num_boost_round` 100, `min_child_weight` 1, `subsample` 1, `colsample_bytree` 1, `max_bin` 256, `seed` 0.
 //! Without `alpha` the trees are XGBoost's; under it splits are weighed without the penalty's own cost, and trees differ.
 
-use crate::pipeline::data::Data;
-use crate::pipeline::error::{OperatorError, PipelineError};
+use super::train::Train;
+use crate::pipeline::error::PipelineError;
 use crate::pipeline::models::boosting::{Boost, Common, Defaults};
 use crate::pipeline::models::features::Features;
-use crate::pipeline::models::{FORMAT, Model, Trained};
-use crate::pipeline::operator::{Checked, Given, Inputs, Operator, OperatorKind, Outcome, Slot};
+use crate::pipeline::operator::{Operator, OperatorKind, Slot};
 use crate::pipeline::params::Params;
 
 const NAME: &str = "TrainXGBoost";
@@ -19,38 +18,11 @@ const NAME: &str = "TrainXGBoost";
 pub(crate) const KIND: OperatorKind =
     OperatorKind { name: NAME, version: 1, inputs: &[Slot::Table], fit: false, parse };
 
-#[derive(Debug)]
-struct TrainXGBoost {
-    features: Features,
-    boost: Boost,
-}
-
 fn parse(params: &mut Params) -> Result<Box<dyn Operator>, PipelineError> {
     let defaults = Defaults { learning_rate: 0.3, max_depth: 6.0, l2: 1.0, max_bin: 256 };
     let common = Common::parse(params, &defaults)?;
     let min_leaf_weight =
         params.number_or("min_hessian", 1.0, "a number of at least 0", |n| (0.0..1e30).contains(&n))?;
     let boost = Boost { min_leaf_weight, ..Boost::new(common, None) };
-    Ok(Box::new(TrainXGBoost { features: Features::parse(params)?, boost }))
-}
-
-impl Operator for TrainXGBoost {
-    fn check(&self, inputs: &[Given], _: &Data) -> Result<Checked, OperatorError> {
-        let [given] = inputs else { return Ok(Checked::default()) };
-        Ok(Trained::checked(self.features.check(given.table()?)?, self.boost.task))
-    }
-
-    fn learn(&self, inputs: &Inputs<'_>) -> Result<Option<Vec<u8>>, OperatorError> {
-        let (matrix, target) = self.features.read(inputs.table(0)?, self.boost.task)?;
-        let model = Model::Boosting(self.boost.train(&matrix, &target)?);
-        Trained::new(self.boost.task, matrix.names, model).to_bytes().map(Some)
-    }
-
-    fn format(&self) -> &'static str {
-        FORMAT
-    }
-
-    fn run(&self, inputs: &Inputs<'_>) -> Result<Outcome, OperatorError> {
-        Ok(Trained::from_bytes(NAME, inputs.own(NAME)?)?.outcome())
-    }
+    Ok(Box::new(Train { name: NAME, task: boost.task, features: Features::parse(params)?, learner: boost }))
 }
