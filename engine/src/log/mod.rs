@@ -3,7 +3,9 @@
 
 mod budget;
 mod fill;
+mod options;
 mod source;
+mod stages;
 mod table;
 mod tensor;
 mod worker;
@@ -16,8 +18,8 @@ use std::thread::JoinHandle;
 
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
-use mistique_quantize::{Code, Effort, MapShape, OnUnholdable, Params, Scheme};
 
+pub use options::{Dedup, IfExists, LogOptions, TensorSpec};
 pub use source::{TensorSource, Values};
 pub(crate) use worker::step_back;
 pub use writer::LogReport;
@@ -28,205 +30,18 @@ use fill::FillJob;
 use worker::{Begin, Job, Worker};
 use writer::ChunkWriter;
 
-use crate::catalog::{
-    Catalog, IntermediateProgress, NewIntermediate, NewLink, NewModel, NewStage, StageRecord, stored_code,
-};
+use crate::catalog::{Catalog, IntermediateProgress, NewIntermediate, NewModel};
 use crate::column::stored_schema;
 use crate::error::{EngineError, Result};
-use crate::format::{MAX_ROW_VALUES, PARTITION_TARGET_BYTES, TABLE_BLOCK_ROWS};
+use crate::format::{MAX_ROW_VALUES, TABLE_BLOCK_ROWS};
 use crate::key::{IntermediateKey, ModelKey};
 use crate::materialize::Materialize;
 use crate::model::{
-    Content, DatasetSpec, Fingerprint, IntermediateRecord, ModelKind, ModelRecord, ModelSpec, TableContent,
-    TensorContent, TensorLayout, UnitAxis, hex, units_of,
+    Content, DatasetSpec, Fingerprint, IntermediateRecord, ModelKind, ModelRecord, ModelSpec, TableContent, hex,
 };
 use crate::rerun::RerunValues;
 use crate::rows::RowMask;
 use crate::storage::Storage;
-
-/// How a log works.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct LogOptions {
-    budget_bytes: usize,
-    max_bytes: Option<u64>,
-    effort: Effort,
-    on_unholdable: OnUnholdable,
-    dedup: Dedup,
-    partition_bytes: u64,
-}
-
-impl Default for LogOptions {
-    fn default() -> Self {
-        Self {
-            budget_bytes: 256 << 20,
-            max_bytes: None,
-            effort: Effort::Fast,
-            on_unholdable: OnUnholdable::Error,
-            dedup: Dedup::default(),
-            partition_bytes: PARTITION_TARGET_BYTES,
-        }
-    }
-}
-
-impl LogOptions {
-    /// Bytes that queued batches and unfinished RowBlocks may hold (default 256 MiB).
-    #[must_use]
-    pub fn with_budget_bytes(mut self, bytes: usize) -> Self {
-        self.budget_bytes = bytes;
-        self
-    }
-
-    /// Bytes that this log may write (default: as many as the disk has).
-    #[must_use]
-    pub fn with_max_bytes(mut self, bytes: Option<u64>) -> Self {
-        self.max_bytes = bytes;
-        self
-    }
-
-    /// How hard pages are compressed (default: fast, so that the model does not wait; `compact` makes them small).
-    #[must_use]
-    pub fn with_effort(mut self, effort: Effort) -> Self {
-        self.effort = effort;
-        self
-    }
-
-    /// What to do with values that the scheme cannot hold (default: an error).
-    #[must_use]
-    pub fn with_on_unholdable(mut self, on: OnUnholdable) -> Self {
-        self.on_unholdable = on;
-        self
-    }
-
-    /// Which chunks are not stored in full (default: [`Dedup::Approximate`]; less only to measure what each saves).
-    #[must_use]
-    pub fn with_dedup(mut self, dedup: Dedup) -> Self {
-        self.dedup = dedup;
-        self
-    }
-
-    /// Length at which a partition is closed (default 64 MiB).
-    #[must_use]
-    pub fn with_partition_bytes(mut self, bytes: u64) -> Self {
-        self.partition_bytes = bytes;
-        self
-    }
-}
-
-/// Which chunks a log does not store in full.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Dedup {
-    /// All are stored.
-    Off,
-    /// Those of equal content are stored once.
-    Exact,
-    /// Besides, columns of tables are coded against similar ones.
-    #[default]
-    Approximate,
-}
-
-impl std::str::FromStr for Dedup {
-    type Err = EngineError;
-
-    fn from_str(text: &str) -> Result<Self> {
-        match text {
-            "off" => Ok(Self::Off),
-            "exact" => Ok(Self::Exact),
-            "approximate" => Ok(Self::Approximate),
-            _ => Err(EngineError::Invalid {
-                what: "kind of de-duplication",
-                given: text.into(),
-                why: "use off, exact or approximate".into(),
-            }),
-        }
-    }
-}
-
-impl std::fmt::Display for Dedup {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Off => "off",
-            Self::Exact => "exact",
-            Self::Approximate => "approximate",
-        })
-    }
-}
-
-/// What happens when a model of that key exists.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum IfExists {
-    /// Goes on where it is the same model; another one is an error.
-    #[default]
-    Continue,
-    /// What was logged under the key goes with the next commit.
-    Replace,
-}
-
-/// A tensor intermediate to log.
-#[derive(Debug, Clone, PartialEq)]
-pub struct TensorSpec {
-    /// Name of the layer or stage.
-    pub name: String,
-    /// Place among the model's intermediates, from the input on.
-    pub position: i64,
-    /// Shape of a row.
-    pub shape: Vec<usize>,
-    /// Type of the values.
-    pub dtype: Code,
-    /// Which axis counts units.
-    pub unit_axis: UnitAxis,
-    /// What to do to the values; `None` for the default of shape and type.
-    pub scheme: Option<Scheme>,
-}
-
-impl TensorSpec {
-    /// float32 rows of `shape`, channels first, under the default scheme.
-    pub fn new(name: impl Into<String>, shape: &[usize]) -> Self {
-        let (name, shape) = (name.into(), shape.to_vec());
-        Self { name, position: 0, shape, dtype: Code::F32, unit_axis: UnitAxis::First, scheme: None }
-    }
-
-    /// The same under `scheme`.
-    #[must_use]
-    pub fn with_scheme(mut self, scheme: Scheme) -> Self {
-        self.scheme = Some(scheme);
-        self
-    }
-
-    /// The same at `position`.
-    #[must_use]
-    pub fn at(mut self, position: i64) -> Self {
-        self.position = position;
-        self
-    }
-
-    /// The same with values of type `dtype`.
-    #[must_use]
-    pub fn of(mut self, dtype: Code) -> Self {
-        self.dtype = dtype;
-        self
-    }
-
-    fn content(&self) -> TensorContent {
-        let (_, map) = units_of(&self.shape, self.unit_axis);
-        // Only [C, H, W] has maps: neighbours in [tokens, dim] have nothing to do with each other.
-        let map = if self.shape.len() == 3 { map } else { MapShape::VECTOR };
-        let scheme = self.scheme.clone().unwrap_or_else(|| Scheme::default_for(map, self.dtype));
-        let code = stored_code(&scheme, self.dtype);
-        let layout = TensorLayout::new(&self.shape, self.unit_axis, &scheme, code);
-        let (shape, dtype, unit_axis, params) = (self.shape.clone(), self.dtype, self.unit_axis, Params::none());
-        TensorContent { shape, dtype, unit_axis, scheme, params, layout }
-    }
-
-    /// Most bytes that `n_rows` rows can take in the store: codes before compression, and their directories.
-    pub fn max_bytes(&self, n_rows: u64) -> u64 {
-        let content = self.content();
-        let values = content.layout.stored_values() as u64 * n_rows;
-        // Under `auto` the scheme is not yet known; full precision is the most it can choose.
-        let bits = if content.scheme.is_auto().is_some() { 32 } else { u64::from(content.layout.code.bits()) };
-        let pages = n_rows.div_ceil(content.layout.page_rows as u64) * content.layout.n_groups() as u64;
-        values * bits / 8 + pages * 64 + 4096
-    }
-}
 
 /// A model that a log writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -694,111 +509,6 @@ impl Logger {
         self.send(Job::Table { id: handle.0, rows: rows.to_vec(), batch, bytes })
     }
 
-    /// Says, with the next commit, that all rows of the intermediate were logged, and which computation gave them: the
-    /// fingerprint of operator, parameters, inputs and dataset. More rows are refused after it.
-    ///
-    /// Errors: `Conflict` when it has another stage, `NotFound` for another log's handle, `LogFailed`.
-    pub fn set_stage(&mut self, handle: Handle, stage: &Fingerprint) -> Result<()> {
-        let open = self.opened(handle)?;
-        match open.stage {
-            Some(known) if known == *stage => return Ok(()),
-            Some(known) => return Err(other_stage(&open.key, &hex(&known), stage)),
-            None => self.send(Job::Stage(handle.0, *stage))?,
-        }
-        if let Some(open) = self.open.get_mut(&handle.0) {
-            open.stage = Some(*stage);
-        }
-        self.stages.entry(*stage).or_insert(handle.0);
-        Ok(())
-    }
-
-    /// Whether an intermediate has that stage, stored or of this log; what this log replaces does not count.
-    ///
-    /// Errors: `Catalog`, `Corrupt`.
-    pub fn knows_stage(&self, stage: &Fingerprint) -> Result<bool> {
-        Ok(self.source(stage)?.is_some())
-    }
-
-    fn source(&self, stage: &Fingerprint) -> Result<Option<i64>> {
-        if let Some(&id) = self.stages.get(stage).filter(|id| !self.replaced.contains(id)) {
-            return Ok(Some(id));
-        }
-        let stored = self.catalog.intermediates_by_stage(stage)?;
-        let stays =
-            |i: &&IntermediateRecord| !self.replaced.contains(&i.id) && !self.replaced_models.contains(&i.model_id);
-        Ok(stored.iter().find(stays).map(|i| i.id))
-    }
-
-    /// Registers `name` of `model`, with the next commit, as holding what the intermediate of that stage holds, stored or
-    /// of this log: the same columns, the same RowBlocks of the same chunks. No value is read, hashed or written. Where
-    /// the intermediate exists without a stage, as an interrupted log leaves it, it is replaced.
-    ///
-    /// Returns `false`, and nothing happens, where no intermediate has the stage.
-    /// Errors: `Conflict` when `name` has another stage, or rows of this log; `Catalog`, `LogFailed`.
-    pub fn link_stage(&mut self, model: ModelHandle, name: &str, position: i64, stage: &Fingerprint) -> Result<bool> {
-        let (key, is_new) = self.key_of(model, name)?;
-        let of_log = self.open.values().find(|o| o.key == key).map(|o| o.stage);
-        let stored = self.stored(model, is_new, &key)?;
-        let known = of_log.or_else(|| self.linked.get(&key).copied()).or_else(|| stored.as_ref().map(|s| s.stage));
-        match known.flatten() {
-            Some(known) if known == *stage => return Ok(true),
-            Some(known) => return Err(other_stage(&key, &hex(&known), stage)),
-            None if of_log.is_some() => return Err(other_stage(&key, "rows of this log", stage)),
-            None => {}
-        }
-        let Some(source) = self.source(stage)? else { return Ok(false) };
-        if let Some(unfinished) = stored {
-            self.send(Job::ReplaceIntermediate(unfinished.id))?;
-            self.replaced.insert(unfinished.id);
-        }
-        let id = self.link(model, key, position, source, Some(*stage))?;
-        self.stages.entry(*stage).or_insert(id);
-        Ok(true)
-    }
-
-    /// As [`Logger::link_stage`], to a stored intermediate with or without a stage, as it is at the commit.
-    ///
-    /// Errors: `Conflict` when there is an intermediate of that name; `NotFound` with the commit when the source is gone.
-    pub fn link_intermediate(
-        &mut self,
-        model: ModelHandle,
-        name: &str,
-        position: i64,
-        source: &IntermediateRecord,
-    ) -> Result<()> {
-        let (key, is_new) = self.key_of(model, name)?;
-        let taken = self.linked.contains_key(&key) || self.open.values().any(|o| o.key == key);
-        if taken || self.stored(model, is_new, &key)?.is_some() {
-            let (what, logged) = ("set of rows", "rows of its own".into());
-            return Err(EngineError::Conflict { key: key.to_string(), what, logged, given: source.key.to_string() });
-        }
-        self.link(model, key, position, source.id, source.stage).map(drop)
-    }
-
-    fn link(
-        &mut self,
-        model: ModelHandle,
-        key: IntermediateKey,
-        position: i64,
-        source: i64,
-        stage: Option<Fingerprint>,
-    ) -> Result<i64> {
-        let id = self.next_intermediate;
-        self.next_intermediate += 1;
-        let name = key.intermediate.clone();
-        self.send(Job::Link(NewLink { id, model_id: model.0, name, position, source }))?;
-        self.linked.insert(key, stage);
-        Ok(id)
-    }
-
-    /// Adds a stage to the record of a pipeline's run, with the next commit. A record is never changed: one that is there
-    /// already stays.
-    ///
-    /// Errors: `LogFailed`.
-    pub fn stage(&mut self, model: ModelHandle, record: StageRecord) -> Result<()> {
-        self.send(Job::Run(Box::new(NewStage { model_id: model.0, record })))
-    }
-
     /// Says, with the next commit, that the model's log is finished.
     ///
     /// Errors: `LogFailed`.
@@ -835,10 +545,6 @@ impl Logger {
 fn goes_on(existing: &ModelRecord, spec: &ModelSpec) -> bool {
     let pipeline = ModelKind::Pipeline;
     !existing.complete && existing.spec.kind == pipeline && spec.kind == pipeline
-}
-
-fn other_stage(key: &IntermediateKey, logged: &str, given: &Fingerprint) -> EngineError {
-    EngineError::Conflict { key: key.to_string(), what: "stage", logged: logged.into(), given: hex(given) }
 }
 
 fn check_same(logged: &ModelSpec, given: &ModelSpec) -> Result<()> {

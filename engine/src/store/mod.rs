@@ -1,5 +1,8 @@
 //! The DataStore: opens a store, reads intermediates, begins logs.
 
+mod counts;
+mod tables;
+
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
@@ -8,22 +11,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
-use arrow::array::ArrayRef;
-use arrow::datatypes::{FieldRef, Schema};
-use arrow::record_batch::RecordBatch;
-use rayon::prelude::*;
 
-use crate::catalog::{Block, Catalog, CostRecord};
-use crate::chunk::{ChunkCodes, ChunkShape, ChunkView};
+use crate::catalog::{Block, Catalog};
+use crate::chunk::ChunkView;
 use crate::codec::TensorCodec;
-use crate::column;
 use crate::counters::Counters;
 use crate::error::{EngineError, Result};
 use crate::key::{IntermediateKey, ModelKey};
 use crate::log::{LogOptions, Logger};
-use crate::model::{Content, Fingerprint, IntermediateRecord, ModelRecord, TableContent, fingerprint, hex};
+use crate::model::{Fingerprint, IntermediateRecord, ModelRecord, fingerprint, hex};
 use crate::partition::{self, ChunkPlace, PartitionReader};
-use crate::pool::{InMemoryStore, PoolStats};
+use crate::pool::InMemoryStore;
 use crate::read::{self, Chunks};
 use crate::row_plan::{RowPlan, Rows};
 use crate::rows::{RowMask, RowSet};
@@ -85,12 +83,6 @@ pub struct Store {
 }
 
 struct NoWriter;
-
-/// A chunk of a table's column, decoded.
-struct Part {
-    content: Arc<ChunkCodes>,
-    words: Option<column::Words>,
-}
 
 fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -448,95 +440,6 @@ impl Store {
         Ok(self.decode(&view, place)?.codes)
     }
 
-    /// Columns of a table, in the order of `columns` and of the plan.
-    ///
-    /// Errors: `Corrupt`, `Io`, `Arrow`.
-    pub fn read_table(&self, record: &IntermediateRecord, plan: &RowPlan, columns: &[usize]) -> Result<RecordBatch> {
-        self.refresh()?;
-        let Content::Table(table) = &*record.content else {
-            return Err(EngineError::Unsupported {
-                what: record.key.to_string(),
-                why: "it is a tensor, not a table".into(),
-            });
-        };
-        let groups = columns.iter().copied().collect();
-        self.check_materialized(record, plan, &groups)?;
-        self.load_places(&plan.blocks, &groups)?;
-        let fields = table.schema.fields();
-        let field = |c: &usize| {
-            let missing = || EngineError::NotFound { what: "column", name: c.to_string(), nearest: vec![] };
-            fields.get(*c).map(Arc::clone).ok_or_else(missing)
-        };
-        let chosen: Vec<FieldRef> = columns.iter().map(field).collect::<Result<_>>()?;
-        let row_bytes: usize = chosen.iter().map(|f| column::code_of(f.data_type()).map_or(0, |c| c.width() + 1)).sum();
-        let held = self.pool.admits(plan.blocks.iter().map(|b| b.rows.len()).sum::<usize>() * row_bytes);
-        let read = |&c: &usize| self.table_column(table, plan, c, held);
-        let arrays: Vec<ArrayRef> = columns.par_iter().map(read).collect::<Result<_>>()?;
-        let options = arrow::record_batch::RecordBatchOptions::new().with_row_count(Some(plan.n_rows()));
-        Ok(RecordBatch::try_new_with_options(Arc::new(Schema::new(chosen)), arrays, &options)?)
-    }
-
-    /// A column of the planned rows: one task a chunk, copied to where the answer has its rows.
-    fn table_column(&self, table: &TableContent, plan: &RowPlan, column_index: usize, held: bool) -> Result<ArrayRef> {
-        let data_type = table.schema.field(column_index).data_type();
-        let mut needed = vec![false; plan.blocks.len()];
-        for (block, ..) in plan.runs() {
-            if let Some(needed) = needed.get_mut(block) {
-                *needed = true;
-            }
-        }
-        let read = |(block, needed): (&Block, bool)| -> Result<Option<Part>> {
-            let chunk = block.chunks.get(column_index).copied();
-            let chunk = chunk.ok_or_else(|| EngineError::corrupt("catalog.db", 0, "a RowBlock lacks a chunk"))?;
-            needed.then(|| self.column_chunk(chunk, data_type, block.rows.len(), held)).transpose()
-        };
-        let begun = Instant::now();
-        let parts: Vec<Option<Part>> = plan.blocks.par_iter().zip(needed).map(read).collect::<Result<_>>()?;
-        self.keep_table_read(data_type, parts.iter().flatten().count(), begun.elapsed().as_secs_f64());
-        if plan.n_rows() == 0 {
-            return Ok(column::empty(data_type));
-        }
-        let runs = plan.runs().filter_map(|(block, position, _, len)| {
-            let part = parts.get(block).and_then(Option::as_ref)?;
-            Some(column::Run { content: &part.content, words: part.words.as_ref(), position, len })
-        });
-        column::gather(data_type, plan.n_rows(), runs).map_err(|why| EngineError::corrupt("partitions", 0, why))
-    }
-
-    fn column_chunk(
-        &self,
-        chunk: i64,
-        data_type: &arrow::datatypes::DataType,
-        n_rows: usize,
-        held: bool,
-    ) -> Result<Part> {
-        let text = *data_type == arrow::datatypes::DataType::Utf8;
-        let expected = |shape: &ChunkShape| {
-            (shape.n_rows, shape.n_cols, Some(shape.code)) == (n_rows, 1, column::code_of(data_type))
-        };
-        // A dictionary is in the chunk alone.
-        if let Some(content) = (held && !text).then(|| self.pool.get_whole(chunk)).flatten()
-            && expected(&content.shape)
-        {
-            return Ok(Part { content, words: None });
-        }
-        let (partition, place) = self.place(chunk)?;
-        let bytes = partition.chunk(place)?;
-        let view = ChunkView::parse(&bytes, partition.path(), place.offset)?;
-        if !expected(&view.shape()) {
-            return Err(view.corrupt(0, "the chunk has another shape than the catalogue says"));
-        }
-        let words = match view.dictionary() {
-            None => None,
-            Some(d) => Some(column::read_dictionary(d).ok_or_else(|| view.corrupt(0, "its dictionary is damaged"))?),
-        };
-        let content = Arc::new(self.decode(&view, place)?);
-        if held && !text {
-            self.pool.put_whole(chunk, Arc::clone(&content));
-        }
-        Ok(Part { content, words })
-    }
-
     /// Remembers where the chunks of `groups` of `blocks` lie, so that reading them asks the catalogue once.
     ///
     /// Returns how many were not known.
@@ -587,37 +490,6 @@ impl Store {
         self.pool.clear();
     }
 
-    /// Hits and misses of the InMemoryStore.
-    pub fn pool_stats(&self) -> PoolStats {
-        self.pool.stats()
-    }
-
-    /// Hits and misses of the InMemoryStore over all processes that used the store, this one included.
-    ///
-    /// Errors: `Catalog`.
-    pub fn lifetime_pool_stats(&self) -> Result<(u64, u64)> {
-        let now = self.pool.stats();
-        let catalog = self.catalog();
-        Ok((catalog.total(POOL[0])? + now.hits, catalog.total(POOL[1])? + now.misses))
-    }
-
-    /// Counts a request that was answered from what was held of an earlier one, or was not. Written down later.
-    pub fn count_answer(&self, held: bool) {
-        let [hits, misses] = &self.answers;
-        if held { hits } else { misses }.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Requests that were answered from what was held of an earlier one, and that were not, over all processes that used
-    /// the store.
-    ///
-    /// Errors: `Catalog`.
-    pub fn lifetime_answers(&self) -> Result<(u64, u64)> {
-        let [hits, misses] = &self.answers;
-        let catalog = self.catalog();
-        let total = |name, now: &AtomicU64| Ok::<u64, EngineError>(catalog.total(name)? + now.load(Ordering::Relaxed));
-        Ok((total(ANSWERS[0], hits)?, total(ANSWERS[1], misses)?))
-    }
-
     /// Removes a model of exactly that key with all it holds; `gc` then frees the bytes.
     ///
     /// Errors: `NotFound`, `Locked`, `Catalog`.
@@ -640,65 +512,6 @@ impl Store {
         // The store's own connection does not see its own change as one.
         self.forget();
         Ok(model)
-    }
-
-    /// A measured cost of this machine; see [`crate::cost`] for `what` and `subject`.
-    ///
-    /// Errors: `Catalog`.
-    pub fn cost(&self, what: &str, subject: &str) -> Result<Option<CostRecord>> {
-        lock(&self.counters).cost(&self.catalog(), what, subject)
-    }
-
-    /// All measured costs of this machine: what, subject and figure; see [`crate::cost`].
-    ///
-    /// Errors: `Catalog`.
-    pub fn costs(&self) -> Result<Vec<(String, String, CostRecord)>> {
-        let mut counters = lock(&self.counters);
-        let catalog = self.catalog();
-        if let Err(e) = counters.flush(&catalog) {
-            tracing::debug!("measured costs are not kept: {e}");
-        }
-        let costs = catalog.costs(crate::cost::machine())?;
-        Ok(costs.into_iter().map(|(what, subject, running)| (what, subject, running.record())).collect())
-    }
-
-    /// Adds one measurement to a cost, in seconds. It is written down later: nobody waits for it.
-    ///
-    /// Errors: `Catalog`.
-    pub fn add_cost(&self, what: &str, subject: &str, seconds: f64) -> Result<()> {
-        lock(&self.counters).add(&self.catalog(), what, subject, seconds)
-    }
-
-    /// Counts a query of `columns` (a selector's text, `*` for all) of an intermediate. It is written down later: nobody
-    /// waits for it.
-    ///
-    /// Errors: `Catalog`.
-    pub fn count_query(&self, record: &IntermediateRecord, columns: &str) -> Result<()> {
-        lock(&self.counters).count_query(&self.catalog(), record.id, columns)
-    }
-
-    /// Queries of an intermediate, by the columns that they asked for: the text of a selector, and n_query.
-    ///
-    /// Errors: `Catalog`.
-    pub fn column_queries(&self, intermediate_id: i64) -> Result<Vec<(String, u64)>> {
-        lock(&self.counters).column_queries(&self.catalog(), intermediate_id)
-    }
-
-    /// Numbers of all intermediates that queries asked for.
-    ///
-    /// Errors: `Catalog`.
-    pub fn queried(&self) -> Result<BTreeSet<i64>> {
-        let mut ids: BTreeSet<i64> = self.catalog().queried()?.into_iter().collect();
-        ids.extend(lock(&self.counters).counted());
-        Ok(ids)
-    }
-
-    /// Sets all counts of queries to nothing, as for a new workload.
-    ///
-    /// Errors: `Catalog`.
-    pub fn reset_queries(&self) -> Result<()> {
-        lock(&self.counters).forget_queries();
-        self.catalog().reset_queries()
     }
 
     /// Forgets decoded pages, so that the next read is a first one.
