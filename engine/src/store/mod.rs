@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
-
 use crate::catalog::{Block, Catalog};
 use crate::chunk::ChunkView;
 use crate::codec::TensorCodec;

@@ -18,10 +18,13 @@ use crate::pipeline::operator::{Checked, Given, Inputs, Operator, Outcome};
 use crate::pipeline::params::Params;
 use crate::pipeline::table::Table;
 
-/// A format of files: its name, and how one is read, given the types that were asked for.
+/// Reads the file at a path, its columns of the types that were asked for by name.
+type ReadFile = fn(&Path, &[(String, DataType)]) -> Result<RecordBatch, DatasetError>;
+
+/// A format of files: its name, and how one is read.
 pub(super) struct Format {
     pub(super) name: &'static str,
-    pub(super) read: fn(&Path, &[(String, DataType)]) -> Result<RecordBatch, DatasetError>,
+    pub(super) read: ReadFile,
 }
 
 impl fmt::Debug for Format {
