@@ -42,11 +42,33 @@ impl RowPlan {
     ///
     /// Errors: `NoSuchRow`.
     pub(crate) fn new(record: &IntermediateRecord, blocks: Vec<Block>, rows: &Rows) -> Result<Self> {
-        match rows {
-            Rows::All => Ok(Self::in_range(blocks, 0..u64::MAX)),
-            Rows::Range(range) => Ok(Self::in_range(blocks, range.clone())),
-            Rows::List(ids) => Self::listed(record, blocks, ids),
+        let mut plan = match rows {
+            Rows::All => Self::in_range(blocks, 0..u64::MAX),
+            Rows::Range(range) => Self::in_range(blocks, range.clone()),
+            Rows::List(ids) => Self::listed(record, blocks, ids)?,
+        };
+        plan.drop_untouched();
+        Ok(plan)
+    }
+
+    /// Lets go of blocks that could have held rows and hold none.
+    fn drop_untouched(&mut self) {
+        let mut touched = vec![false; self.blocks.len()];
+        self.runs.iter().for_each(|r| touched.iter_mut().skip(r.block).take(1).for_each(|t| *t = true));
+        if touched.iter().all(|t| *t) {
+            return;
         }
+        let mut kept = 0;
+        let new: Vec<usize> = touched
+            .iter()
+            .map(|t| {
+                kept += usize::from(*t);
+                kept - usize::from(*t)
+            })
+            .collect();
+        self.runs.iter_mut().for_each(|r| r.block = new.get(r.block).copied().unwrap_or_default());
+        let mut touched = touched.into_iter();
+        self.blocks.retain(|_| touched.next().unwrap_or_default());
     }
 
     fn in_range(blocks: Vec<Block>, range: Range<u64>) -> Self {
@@ -120,7 +142,7 @@ impl RowPlan {
         Ok(Self { rows: RowSet::from_ids(ids), blocks, runs })
     }
 
-    /// Number of RowBlocks that may hold the rows.
+    /// Number of RowBlocks that hold the rows.
     pub fn n_blocks(&self) -> usize {
         self.blocks.len()
     }
@@ -183,5 +205,15 @@ mod tests {
         let plan = RowPlan::in_range(vec![block(RowSet::Range(0..4)), block(RowSet::Range(4..6))], 1..9);
         assert_eq!(plan.rows, RowSet::Range(1..6));
         assert_eq!(plan.runs().collect::<Vec<_>>(), [(0, 1, 0, 3), (1, 0, 3, 2)]);
+    }
+
+    #[test]
+    fn a_block_around_the_rows_is_not_touched() {
+        let block = |rows| Block { block_no: 0, rows: Arc::new(rows), chunks: vec![] };
+        let holes = RowSet::List((0..500).chain(510..1024).collect());
+        let mut plan = RowPlan::in_range(vec![block(holes), block(RowSet::Range(500..510))], 502..504);
+        plan.drop_untouched();
+        assert_eq!(plan.n_blocks(), 1);
+        assert_eq!(plan.runs().collect::<Vec<_>>(), [(0, 2, 0, 2)]);
     }
 }

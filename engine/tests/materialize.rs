@@ -144,8 +144,7 @@ fn what_is_filled_is_what_logging_stores() {
     fill(&store, "table", Some(&[1]), 0..ROWS).unwrap();
     assert_eq!(damage(&store), []);
     for (name, ..) in TENSORS {
-        fill(&store, name, None, 0..1100).unwrap();
-        fill(&store, name, None, 900..ROWS).unwrap();
+        fill(&store, name, None, 0..1024).unwrap();
         fill(&store, name, None, 1024..ROWS).unwrap();
     }
     fill(&store, "table", None, 0..ROWS).unwrap();
@@ -230,18 +229,32 @@ fn the_background_gathers_rows_and_survives_a_restart() {
     store.set_materialize(Materialize::Adaptive { gamma_min: 1.0 }).unwrap();
     log(&store, ModelKind::Pipeline);
     let materializer = Materializer::start(&store, 64 << 20).unwrap();
-    // A part of a RowBlock waits for the rest of it.
+    // A part of a RowBlock without values becomes one of its own.
     assert!(materializer.offer(offer(&store, "maps", 0..700)));
     let report = materializer.finish();
-    assert_eq!((report.stored, report.waiting_rows), (0, 700));
-    assert!(report.held_bytes > 700 * 90 * 4);
+    assert_eq!((report.stored, report.waiting_rows), (1, 0));
+    let halves = |name: &str| -> Vec<bool> {
+        let chunks = chunks(&store).into_iter().find(|(n, _)| n == name).unwrap().1;
+        chunks.iter().map(|c| c == "withheld").collect()
+    };
+    assert_eq!(halves("maps"), [false, false, false, true, true, true, true, true, true]);
     assert!(materializer.offer(offer(&store, "maps", 600..1100)));
     let report = materializer.finish();
-    assert_eq!((report.stored, report.waiting_rows), (1, 76));
+    assert_eq!((report.stored, report.waiting_rows), (2, 0));
+    assert_eq!(halves("maps").iter().filter(|w| **w).count(), 3);
+    let record = store.intermediate(&key("m", "maps")).unwrap();
+    assert_eq!((record.n_rows, record.n_withheld), (ROWS, 3));
+    // One that has some of its groups waits for the rest of its rows.
+    fill(&store, "pooled", Some(&[0]), 0..ROWS).unwrap();
+    assert!(materializer.offer(offer(&store, "pooled", 0..30)));
+    let report = materializer.finish();
+    assert_eq!((report.stored, report.waiting_rows), (2, 30));
+    assert!(report.held_bytes > 30 * 40 * 72 * 4);
+    assert!(materializer.offer(offer(&store, "pooled", 30..ROWS)));
     assert!(materializer.offer(offer(&store, "maps", 1024..ROWS)));
     assert!(materializer.offer(offer(&store, "table", 0..ROWS)));
     let report = materializer.finish();
-    assert_eq!((report.offered, report.stored, report.dropped, report.held_bytes), (4, 3, 0, 0), "{report:?}");
+    assert_eq!((report.offered, report.stored, report.dropped, report.held_bytes), (6, 5, 0, 0), "{report:?}");
     let maps = store.intermediate(&key("m", "maps")).unwrap();
     assert!(maps.is_whole());
     let plan = store.plan_rows(&maps, &Rows::List(vec![1400, 3])).unwrap();
@@ -267,16 +280,53 @@ fn the_background_gathers_rows_and_survives_a_restart() {
 }
 
 #[test]
+fn parts_of_row_blocks_are_found_like_whole_ones() {
+    let store = open(memory());
+    store.set_materialize(Materialize::None).unwrap();
+    log(&store, ModelKind::Pipeline);
+    for (name, shape, _) in TENSORS {
+        // Pieces out of the middle, one row, and the rest of a piece.
+        for rows in [500..510, 1023..1024, 505..520, 0..ROWS] {
+            fill(&store, name, None, rows.clone()).unwrap();
+            let record = store.intermediate(&key("m", name)).unwrap();
+            let cells: usize = shape.iter().product();
+            let stored = TENSORS.iter().all(|t| t.0 != name || t.2 == "f32");
+            if stored {
+                let wanted: Vec<u64> = rows.clone().rev().collect();
+                let plan = store.plan_rows(&record, &Rows::List(wanted.clone())).unwrap();
+                let mut out = vec![0f32; wanted.len() * cells];
+                store.read_f32(&record, &plan, &[0..cells], &mut out).unwrap();
+                assert_eq!(out, batch(&wanted, cells), "{name} {rows:?}");
+            }
+        }
+        let record = store.intermediate(&key("m", name)).unwrap();
+        assert!(record.is_whole(), "{name}");
+        assert_eq!(record.n_rows, ROWS, "{name}");
+    }
+    assert!(damage(&store).is_empty());
+    // It does not fall to pieces: after some, rows are stored with their RowBlock or not at all.
+    for row in (0..ROWS).step_by(20) {
+        fill(&store, "table", None, row..row + 1).unwrap();
+    }
+    let pieces = |name: &str| chunks(&store).into_iter().find(|(n, _)| n == name).unwrap().1.len() / 3;
+    assert_eq!(pieces("table"), 8);
+    fill(&store, "table", None, 0..ROWS).unwrap();
+    assert!(store.intermediate(&key("m", "table")).unwrap().is_whole());
+}
+
+#[test]
 fn memory_is_bounded_and_writers_go_first() {
     let storage = memory();
     let store = open(Arc::clone(&storage) as Arc<dyn Storage>);
     store.set_materialize(Materialize::None).unwrap();
     log(&store, ModelKind::Pipeline);
+    fill(&store, "pooled", Some(&[0]), 0..ROWS).unwrap();
     let row = 40 * 9 * 8 * 4;
     // While a log runs, the background waits for it a while, then lets go; what comes meanwhile beyond the budget is dropped.
     let busy = store.logger(LogOptions::default()).unwrap();
     let budget = 120 * row;
     let materializer = Materializer::start(&store, budget).unwrap();
+    // Of RowBlocks that have some groups, rows wait.
     let sent: Vec<bool> = (0..8).map(|_| materializer.offer(offer(&store, "pooled", 1400..1440))).collect();
     assert!(sent.contains(&false) && sent[0], "{sent:?}");
     let report = materializer.finish();

@@ -1,24 +1,28 @@
 //! RowBlocks without values, or with those of some groups only: a group that is not materialized has the chunk number 0.
 
+use std::collections::HashSet;
+
 use rusqlite::{OptionalExtension, Transaction, params};
 
-use super::Catalog;
 use super::block_row::{BLOCK_COLUMNS, BlockRow, RawBlockRow};
+use super::write::insert_block;
+use super::{Block, Catalog, NewBlock};
 use crate::error::{CatalogContext, EngineError, Result};
+use crate::rows::RowSet;
 use crate::storage::Storage;
 
 /// The chunk number of a group that is not materialized.
 pub const WITHHELD: i64 = 0;
 
 /// Chunks of groups that a RowBlock lacked.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Fill {
     /// Number of its intermediate.
     pub intermediate_id: i64,
-    /// Its smallest row_id.
-    pub min_row: u64,
-    /// Its number among those of this row_id.
-    pub block_no: i64,
+    /// The RowBlock.
+    pub block: Block,
+    /// The rows that the chunks hold where those are not all: they become a RowBlock of their own.
+    pub part: Option<RowSet>,
     /// Groups and their chunks.
     pub chunks: Vec<(usize, i64)>,
 }
@@ -34,30 +38,66 @@ pub struct Withhold {
     pub group_bytes: Vec<f32>,
 }
 
-/// Adds chunks to a RowBlock where it lacks them; other groups stay as they are.
+/// Adds chunks to a RowBlock where it lacks them, or to a part of one that has none; other groups stay as they are.
 pub(super) fn fill_block(tx: &Transaction<'_>, fill: &Fill) -> Result<()> {
     const DOING: &str = "fill a RowBlock";
+    let (id, rows) = (fill.intermediate_id, &fill.block.rows);
+    let min_row = rows.bounds().unwrap_or_default().0;
     let sql = format!(
-        "SELECT {BLOCK_COLUMNS} FROM row_blocks b WHERE b.intermediate_id = ?1 AND b.min_row = ?2 AND b.block_no = ?3"
+        "SELECT {BLOCK_COLUMNS}, s.rows FROM row_blocks b JOIN row_sets s ON s.id = b.row_set_id
+         WHERE b.intermediate_id = ?1 AND b.min_row = ?2 AND b.block_no = ?3"
     );
     let mut statement = tx.prepare_cached(&sql).doing(DOING)?;
-    let key = params![fill.intermediate_id, fill.min_row, fill.block_no];
-    let Some(raw) = statement.query_row(key, RawBlockRow::of).optional().doing(DOING)? else {
-        let name = format!("{} at row {} of intermediate {}", fill.block_no, fill.min_row, fill.intermediate_id);
+    let found = statement
+        .query_row(params![id, min_row, fill.block.block_no], |r| Ok((RawBlockRow::of(r)?, r.get::<_, Vec<u8>>(8)?)));
+    let found = found.optional().doing(DOING)?;
+    // Another fill may have taken it apart.
+    let is_same = |bytes: &[u8]| RowSet::from_bytes(bytes).is_some_and(|now| now.iter().eq(rows.iter()));
+    let Some((raw, _)) = found.filter(|(_, bytes)| is_same(bytes)) else {
+        let name = format!("{} at row {min_row} of intermediate {id}", fill.block.block_no);
         return Err(EngineError::NotFound { what: "RowBlock", name, nearest: vec![] });
     };
     let mut row = raw.row()?;
     let mut filled = 0;
+    let before = row.chunks.clone();
     for (group, chunk) in &fill.chunks {
         if let Some(place) = row.chunks.get_mut(*group).filter(|c| **c == WITHHELD) {
             *place = *chunk;
             filled += 1;
         }
     }
-    row.replace(tx)?;
-    let sql = "UPDATE intermediates SET n_withheld = n_withheld - ?2 WHERE id = ?1";
-    tx.prepare_cached(sql).doing(DOING)?.execute(params![fill.intermediate_id, filled]).doing(DOING)?;
+    let Some(part) = &fill.part else {
+        row.replace(tx)?;
+        let sql = "UPDATE intermediates SET n_withheld = n_withheld - ?2 WHERE id = ?1";
+        tx.prepare_cached(sql).doing(DOING)?.execute(params![id, filled]).doing(DOING)?;
+        return Ok(());
+    };
+    let sql = "DELETE FROM row_blocks WHERE intermediate_id = ?1 AND min_row = ?2 AND block_no = ?3";
+    tx.prepare_cached(sql).doing(DOING)?.execute(params![id, min_row, fill.block.block_no]).doing(DOING)?;
+    let withheld = before.iter().filter(|c| **c == WITHHELD).count();
+    let sql = "UPDATE intermediates SET n_rows = n_rows - ?2, n_withheld = n_withheld - ?3 WHERE id = ?1";
+    tx.prepare_cached(sql).doing(DOING)?.execute(params![id, rows.len() as u64, withheld]).doing(DOING)?;
+    insert_block(tx, &NewBlock { intermediate_id: id, rows: part.clone(), chunks: row.chunks })?;
+    for rest in remainder(rows, part) {
+        let rest = NewBlock { intermediate_id: id, rows: RowSet::from_ids(&rest), chunks: before.clone() };
+        insert_block(tx, &rest)?;
+    }
     Ok(())
+}
+
+/// What is left of a RowBlock without a part: what was before it and what was after it where the part lay in one piece, so
+/// that consecutive rows stay so.
+fn remainder(rows: &RowSet, part: &RowSet) -> Vec<Vec<u64>> {
+    let held: HashSet<u64> = part.iter().collect();
+    let is_held = |row: &u64| held.contains(row);
+    let ids: Vec<u64> = rows.iter().collect();
+    let runs: Vec<&[u64]> = ids.chunk_by(|a, b| is_held(a) == is_held(b)).collect();
+    let left = runs.iter().filter(|run| !run.first().is_some_and(is_held)).map(|run| run.to_vec());
+    if runs.iter().filter(|run| run.first().is_some_and(is_held)).count() <= 1 {
+        left.collect()
+    } else {
+        vec![left.flatten().collect()]
+    }
 }
 
 /// Keeps what a row of each group takes.

@@ -442,7 +442,7 @@ fn insert_link(tx: &Transaction<'_>, link: &NewLink) -> Result<()> {
     Ok(())
 }
 
-fn insert_block(tx: &Transaction<'_>, block: &NewBlock) -> Result<()> {
+pub(super) fn insert_block(tx: &Transaction<'_>, block: &NewBlock) -> Result<()> {
     const DOING: &str = "add a RowBlock";
     let rows = block.rows.to_bytes();
     let hash = fingerprint(&rows);

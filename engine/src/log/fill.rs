@@ -11,13 +11,29 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::source::Values;
 use super::table::conform;
 use super::writer::{ChunkWriter, GroupCodes};
-use crate::catalog::{Fill, WITHHELD};
+use crate::catalog::{Block, Fill, WITHHELD};
 use crate::chunk::{ChunkShape, Extra};
 use crate::codec::{BatchView, TensorCodec};
 use crate::column::{ColumnCodes, to_codes};
 use crate::error::{EngineError, Result};
 use crate::model::{Content, IntermediateRecord};
 use crate::rerun::RerunValues;
+use crate::rows::RowSet;
+
+/// How many times as many RowBlocks as its rows need an intermediate may have: parts of RowBlocks become RowBlocks of their
+/// own, each of which costs chunks, and a look at it in every answer.
+const MOST_PARTS: usize = 8;
+
+/// Whether rows of a RowBlock can be stored without the others: none of its groups is, and the intermediate is not in too
+/// many pieces.
+pub fn is_divisible(record: &IntermediateRecord, block: &Block, n_blocks: usize) -> bool {
+    let whole = match &*record.content {
+        Content::Tensor(t) => t.layout.block_rows,
+        Content::Table(t) => t.block_rows,
+    };
+    let needed = (record.n_rows as usize).div_ceil(whole.max(1)).max(1);
+    n_blocks < needed * MOST_PARTS && block.chunks.iter().all(|chunk| *chunk == WITHHELD)
+}
 
 /// Values at full precision for groups of an intermediate.
 pub struct FillJob {
@@ -32,21 +48,28 @@ pub struct FillJob {
 }
 
 impl FillJob {
-    /// Stores the wanted groups of every RowBlock that lacks some and whose rows are all here.
+    /// Stores the wanted groups of every RowBlock that lacks some and whose rows are all here, and of those rows that are
+    /// here where the RowBlock can be divided.
     ///
     /// Errors: `Shape`, `Quantize`, and those of the writer.
     pub fn run(&self, writer: &mut ChunkWriter, pool: &rayon::ThreadPool, on_bad: OnUnholdable) -> Result<Vec<Fill>> {
         let at: HashMap<u64, usize> = self.rows.iter().enumerate().map(|(i, row)| (*row, i)).collect();
         let mut fills = Vec::new();
-        for block in writer.catalog().blocks(&self.record, 0, u64::MAX)? {
+        let blocks = writer.catalog().blocks(&self.record, 0, u64::MAX)?;
+        let mut n_blocks = blocks.len();
+        for block in blocks {
             let wanted = block.chunks.iter().zip(&self.groups).enumerate();
             let lacking: Vec<usize> =
                 wanted.filter(|(_, (chunk, wanted))| **chunk == WITHHELD && **wanted).map(|(g, _)| g).collect();
-            let positions: Option<Vec<usize>> = block.rows.iter().map(|row| at.get(&row).copied()).collect();
-            let (Some(positions), Some((min_row, _)), false) = (positions, block.rows.bounds(), lacking.is_empty())
-            else {
+            let (held, positions): (Vec<u64>, Vec<usize>) =
+                block.rows.iter().filter_map(|row| Some((row, *at.get(&row)?))).unzip();
+            let is_part = held.len() < block.rows.len();
+            if held.is_empty() || lacking.is_empty() || (is_part && !is_divisible(&self.record, &block, n_blocks)) {
                 continue;
-            };
+            }
+            // What was before it, the part, and what was after it.
+            n_blocks += if is_part { 2 } else { 0 };
+            let held = RowSet::from_ids(&held);
             let chunks = match (&*self.record.content, &self.values) {
                 (Content::Tensor(content), RerunValues::Tensor { values, .. }) => {
                     let codec = TensorCodec::new(&self.record.key, content)?;
@@ -87,7 +110,7 @@ impl FillJob {
                     let codes: Vec<ColumnCodes> =
                         columns.map(|c| to_codes(&take(c, &index, None)?)).collect::<Result<_>>()?;
                     let n_rows = positions.len();
-                    let rows = xxh3_64(&block.rows.to_bytes());
+                    let rows = xxh3_64(&held.to_bytes());
                     let fields = lacking.iter().filter_map(|g| content.schema.fields().get(*g));
                     let named = codes.iter().zip(fields);
                     let groups: Vec<GroupCodes<'_>> = named.map(|(c, f)| c.group(n_rows, f.name(), rows)).collect();
@@ -101,7 +124,7 @@ impl FillJob {
                 }
             };
             let chunks = lacking.into_iter().zip(chunks).collect();
-            fills.push(Fill { intermediate_id: self.record.id, min_row, block_no: block.block_no, chunks });
+            fills.push(Fill { intermediate_id: self.record.id, block, part: is_part.then_some(held), chunks });
         }
         Ok(fills)
     }

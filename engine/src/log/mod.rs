@@ -19,6 +19,7 @@ use std::thread::JoinHandle;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 
+pub(crate) use fill::is_divisible;
 pub use options::{Dedup, IfExists, LogOptions, TensorSpec};
 pub use source::{TensorSource, Values};
 pub(crate) use worker::step_back;
@@ -401,8 +402,9 @@ impl Logger {
     }
 
     /// Gives values of all columns at full precision (what a RERUN gave for `rows`) to the RowBlocks of a stored
-    /// intermediate that lack the wanted groups and whose rows are all among `rows`. What is stored is what logging
-    /// them would have stored.
+    /// intermediate that lack the wanted groups and whose rows are all among `rows`: what is stored is what logging
+    /// them would have stored. Of a RowBlock that has no values yet, the rows that are here become a RowBlock of their own.
+    /// One fill of an intermediate a commit.
     ///
     /// Errors: `LogFailed`.
     pub fn fill(

@@ -1,5 +1,6 @@
-//! Materialization beside the answers: a thread with a byte budget takes what RERUNs produced, gathers it to whole
-//! RowBlocks, and stores it the way logging does, one commit an intermediate. Values that do not fit the budget are dropped
+//! Materialization beside the answers: a thread with a byte budget takes what RERUNs produced and stores it the way logging
+//! does, one commit an intermediate: whole RowBlocks, and parts of those that have no values yet. Other rows wait until
+//! their RowBlock is whole. Values that do not fit the budget are dropped
 //! and not waited for; they come again with the next RERUN. Which values are worth it follows from counts and costs that
 //! the MetadataDB keeps, so that a restart loses no decision.
 
@@ -16,7 +17,7 @@ use super::gather::{Gathered, value_bytes};
 use super::mode::Materialize;
 use crate::catalog::{Block, WITHHELD};
 use crate::error::{EngineError, Result};
-use crate::log::{LogOptions, step_back};
+use crate::log::{LogOptions, is_divisible, step_back};
 use crate::model::{IntermediateRecord, ModelKind};
 use crate::rerun::RerunValues;
 use crate::store::{Store, StoreOptions};
@@ -225,24 +226,27 @@ impl Worker {
         }
     }
 
-    /// Stores the RowBlocks that are whole now; tells whether there were some.
+    /// Stores the RowBlocks that are whole now, and parts of those that have no values yet; tells whether there were some.
     fn take(&mut self, offer: Offer) -> Result<bool> {
         let Offer { record, mut groups, rows, values, balance } = offer;
         // As it is now: somebody else may have filled, or removed, it.
         let Some(record) = self.store.catalog().intermediate_by_id(record.id)? else { return Ok(false) };
         let lacks = |b: &Block| b.chunks.iter().zip(&groups).any(|(chunk, wanted)| *wanted && *chunk == WITHHELD);
-        let blocks: Vec<Block> =
-            self.store.catalog().blocks(&record, 0, u64::MAX)?.into_iter().filter(|b| lacks(b)).collect();
+        let blocks = self.store.catalog().blocks(&record, 0, u64::MAX)?;
+        let n_blocks = blocks.len();
         let earlier = self.gathered.remove(&record.id);
         let is_first = earlier.is_none();
         let mut gathered = earlier.unwrap_or_default();
         gathered.add(&rows, values);
-        let (whole, part): (Vec<&Block>, Vec<&Block>) =
-            blocks.iter().partition(|b| b.rows.iter().all(|row| gathered.holds(row)));
+        let is_ready = |b: &&Block| {
+            let mut held = b.rows.iter().map(|row| gathered.holds(row));
+            if is_divisible(&record, b, n_blocks) { held.any(|h| h) } else { held.all(|h| h) }
+        };
+        let (storable, part): (Vec<&Block>, Vec<&Block>) = blocks.iter().filter(|b| lacks(b)).partition(is_ready);
         let held = |blocks: &[&Block]| -> Vec<u64> {
             blocks.iter().flat_map(|b| b.rows.iter()).filter(|row| gathered.holds(*row)).collect()
         };
-        let (ready, waiting) = (held(&whole), held(&part));
+        let (ready, waiting) = (held(&storable), held(&part));
         if !waiting.is_empty() {
             let mut rest = Gathered::default();
             rest.add(&waiting, gathered.select(&waiting)?);
