@@ -11,6 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use mistique_quantize::Effort;
+
 use super::decide::{Candidate, within_budget};
 use super::gamma::Demand;
 use super::gather::{Gathered, value_bytes};
@@ -269,7 +271,8 @@ impl Worker {
                 return Ok(false);
             }
         }
-        let options = LogOptions::default().with_budget_bytes(self.shared.budget);
+        // Nobody waits for it: it may be small from the beginning.
+        let options = LogOptions::default().with_budget_bytes(self.shared.budget).with_effort(Effort::Small);
         let mut log = self.patiently(|store| store.logger(options))?;
         log.fill(&record, groups, rows, values)?;
         self.shared.report().written_bytes += log.commit()?.written_bytes;
