@@ -7,9 +7,11 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use common::{at_least, at_most, images, plain, scratch, trained, wanted};
+use mistique::pipeline::{Data, PipelineOptions, PipelineRerun, Template, log_pipelines, plan_template};
 use mistique::{
     Answer, ChunkReader, Device, IfExists, Input, LayerPattern, LogOptions, ModelKey, ModelSpec, Network, NetworkRerun,
     PlanChoice, Request, RowSelection, RunOptions, Scheme, Spec, Store, TensorSpec, Weights, log_intermediates,
@@ -38,6 +40,9 @@ const SUBJECTS: [Subject; 2] = [
     },
 ];
 
+const PROPERTIES: u64 = 10_000;
+const STAGES: [&str; 4] = ["properties", "homes_joined", "homes_features", "predict_homes"];
+
 fn main() {
     let mut cells = Vec::new();
     for subject in &SUBJECTS {
@@ -47,6 +52,11 @@ fn main() {
             figures(subject, &found);
             cells.extend(found);
         }
+    }
+    if wanted("grid pipeline") {
+        let found = pipeline_grid();
+        report("pipeline P1", &found);
+        cells.extend(found);
     }
     if cells.len() > 64 {
         report("all grids", &cells);
@@ -67,6 +77,9 @@ enum Session {
 struct Cell {
     layer: &'static str,
     scheme: &'static str,
+    /// What is asked for, and what an earlier question of the session asked for.
+    key: String,
+    load: String,
     n_rows: u64,
     scattered: bool,
     session: Session,
@@ -75,6 +88,10 @@ struct Cell {
 }
 
 impl Cell {
+    fn request(&self, n_all: u64) -> Request {
+        Request::new(self.key.parse().unwrap()).with_rows(selection(self.n_rows, self.scattered, n_all))
+    }
+
     fn measured(&self, plan: &str) -> Option<f64> {
         self.plans.iter().find(|p| p.0 == plan).map(|p| p.2)
     }
@@ -95,7 +112,8 @@ fn request(network: &str, scheme: &str, layer: &str, rows: RowSelection) -> Requ
 }
 
 fn session(store: &Store) -> ChunkReader<'_> {
-    ChunkReader::new(store).with_workflow(Box::new(NetworkRerun::new(store, Device::Cpu)))
+    let network = Box::new(NetworkRerun::new(store, Device::Cpu));
+    ChunkReader::new(store).with_workflow(network).with_workflow(Box::new(PipelineRerun::new(store)))
 }
 
 /// A range, or as many rows spread over all of them in no order.
@@ -159,45 +177,88 @@ fn grid(subject: &Subject) -> Vec<Cell> {
     );
     calibrated.missing.iter().for_each(|m| println!("  missing: {m}"));
 
-    // First every prediction, then every measurement.
     let mut cells = Vec::new();
     for layer in subject.layers {
-        for &n_rows in subject.rows {
-            for scattered in [false, true] {
-                if scattered && (n_rows == 1 || n_rows == most) {
-                    continue;
-                }
-                for scheme in SCHEMES {
-                    for session_state in [Session::Cold, Session::Cached] {
-                        let request = request(subject.network, scheme, layer, selection(n_rows, scattered, most));
-                        store.clear_pool();
-                        let reader = session(&store);
-                        if session_state == Session::Cached {
-                            reader.get(&request.clone().with_plan(PlanChoice::Read)).unwrap();
-                            load(&reader, subject, scheme);
-                        }
-                        let explained = reader.plan(&request).unwrap();
-                        let possible = explained.considered.iter().filter(|c| c.unavailable.is_none());
-                        let plans = possible.map(|c| (c.plan, c.predicted.unwrap().as_secs_f64(), f64::NAN));
-                        let chosen = explained.considered[explained.chosen].plan;
-                        let plans = plans.collect();
-                        cells.push(Cell { layer, scheme, n_rows, scattered, session: session_state, plans, chosen });
-                    }
-                }
+        for scheme in SCHEMES {
+            let key = version(subject.network, scheme).intermediate(layer).to_string();
+            let load = version(subject.network, scheme).intermediate(subject.layers[0]).to_string();
+            cells.extend(cells_of(layer, scheme, &key, &load, subject.rows, most));
+        }
+    }
+    explore(&store, &mut cells, most);
+    cells
+}
+
+/// A pipeline read from CSV: a file, a joined table, and predictions. RERUN runs whole stages whatever rows are asked for.
+fn pipeline_grid() -> Vec<Cell> {
+    let data = Data::open(&format!("generated:zillow?rows={PROPERTIES}")).unwrap();
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("datasets/zillow/P1.yaml");
+    let template = Template::parse("P1.yaml", &std::fs::read_to_string(file).unwrap()).unwrap();
+    let dir = scratch();
+    let store = Store::open_or_create(dir.path().join("s.mq")).unwrap();
+    let mut plans = plan_template(&template, &data, Some(&store)).unwrap();
+    plans.truncate(1);
+    log_pipelines(&store, &plans, &data, &PipelineOptions::default(), &mut |_| {}).unwrap();
+    let calibrated = session(&store).calibrate(&store.models().unwrap(), Duration::from_secs(60), &mut |_, _, _| {});
+    println!(
+        "\nTemplate P1 over {PROPERTIES} properties: calibrated in {:.1} s",
+        calibrated.unwrap().took.as_secs_f64()
+    );
+    let model = store.models().unwrap().remove(0).spec.key;
+    let key = |stage: &str| model.intermediate(stage).to_string();
+    let mut cells = Vec::new();
+    for stage in STAGES {
+        cells.extend(cells_of(stage, "table", &key(stage), &key(STAGES[0]), &[1, 10, 100, 1_000, 10_000], PROPERTIES));
+    }
+    explore(&store, &mut cells, PROPERTIES);
+    cells
+}
+
+/// The cells of one intermediate.
+fn cells_of(layer: &'static str, scheme: &'static str, key: &str, load: &str, rows: &[u64], most: u64) -> Vec<Cell> {
+    let mut cells = Vec::new();
+    for &n_rows in rows {
+        for scattered in [false, true] {
+            if scattered && (n_rows == 1 || n_rows == most) {
+                continue;
+            }
+            for session in [Session::Cold, Session::Cached] {
+                let (key, load) = (key.to_string(), load.to_string());
+                cells.push(Cell { layer, scheme, key, load, n_rows, scattered, session, plans: vec![], chosen: "" });
             }
         }
     }
-    let predicted = cells.len();
+    cells
+}
+
+/// First every prediction, then every measurement.
+fn explore(store: &Store, cells: &mut [Cell], most: u64) {
+    let begun = Instant::now();
+    for cell in &mut *cells {
+        let request = cell.request(most);
+        store.clear_pool();
+        let reader = session(store);
+        if cell.session == Session::Cached {
+            reader.get(&request.clone().with_plan(PlanChoice::Read)).unwrap();
+            load(&reader, &cell.load);
+        }
+        let explained = reader.plan(&request).unwrap();
+        let possible = explained.considered.iter().filter(|c| c.unavailable.is_none());
+        cell.plans = possible.map(|c| (c.plan, c.predicted.unwrap().as_secs_f64(), f64::NAN)).collect();
+        cell.chosen = explained.considered[explained.chosen].plan;
+    }
     // A run from the input is the same whatever is stored, but for the pooling of its answer.
     let mut runs: BTreeMap<(&str, u64, bool, bool, Session), f64> = BTreeMap::new();
-    for cell in &mut cells {
-        let rows = selection(cell.n_rows, cell.scattered, most);
-        let request = request(subject.network, cell.scheme, cell.layer, rows);
-        let (layer, scheme, n_rows, scattered, state) =
-            (cell.layer, cell.scheme, cell.n_rows, cell.scattered, cell.session);
+    let n = cells.len();
+    for (done, cell) in cells.iter_mut().enumerate() {
+        if done % 64 == 0 {
+            eprintln!("  {done} of {n} cells measured after {:.0} s", begun.elapsed().as_secs_f64());
+        }
+        let request = cell.request(most);
+        let Cell { layer, scheme, n_rows, scattered, session: state, .. } = *cell;
         for (plan, _, measured) in &mut cell.plans {
             let choice = PlanChoice::ALL.into_iter().find(|c| c.name().eq_ignore_ascii_case(plan)).unwrap();
-            let mut run = || measure(&store, subject, scheme, &request.clone().with_plan(choice), state);
+            let mut run = || measure(store, &cell.load, &request.clone().with_plan(choice), state);
             *measured = if choice == PlanChoice::Rerun {
                 let key = (layer, n_rows, scattered, scheme.starts_with("pool"), state);
                 *runs.entry(key).or_insert_with(|| shortest(run))
@@ -206,21 +267,20 @@ fn grid(subject: &Subject) -> Vec<Cell> {
             };
         }
     }
-    println!("  {predicted} cells in {:.0} s", begun.elapsed().as_secs_f64());
-    cells
+    println!("  {n} cells in {:.0} s", begun.elapsed().as_secs_f64());
 }
 
 /// Makes the model and its dataset ready, as an earlier question of the session did.
-fn load(reader: &ChunkReader<'_>, subject: &Subject, scheme: &str) {
-    let one = request(subject.network, scheme, subject.layers[0], RowSelection::Range(0..1));
+fn load(reader: &ChunkReader<'_>, key: &str) {
+    let one = Request::new(key.parse().unwrap()).with_rows(RowSelection::Range(0..1));
     reader.get(&one.with_plan(PlanChoice::Rerun)).unwrap();
 }
 
-fn measure(store: &Store, subject: &Subject, scheme: &str, request: &Request, state: Session) -> f64 {
+fn measure(store: &Store, first: &str, request: &Request, state: Session) -> f64 {
     store.clear_pool();
     let reader = session(store);
     if state == Session::Cached {
-        load(&reader, subject, scheme);
+        load(&reader, first);
         reader.get(request).unwrap();
     }
     seconds_of(&reader.get(request).unwrap())

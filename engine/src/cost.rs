@@ -29,11 +29,11 @@ pub const OPEN_DATASET: &str = "open-dataset";
 pub const INPUT: &str = "input";
 /// Seconds to run a stage over a batch; subject: [`stage_subject`] with the batch's rows.
 pub const STAGE: &str = "stage";
-/// Seconds a value to hand a stage's output over, or to take a stored one in; subject: the device.
+/// Seconds a value to hand a stage's output over, or to take a stored one in; subject: the device, [`sized`].
 pub const OUTPUT: &str = "output";
-/// Seconds a value, as logged, to pool a RERUN's output as its stored copy is; subject: the pool, such as `pool(2)`.
+/// Seconds a value, as logged, to pool a RERUN's output as its stored copy is; subject: the pool, such as `pool(2)`, [`sized`].
 pub const POOL: &str = "pool";
-/// Seconds of a read outside of its tasks; subject: `tensor` or `table`.
+/// Seconds of a read outside of its tasks; subject: `tensor`, `tensor, one task` or `table`.
 pub const READ_START: &str = "read-start";
 /// Seconds to look up where a chunk lies; no subject.
 pub const READ_PLACE: &str = "read-place";
@@ -58,19 +58,43 @@ pub fn stage_subject(model: &str, stage: &str, n_rows: u64) -> String {
     format!("{model}/{stage}#{n_rows}")
 }
 
+/// Values (float32, 32 MiB) from which on memory for them comes from the system afresh each time, so that the first touch
+/// of its pages weighs in every rate: the largest threshold of glibc's allocator.
+pub const LARGE_VALUES: f64 = 8_388_608.0;
+/// Values below which fixed costs weigh more than what a value takes: they tell no rate.
+pub const RATE_VALUES: f64 = 65_536.0;
+
+/// The subject of a rate, apart for so many values that their memory is fresh.
+pub fn sized(subject: &str, n_values: f64) -> String {
+    let size = if n_values >= LARGE_VALUES { "/large" } else { "" };
+    format!("{subject}{size}")
+}
+
 /// Where a page's codes go when they have been read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
     /// Straight into the answer: requests that the InMemoryStore does not admit.
     Answer,
+    /// Straight into an answer of [`LARGE_VALUES`] and more.
+    Large,
     /// Into the InMemoryStore, and from there into the answer.
     Memory,
 }
 
 impl Target {
+    /// Where the pages go of a read that the InMemoryStore admits or not, into so many values.
+    pub fn of(admitted: bool, n_values: f64) -> Self {
+        match (admitted, n_values >= LARGE_VALUES) {
+            (true, _) => Self::Memory,
+            (false, true) => Self::Large,
+            (false, false) => Self::Answer,
+        }
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::Answer => "answer",
+            Self::Large => "large",
             Self::Memory => "memory",
         }
     }

@@ -73,7 +73,8 @@ type Key = (String, String);
 /// Costs known so far, and what is not yet written down.
 #[derive(Default)]
 pub struct Counters {
-    costs: HashMap<Key, Option<Running>>,
+    /// By what and of what: plans look up hundreds, without a text made for each.
+    costs: HashMap<String, HashMap<String, Option<Running>>>,
     dirty: std::collections::BTreeSet<Key>,
     queries: HashMap<(i64, String), u64>,
     changes: usize,
@@ -81,17 +82,23 @@ pub struct Counters {
 
 impl Counters {
     fn load<'a>(&'a mut self, catalog: &Catalog, what: &str, subject: &str) -> Result<&'a mut Option<Running>> {
-        let key = (what.to_string(), subject.to_string());
-        if !self.costs.contains_key(&key) {
+        if self.known(what, subject).is_none() {
             let found = catalog.cost(machine(), what, subject)?;
-            self.costs.insert(key.clone(), found);
+            self.costs.entry(what.to_string()).or_default().insert(subject.to_string(), found);
         }
-        Ok(self.costs.entry(key).or_default())
+        Ok(self.costs.entry(what.to_string()).or_default().entry(subject.to_string()).or_default())
+    }
+
+    fn known(&self, what: &str, subject: &str) -> Option<&Option<Running>> {
+        self.costs.get(what)?.get(subject)
     }
 
     /// A measured cost of this machine.
     pub fn cost(&mut self, catalog: &Catalog, what: &str, subject: &str) -> Result<Option<CostRecord>> {
-        Ok(self.load(catalog, what, subject)?.as_ref().map(Running::record))
+        match self.known(what, subject) {
+            Some(known) => Ok(known.as_ref().map(Running::record)),
+            None => Ok(self.load(catalog, what, subject)?.as_ref().map(Running::record)),
+        }
     }
 
     /// Adds one measurement.
@@ -135,8 +142,8 @@ impl Counters {
     pub fn flush(&mut self, catalog: &Catalog) -> Result<()> {
         self.changes = 0;
         let dirty = std::mem::take(&mut self.dirty);
-        let costs = dirty.iter().filter_map(|key| Some((key, self.costs.get(key).copied().flatten()?)));
-        let costs: Vec<(&str, &str, Running)> = costs.map(|((w, s), r)| (w.as_str(), s.as_str(), r)).collect();
+        let costs = dirty.iter().filter_map(|(w, s)| Some((w.as_str(), s.as_str(), self.known(w, s).copied()??)));
+        let costs: Vec<(&str, &str, Running)> = costs.collect();
         let counted = std::mem::take(&mut self.queries);
         let queries: Vec<(i64, &str, u64)> = counted.iter().map(|((id, c), n)| (*id, c.as_str(), *n)).collect();
         if costs.is_empty() && queries.is_empty() {

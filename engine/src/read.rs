@@ -178,11 +178,16 @@ pub(crate) fn read_f32(
     }
     let meter = Meter { tasks: tasks.len(), admitted: cached, ..Meter::default() };
     let reader = Reader { chunks, codec, plan, out: Out::new(out, row_len), cached, meter };
-    tasks.into_par_iter().with_max_len(1).try_for_each_init(Scratch::default, |scratch, (block, piece, strips)| {
+    let run = |scratch: &mut Scratch, (block, piece, strips): (usize, &Piece, &[Strip])| {
         let read = reader.chunk(block, piece, strips, scratch);
         stream::fence();
         read
-    })?;
+    };
+    // Waking a thread takes longer than a small task does.
+    match tasks.as_slice() {
+        [one] => run(&mut Scratch::default(), *one)?,
+        _ => tasks.into_par_iter().with_max_len(1).try_for_each_init(Scratch::default, run)?,
+    }
     Ok(reader.meter)
 }
 

@@ -17,8 +17,6 @@ use crate::store::Store;
 
 /// Pages and chunks of a request that are looked up in memory; the others are taken to be like them.
 const SAMPLE: usize = 64;
-/// Reads of fewer values do not tell the rate of a scheme: opening and finding weighs in it.
-const RATE_VALUES: f64 = 65_536.0;
 /// Reads whose tasks take longer do not tell what a read takes beside them.
 const START_SECONDS: f64 = 1e-3;
 
@@ -28,6 +26,8 @@ mod unmeasured {
     pub const PLACE: f64 = 8e-6;
     pub const OPEN: f64 = 8e-6;
     pub const VALUE: f64 = 1e-9;
+    /// A value of fresh memory touched for the first time, on each thread that reads.
+    pub const FRESH: f64 = 2e-9;
     pub const HELD_PAGE: f64 = 3e-7;
     pub const HELD_VALUE: f64 = 1e-9;
     pub const TABLE_CHUNK: f64 = 20e-6;
@@ -157,6 +157,11 @@ fn tensor_work(
     }
 }
 
+/// One task is done where it is asked for; several have threads to wake.
+fn start_subject(tasks: f64) -> &'static str {
+    if tasks > 1.0 { "tensor" } else { "tensor, one task" }
+}
+
 /// The class of a table column's type, by which its decoding is measured.
 fn type_class(data_type: &DataType) -> &'static str {
     match data_type {
@@ -201,13 +206,9 @@ impl Store {
     /// Errors: `Catalog`.
     pub fn read_estimate(&self, record: &IntermediateRecord, work: &ReadWork) -> Result<Estimate> {
         let scheme = record.content.scheme_text();
-        let target = if work.admitted { Target::Memory } else { Target::Answer };
-        let value = match self.cost(cost::READ, &cost::read_subject(&scheme, target, Some(record.id)))? {
-            Some(own) => own.into(),
-            None => self.rate(cost::READ, &cost::read_subject(&scheme, target, None), unmeasured::VALUE)?,
-        };
+        let value = self.value_rate(record.id, &scheme, Target::of(work.admitted, work.out_values))?;
         let rates = ReadRates {
-            start: self.rate(cost::READ_START, "tensor", unmeasured::START)?,
+            start: self.rate(cost::READ_START, start_subject(work.tasks), unmeasured::START)?,
             place: self.rate(cost::READ_PLACE, "", unmeasured::PLACE)?,
             open: self.rate(cost::READ_OPEN, &scheme, unmeasured::OPEN)?,
             value,
@@ -231,14 +232,34 @@ impl Store {
         Ok(((n_blocks * columns.len()) as u64, total))
     }
 
+    /// The rate of an intermediate's own pages, else of its scheme's; of large answers, else of smaller ones and fresh memory.
+    fn value_rate(&self, id: i64, scheme: &str, target: Target) -> Result<Estimate> {
+        for of in [Some(id), None] {
+            if let Some(measured) = self.cost(cost::READ, &cost::read_subject(scheme, target, of))? {
+                return Ok(measured.into());
+            }
+        }
+        match target {
+            Target::Large => Ok(self.value_rate(id, scheme, Target::Answer)? + Estimate::guess(unmeasured::FRESH)),
+            _ => Ok(Estimate::guess(unmeasured::VALUE)),
+        }
+    }
+
     fn rate(&self, what: &str, subject: &str, otherwise: f64) -> Result<Estimate> {
         Ok(self.cost(what, subject)?.map_or_else(|| Estimate::guess(otherwise), Estimate::from))
     }
 
     /// Keeps what a read measured. A store on read-only media is read all the same: its figures are this process's.
-    pub(crate) fn keep_read(&self, record: &IntermediateRecord, meter: &Meter, places: (usize, f64), wall: f64) {
+    pub(crate) fn keep_read(
+        &self,
+        record: &IntermediateRecord,
+        meter: &Meter,
+        n_out: usize,
+        places: (usize, f64),
+        wall: f64,
+    ) {
         let scheme = record.content.scheme_text();
-        let target = if meter.admitted { Target::Memory } else { Target::Answer };
+        let target = Target::of(meter.admitted, n_out as f64);
         let keep = |what: &str, subject: &str, seconds: f64, n: f64| {
             if n > 0.0
                 && let Err(e) = self.add_cost(what, subject, seconds / n)
@@ -252,14 +273,19 @@ impl Store {
         keep(cost::HELD, &scheme, meter.held_values.seconds(), meter.held_values.n());
         let (n, seconds) = (meter.values.n(), meter.values.seconds());
         keep(cost::READ, &cost::read_subject(&scheme, target, Some(record.id)), seconds, n);
-        if n >= RATE_VALUES {
+        if n >= cost::RATE_VALUES {
             keep(cost::READ, &cost::read_subject(&scheme, target, None), seconds, n);
         }
         let parts = [&meter.opens, &meter.values, &meter.held_pages, &meter.held_values];
         let tasks: f64 = parts.iter().map(|p| p.seconds()).sum();
         let beside = tasks / (meter.tasks as f64).clamp(1.0, rayon::current_num_threads() as f64);
         if meter.tasks > 0 && beside < START_SECONDS {
-            keep(cost::READ_START, "tensor", (wall - if places.0 > 0 { places.1 } else { 0.0 } - beside).max(0.0), 1.0);
+            keep(
+                cost::READ_START,
+                start_subject(meter.tasks as f64),
+                (wall - if places.0 > 0 { places.1 } else { 0.0 } - beside).max(0.0),
+                1.0,
+            );
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use mistique_engine::cost::{self, BATCHES, Target, read_subject};
+use mistique_engine::cost::{self, BATCHES, LARGE_VALUES, RATE_VALUES, Target, read_subject};
 use mistique_engine::{Code, Content, CostRecord, IntermediateRecord, ModelRecord, Rerun, Rows};
 
 use crate::error::Result;
@@ -37,6 +37,14 @@ pub struct Calibration {
     pub missing: Vec<String>,
     /// How long it took.
     pub took: Duration,
+}
+
+/// Values of a row as the model gives them; 0 of tables.
+fn row_values(record: &IntermediateRecord) -> usize {
+    match &*record.content {
+        Content::Tensor(t) => t.layout.row_values(),
+        Content::Table(_) => 0,
+    }
 }
 
 impl ChunkReader<'_> {
@@ -129,6 +137,18 @@ impl ChunkReader<'_> {
                     store.read_past_memory(record, &many, &[0..n], &mut out)?;
                     store.read_f32(record, &many, &[0..n], &mut out)?;
                 }
+                // Into memory that is fresh, where the intermediate is large enough, once a scheme.
+                let large = (LARGE_VALUES as usize).div_ceil(n.max(1));
+                let subject = read_subject(&scheme, Target::Large, None);
+                if record.n_rows < large as u64 || !self.lacks(cost::READ, &subject)? {
+                    return Ok(());
+                }
+                let ids: Vec<u64> = sets.iter().flat_map(|s| s.iter()).take(large).collect();
+                let large = store.plan_rows(record, &Rows::List(ids))?;
+                for _ in 0..WANTED {
+                    let mut fresh = vec![0f32; large.n_rows() * n];
+                    store.read_past_memory(record, &large, &[0..n], &mut fresh)?;
+                }
             }
         }
         Ok(())
@@ -186,8 +206,15 @@ impl ChunkReader<'_> {
             Content::Tensor(t) => t.layout.stored != t.layout.map,
             Content::Table(_) => false,
         });
-        if let Some(record) = pooled.filter(|_| Instant::now() < until) {
-            let request = Request::new(self.key(&record.key)).with_rows(RowSelection::Range(0..most.min(64)));
+        // What handing values over takes, told by the widest layer; and pooling them.
+        let widest = records.iter().filter(|r| r.n_rows > 0).max_by_key(|r| row_values(r));
+        for record in pooled.into_iter().chain(widest).filter(|_| workflow.batch_rows().is_some()) {
+            if Instant::now() > until {
+                missing.push(format!("outputs of {}: no time was left", record.key));
+                break;
+            }
+            let rows = (2.0 * RATE_VALUES) as u64 / row_values(record).max(1) as u64 + 1;
+            let request = Request::new(self.key(&record.key)).with_rows(RowSelection::Range(0..rows.min(most)));
             for _ in 0..WANTED {
                 self.get(&request.clone().with_plan(PlanChoice::Rerun))?;
             }

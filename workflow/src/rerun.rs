@@ -182,8 +182,9 @@ impl<'a> NetworkRerun<'a> {
         if let Some(dataset) = dataset.filter(|_| !rows.is_empty()) {
             self.keep(cost::INPUT, &hex(&dataset.fingerprint()), reading.as_secs_f64() / rows.len() as f64);
         }
-        if moved > 0 {
-            self.keep(cost::OUTPUT, &self.device(), moving.as_secs_f64() / moved as f64);
+        if moved as f64 >= cost::RATE_VALUES {
+            let subject = cost::sized(&self.device(), moved as f64);
+            self.keep(cost::OUTPUT, &subject, moving.as_secs_f64() / moved as f64);
         }
         let tensor = |(layer, values)| RerunValues::Tensor { shape: shape(layer), values };
         Ok(layers.iter().zip(outputs).map(tensor).collect())

@@ -10,6 +10,7 @@ mod write;
 use std::time::Duration;
 
 use rusqlite::backup::Backup;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, MAIN_DB, OptionalExtension, TransactionBehavior};
 
 pub use indexes::IndexRecord;
@@ -41,7 +42,6 @@ impl Catalog {
     pub fn open(storage: &dyn Storage, create: bool) -> Result<Self> {
         let mut conn = storage.open_catalog()?;
         conn.busy_timeout(Duration::from_secs(20)).doing("set the busy timeout")?;
-        conn.set_prepared_statement_cache_capacity(64);
         // FULL: a commit that was reported must survive a power cut.
         let configured = conn
             .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA mmap_size = 268435456;")
@@ -51,6 +51,9 @@ impl Catalog {
             let read_only = if create { None } else { storage.open_catalog_read_only()? };
             conn = read_only.ok_or(e)?;
         }
+        conn.set_prepared_statement_cache_capacity(64);
+        // Else each new value bound to an indexed column has its statement compiled again: plans need no such advice.
+        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).doing("configure the catalogue")?;
         let exists: Option<i64> = conn
             .query_row("SELECT 1 FROM sqlite_master WHERE name = 'meta'", [], |r| r.get(0))
             .optional()

@@ -96,6 +96,15 @@ enum Builder {
     Table(IntermediateKey, TableBuilder),
 }
 
+impl Builder {
+    fn held_bytes(&self) -> usize {
+        match self {
+            Self::Tensor(b) => b.held_bytes(),
+            Self::Table(_, b) => b.held_bytes(),
+        }
+    }
+}
+
 struct Closing(Arc<Budget>);
 
 impl Drop for Closing {
@@ -109,6 +118,8 @@ pub struct Worker {
     storage: Arc<dyn Storage>,
     writer: ChunkWriter,
     builders: BTreeMap<i64, Builder>,
+    /// Bytes held by those of them that hold some: a log can have thousands.
+    held: BTreeMap<i64, usize>,
     /// Records not yet in the catalogue; their content is settled when their builder has seen its first rows.
     new: Vec<NewIntermediate>,
     commit: Commit,
@@ -144,6 +155,7 @@ impl Worker {
             storage,
             writer,
             builders: BTreeMap::new(),
+            held: BTreeMap::new(),
             new: Vec::new(),
             commit: Commit::default(),
             blocks: Vec::new(),
@@ -194,14 +206,22 @@ impl Worker {
     }
 
     fn held_bytes(&self) -> usize {
-        let builders = self.builders.values().map(|b| match b {
-            Builder::Tensor(b) => b.held_bytes(),
-            Builder::Table(_, b) => b.held_bytes(),
-        });
-        builders.sum::<usize>() + self.buffers.held_bytes()
+        self.held.values().sum::<usize>() + self.buffers.held_bytes()
+    }
+
+    /// Counts what a builder holds now.
+    fn count_held(&mut self, id: i64) {
+        match self.builders.get(&id).map_or(0, Builder::held_bytes) {
+            0 => self.held.remove(&id),
+            bytes => self.held.insert(id, bytes),
+        };
     }
 
     fn take(&mut self, job: Job) -> Result<()> {
+        let appended = match &job {
+            Job::Tensor { id, .. } | Job::Table { id, .. } | Job::Rows { id, .. } => Some(*id),
+            _ => None,
+        };
         match job {
             Job::Model(model) => self.commit.models.push(model),
             Job::Redescribe(model) => self.commit.redescribed.push(model),
@@ -250,6 +270,7 @@ impl Worker {
             Job::Fill(fill) => self.commit.fills.extend(fill.run(&mut self.writer, &self.pool, self.on_bad)?),
             Job::Commit(_) => return self.commit(),
         }
+        appended.into_iter().for_each(|id| self.count_held(id));
         self.evict()
     }
 
@@ -260,11 +281,7 @@ impl Worker {
             self.buffers.clear();
         }
         while self.held_bytes() > limit {
-            let held = |b: &Builder| match b {
-                Builder::Tensor(b) => b.held_bytes(),
-                Builder::Table(_, b) => b.held_bytes(),
-            };
-            let Some((&id, _)) = self.builders.iter().max_by_key(|(_, b)| held(b)) else { break };
+            let Some((&id, _)) = self.held.iter().max_by_key(|(_, bytes)| **bytes) else { break };
             self.flush(id)?;
             self.buffers.clear();
         }
@@ -273,10 +290,12 @@ impl Worker {
 
     fn flush(&mut self, id: i64) -> Result<()> {
         match self.builders.get(&id) {
-            Some(Builder::Table(..)) => self.table(id, |builder, sealed| builder.flush(sealed)),
-            Some(Builder::Tensor(_)) => self.tensor(id, |builder, tools| builder.flush(tools)),
-            None => Ok(()),
+            Some(Builder::Table(..)) => self.table(id, |builder, sealed| builder.flush(sealed))?,
+            Some(Builder::Tensor(_)) => self.tensor(id, |builder, tools| builder.flush(tools))?,
+            None => {}
         }
+        self.count_held(id);
+        Ok(())
     }
 
     /// Lets a tensor's builder work; what it seals is stored.

@@ -36,6 +36,9 @@ const PLACES: usize = 1 << 18;
 /// Models whose intermediates are remembered.
 const MODELS: usize = 1 << 12;
 
+/// Ranges of row_ids that are remembered of an intermediate.
+const RANGES: usize = 1 << 12;
+
 /// How a store is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StoreOptions {
@@ -65,6 +68,8 @@ struct Known {
     places: HashMap<i64, ChunkPlace>,
     codecs: HashMap<i64, Arc<TensorCodec>>,
     models: HashMap<i64, Arc<Vec<IntermediateRecord>>>,
+    /// Row_ids of intermediates as ranges, ascending.
+    rows: HashMap<i64, Vec<Range<u64>>>,
 }
 
 /// A store of model intermediates.
@@ -82,6 +87,39 @@ pub struct Store {
 }
 
 struct NoWriter;
+
+/// Rows of sets as ranges, ascending and apart.
+fn ranges_of(sets: &[Arc<RowSet>]) -> Vec<Range<u64>> {
+    let mut ranges: Vec<Range<u64>> = Vec::new();
+    for set in sets {
+        match &**set {
+            RowSet::Range(r) => ranges.push(r.clone()),
+            RowSet::List(ids) => ranges.extend(ids.iter().map(|id| *id..id + 1)),
+        }
+    }
+    ranges.sort_unstable_by_key(|r| r.start);
+    ranges.dedup_by(|next, before| {
+        let joins = next.start <= before.end;
+        if joins {
+            before.end = before.end.max(next.end);
+        }
+        joins
+    });
+    ranges
+}
+
+/// Whether ranges, ascending and apart, hold all of the rows.
+fn holds(ranges: &[Range<u64>], rows: &RowSet) -> bool {
+    let one = |wanted: Range<u64>| {
+        let after = ranges.partition_point(|r| r.start <= wanted.start);
+        let around = after.checked_sub(1).and_then(|i| ranges.get(i));
+        wanted.is_empty() || around.is_some_and(|r| wanted.end <= r.end)
+    };
+    match rows {
+        RowSet::Range(r) => one(r.clone()),
+        RowSet::List(ids) => ids.iter().all(|id| one(*id..id + 1)),
+    }
+}
 
 fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -297,6 +335,29 @@ impl Store {
         Ok((RowPlan::new(record, blocks, &Rows::List(stored))?, is_stored))
     }
 
+    /// Of each intermediate, whether it holds all of the rows; what it holds is remembered.
+    ///
+    /// Errors: `Catalog`, `Corrupt`.
+    pub fn holding(&self, records: &[&IntermediateRecord], rows: &RowSet) -> Result<Vec<bool>> {
+        self.refresh()?;
+        let mut all = Vec::with_capacity(records.len());
+        for record in records {
+            let known = lock(&self.known).rows.get(&record.id).map(|held| holds(held, rows));
+            all.push(match known {
+                Some(known) => known,
+                None => {
+                    let held = ranges_of(&self.row_sets(record)?);
+                    let answer = holds(&held, rows);
+                    if held.len() <= RANGES {
+                        lock(&self.known).rows.insert(record.id, held);
+                    }
+                    answer
+                }
+            });
+        }
+        Ok(all)
+    }
+
     /// The codec of a tensor intermediate.
     ///
     /// Errors: `Quantize`, `Unsupported` for a table.
@@ -379,7 +440,7 @@ impl Store {
         let places = self.load_places(&plan.blocks, &groups)?;
         let looked = looking.elapsed().as_secs_f64();
         let meter = read::read_f32(self, &codec, record, (plan, columns), out, may_hold)?;
-        self.keep_read(record, &meter, (places, looked), begun.elapsed().as_secs_f64());
+        self.keep_read(record, &meter, out.len(), (places, looked), begun.elapsed().as_secs_f64());
         Ok(())
     }
 
@@ -597,5 +658,20 @@ impl Store {
             None => PartitionReader::open(&*self.storage, place.partition, len)?,
         };
         Ok((partition, place))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_held_by_ranges() {
+        let sets = [RowSet::Range(4..8), RowSet::List(vec![20, 3, 9]), RowSet::Range(8..9)].map(Arc::new);
+        let ranges = ranges_of(&sets);
+        assert_eq!(ranges, [3..10, 20..21]);
+        assert!(holds(&ranges, &RowSet::Range(3..10)) && holds(&ranges, &RowSet::List(vec![20, 5])));
+        assert!(!holds(&ranges, &RowSet::Range(9..11)) && !holds(&ranges, &RowSet::Range(2..4)));
+        assert!(!holds(&ranges, &RowSet::List(vec![5, 19])) && holds(&ranges, &RowSet::Range(0..0)));
     }
 }

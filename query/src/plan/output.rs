@@ -65,8 +65,11 @@ pub(super) fn shape(context: &Context<'_>, request: &Resolved, values: Option<Re
         Some(pool) => {
             let begun = Instant::now();
             let out = pooled(request, content, &by_unit)?;
-            let seconds = begun.elapsed().as_secs_f64() / by_unit.len().max(1) as f64;
-            if let Err(e) = context.store.add_cost(cost::POOL, &pool, seconds) {
+            let n = by_unit.len() as f64;
+            let seconds = begun.elapsed().as_secs_f64() / n.max(1.0);
+            if n >= cost::RATE_VALUES
+                && let Err(e) = context.store.add_cost(cost::POOL, &cost::sized(&pool, n), seconds)
+            {
                 tracing::debug!("the pooling's time is not kept: {e}");
             }
             out

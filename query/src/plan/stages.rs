@@ -1,5 +1,6 @@
 //! What running a model's stages, and reading them instead, would cost for some rows (Eqs. 5.2 and 5.3).
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -53,7 +54,8 @@ pub(crate) struct Stages<'a> {
     device: String,
     load: Estimate,
     dataset: Estimate,
-    per_value: Estimate,
+    /// Seconds of stages that were asked for: every plan asks anew.
+    seconds: RefCell<HashMap<usize, Option<Estimate>>>,
 }
 
 impl<'a> Stages<'a> {
@@ -109,7 +111,6 @@ impl<'a> Stages<'a> {
             let opened = store.cost(cost::OPEN_DATASET, &fingerprint)?;
             dataset += opened.map_or(guess(UNMEASURED_LOAD), Estimate::from);
         }
-        let per_value = store.cost(cost::OUTPUT, &device)?.map_or(guess(UNMEASURED_OUTPUT), Estimate::from);
         let records = store.intermediates_of(model.id)?;
         Ok(Ok(Self {
             workflow,
@@ -124,8 +125,18 @@ impl<'a> Stages<'a> {
             device,
             load,
             dataset,
-            per_value,
+            seconds: RefCell::default(),
         }))
+    }
+
+    /// Seconds of handing so many values over, or of pooling them: at the rate of as large answers, else of others.
+    fn moved(&self, context: &Context<'_>, what: &str, subject: &str, n_values: f64) -> Result<Estimate> {
+        for subject in [cost::sized(subject, n_values), cost::sized(subject, 0.0), cost::sized(subject, f64::MAX)] {
+            if let Some(rate) = context.store.cost(what, &subject)? {
+                return Ok(Estimate::from(rate).times(n_values));
+            }
+        }
+        Ok(Estimate::guess(UNMEASURED_OUTPUT).times(n_values))
     }
 
     /// The stage of an intermediate.
@@ -154,6 +165,7 @@ impl<'a> Stages<'a> {
     /// The copies of needed stages that hold exactly what was logged for the rows.
     pub(crate) fn copies(&self, context: &Context<'_>, needed: &[bool]) -> Result<HashMap<usize, Copy<'_>>> {
         let mut copies = HashMap::new();
+        let mut doubtful = Vec::new();
         for record in self.records.iter().filter(|r| r.n_rows > 0 && r.is_whole()) {
             let Ok(stage) = self.stage(&record.key.intermediate) else { continue };
             if !needed.get(stage).copied().unwrap_or_default() || !is_exact_copy(record) {
@@ -161,19 +173,20 @@ impl<'a> Stages<'a> {
             }
             // A stage that runs whole may give fewer rows than the dataset has: a finished log has all of them.
             let all = self.all_rows.get(stage).copied().unwrap_or_default();
-            let complete = record.n_rows == self.n_dataset || (all && self.model.complete);
-            if !complete && (all || !self.holds(context, record)?) {
-                continue;
+            if record.n_rows == self.n_dataset || (all && self.model.complete) {
+                let (estimate, bytes) = self.read(context, record, stage)?;
+                copies.insert(stage, Copy { record, estimate, bytes });
+            } else if !all {
+                doubtful.push((stage, record));
             }
+        }
+        let asked: Vec<&IntermediateRecord> = doubtful.iter().map(|(_, record)| *record).collect();
+        let holding = if asked.is_empty() { Vec::new() } else { context.store.holding(&asked, self.rows)? };
+        for ((stage, record), _) in doubtful.into_iter().zip(holding).filter(|(_, holds)| *holds) {
             let (estimate, bytes) = self.read(context, record, stage)?;
             copies.insert(stage, Copy { record, estimate, bytes });
         }
         Ok(copies)
-    }
-
-    fn holds(&self, context: &Context<'_>, record: &IntermediateRecord) -> Result<bool> {
-        let ids = Rows::List(self.rows.iter().collect());
-        Ok(context.store.plan_rows(record, &ids).is_ok())
     }
 
     fn read(&self, context: &Context<'_>, record: &IntermediateRecord, stage: usize) -> Result<(Estimate, f64)> {
@@ -185,7 +198,7 @@ impl<'a> Stages<'a> {
                 let all = RowSet::Range(0..record.n_rows);
                 let rows = if every { &all } else { self.rows };
                 let work = store.read_work_in_order(record, rows)?;
-                let taken = self.per_value.times(n * t.layout.row_values() as f64);
+                let taken = self.moved(context, cost::OUTPUT, &self.device, n * t.layout.row_values() as f64)?;
                 Ok((store.read_estimate(record, &work)? + taken, work.bytes))
             }
             Content::Table(t) => {
@@ -198,6 +211,15 @@ impl<'a> Stages<'a> {
     }
 
     fn seconds(&self, context: &Context<'_>, stage: usize) -> Result<Option<Estimate>> {
+        if let Some(known) = self.seconds.borrow().get(&stage) {
+            return Ok(*known);
+        }
+        let seconds = self.measured_seconds(context, stage)?;
+        self.seconds.borrow_mut().insert(stage, seconds);
+        Ok(seconds)
+    }
+
+    fn measured_seconds(&self, context: &Context<'_>, stage: usize) -> Result<Option<Estimate>> {
         let Some(node) = self.graph.get(stage) else { return Ok(None) };
         if node.whole {
             return Ok(context.store.whole_stage_estimate(&self.subject, &node.name)?);
@@ -265,10 +287,9 @@ impl<'a> Stages<'a> {
         for request in requests {
             if let Content::Tensor(t) = &*request.record.content {
                 let values = (request.rows.len() * t.layout.row_values()) as f64;
-                total += self.per_value.times(values);
+                total += self.moved(context, cost::OUTPUT, &self.device, values)?;
                 if let Some(pool) = super::output::pool_of(request, t) {
-                    let rate = context.store.cost(cost::POOL, &pool)?;
-                    total += rate.map_or(Estimate::guess(UNMEASURED_OUTPUT), Estimate::from).times(values);
+                    total += self.moved(context, cost::POOL, &pool, values)?;
                 }
             }
         }
