@@ -29,6 +29,8 @@ pub const OPEN_DATASET: &str = "open-dataset";
 pub const INPUT: &str = "input";
 /// Seconds to run a stage over a batch; subject: [`stage_subject`] with the batch's rows.
 pub const STAGE: &str = "stage";
+/// Seconds of a stage that reads the dataset itself, when what it reads is in memory; subject: [`stage_subject`] of one row.
+pub const HELD_INPUT: &str = "held-input";
 /// Seconds a value to hand a stage's output over, or to take a stored one in; subject: the device, [`sized`].
 pub const OUTPUT: &str = "output";
 /// Seconds a value, as logged, to pool a RERUN's output as its stored copy is; subject: the pool, such as `pool(2)`, [`sized`].
@@ -41,12 +43,18 @@ pub const READ_PLACE: &str = "read-place";
 pub const READ_OPEN: &str = "read-open";
 /// Seconds a value of a page to read and decode it; subject: [`read_subject`].
 pub const READ: &str = "read";
+/// Seconds a value (float32) to touch memory that comes from the system afresh, on one thread; no subject.
+pub const FRESH: &str = "fresh";
 /// Seconds a page to find it in the InMemoryStore; no subject.
 pub const HELD_PAGE: &str = "held-page";
 /// Seconds a value wanted to decode it from pages held in memory; subject: the scheme.
 pub const HELD: &str = "held";
-/// Seconds to decode a ColumnChunk of a table; subject: a type class (`bool`, `integer`, `float`, `text`, `other`).
+/// Seconds to read and decode a ColumnChunk of a table; subject: a type class (`bool`, `integer`, `float`, `text`, `other`).
 pub const READ_TABLE: &str = "read-table";
+/// Seconds to take a ColumnChunk of a table from the InMemoryStore; no subject.
+pub const HELD_TABLE: &str = "held-table";
+/// Seconds a value to put together a table's column from its chunks; subject: a type class.
+pub const GATHER: &str = "gather";
 
 /// Subject of costs of a model on a device.
 pub fn model_subject(description: &str, device: &str) -> String {
@@ -64,6 +72,11 @@ pub const LARGE_VALUES: f64 = 8_388_608.0;
 /// Values below which fixed costs weigh more than what a value takes: they tell no rate.
 pub const RATE_VALUES: f64 = 65_536.0;
 
+/// So many of an answer's values lie in fresh memory.
+pub fn fresh_values(n_values: f64) -> f64 {
+    if n_values >= LARGE_VALUES { n_values } else { 0.0 }
+}
+
 /// The subject of a rate, apart for so many values that their memory is fresh.
 pub fn sized(subject: &str, n_values: f64) -> String {
     let size = if n_values >= LARGE_VALUES { "/large" } else { "" };
@@ -75,26 +88,19 @@ pub fn sized(subject: &str, n_values: f64) -> String {
 pub enum Target {
     /// Straight into the answer: requests that the InMemoryStore does not admit.
     Answer,
-    /// Straight into an answer of [`LARGE_VALUES`] and more.
-    Large,
     /// Into the InMemoryStore, and from there into the answer.
     Memory,
 }
 
 impl Target {
-    /// Where the pages go of a read that the InMemoryStore admits or not, into so many values.
-    pub fn of(admitted: bool, n_values: f64) -> Self {
-        match (admitted, n_values >= LARGE_VALUES) {
-            (true, _) => Self::Memory,
-            (false, true) => Self::Large,
-            (false, false) => Self::Answer,
-        }
+    /// Where the pages go of a read that the InMemoryStore admits or not.
+    pub fn of(admitted: bool) -> Self {
+        if admitted { Self::Memory } else { Self::Answer }
     }
 
     fn name(self) -> &'static str {
         match self {
             Self::Answer => "answer",
-            Self::Large => "large",
             Self::Memory => "memory",
         }
     }
@@ -194,6 +200,8 @@ pub struct ReadWork {
     pub held_values: f64,
     /// Values of the answer.
     pub out_values: f64,
+    /// Those of them whose memory is fresh.
+    pub fresh_values: f64,
     /// Bytes of the codes to read, before compression.
     pub bytes: f64,
     /// Tasks that can run beside each other.
@@ -217,6 +225,8 @@ pub struct ReadRates {
     pub held_page: Estimate,
     /// A value of held pages ([`HELD`]).
     pub held_value: Estimate,
+    /// A value of fresh memory ([`FRESH`]).
+    pub fresh_value: Estimate,
     /// Threads that read.
     pub threads: f64,
 }
@@ -227,7 +237,8 @@ pub fn read_seconds(work: &ReadWork, rates: &ReadRates) -> Estimate {
     let tasks = rates.open.times(work.opens)
         + rates.value.times(work.values)
         + rates.held_page.times(work.held_pages)
-        + rates.held_value.times(work.held_values);
+        + rates.held_value.times(work.held_values)
+        + rates.fresh_value.times(work.fresh_values);
     let once = rates.start + rates.place.times(work.places);
     once + tasks.times(1.0 / work.tasks.clamp(1.0, rates.threads.max(1.0)))
 }
@@ -316,6 +327,7 @@ mod tests {
             value: Estimate { seconds: 1e-9, variance: 1e-20 },
             held_page: sure(1e-7),
             held_value: sure(5e-10),
+            fresh_value: Estimate { seconds: 0.0, variance: 0.0 },
             threads: 2.0,
         };
         let e = read_seconds(&work, &rates);

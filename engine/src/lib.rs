@@ -60,6 +60,7 @@ pub use model::{
     TensorContent, TensorLayout, UnitAxis, fingerprint, hex,
 };
 pub use pool::PoolStats;
+pub use read_cost::TableWork;
 pub use rerun::{Given, Rerun, RerunValues, StageNode};
 pub use row_plan::{RowPlan, Rows};
 pub use rows::{RowMask, RowSet};

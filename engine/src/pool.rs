@@ -120,6 +120,11 @@ impl InMemoryStore {
         keys.filter(|key| inner.pages.contains(key)).count()
     }
 
+    /// How many of these chunks are held whole; asking uses none of them.
+    pub fn holds_whole(&self, chunks: impl Iterator<Item = i64>) -> usize {
+        self.holds(chunks.map(|chunk| (chunk, WHOLE)))
+    }
+
     /// Forgets everything held.
     pub fn clear(&self) {
         let mut inner = self.lock();

@@ -116,7 +116,8 @@ pub(crate) struct Count {
 }
 
 impl Count {
-    fn add(&self, n: usize, since: Instant) {
+    /// Counts `n` more, done since then.
+    pub fn add(&self, n: usize, since: Instant) {
         self.n.fetch_add(n as u64, Ordering::Relaxed);
         self.nanos.fetch_add(since.elapsed().as_nanos() as u64, Ordering::Relaxed);
     }

@@ -10,7 +10,7 @@ use crate::cost::{self, Estimate, ReadRates, ReadWork, Target, read_seconds};
 use crate::error::Result;
 use crate::model::{IntermediateRecord, TableContent, TensorLayout};
 use crate::pool::InMemoryStore;
-use crate::read::{Chunks, Meter, Piece, parts_of, pieces};
+use crate::read::{Chunks, Count, Meter, Piece, parts_of, pieces};
 use crate::row_plan::RowPlan;
 use crate::rows::RowSet;
 use crate::store::Store;
@@ -26,11 +26,11 @@ mod unmeasured {
     pub const PLACE: f64 = 8e-6;
     pub const OPEN: f64 = 8e-6;
     pub const VALUE: f64 = 1e-9;
-    /// A value of fresh memory touched for the first time, on each thread that reads.
     pub const FRESH: f64 = 2e-9;
     pub const HELD_PAGE: f64 = 3e-7;
     pub const HELD_VALUE: f64 = 1e-9;
     pub const TABLE_CHUNK: f64 = 20e-6;
+    pub const HELD_CHUNK: f64 = 5e-7;
 }
 
 /// The pages that rows touch, counted over all blocks.
@@ -103,29 +103,27 @@ impl Touched {
     }
 }
 
-/// The work of a read of `columns`: `blocks` are the intermediate's, where they are known.
+/// The work of a read of pieces of columns from `blocks`.
 fn tensor_work(
     layout: &TensorLayout,
     pieces: &[Piece],
     touched: &Touched,
-    blocks: Option<&[Block]>,
+    blocks: &[Block],
     pool: &InMemoryStore,
     known: impl Fn(&mut dyn Iterator<Item = i64>) -> usize,
 ) -> ReadWork {
     let cells = layout.stored.cells();
-    let page_bytes = layout.page_rows * layout.group_units * cells * layout.code.width();
-    let n_pages = touched.pages * pieces.len();
-    let admitted = pool.admits(n_pages * page_bytes);
-    let n_chunks = touched.blocks.len() * pieces.len();
-    let parts = parts_of(n_chunks);
-    let tasks = pieces.len() * touched.blocks.iter().map(|(_, pages)| pages.len().min(parts)).sum::<usize>();
     let group_values = |p: &Piece| layout.units_of_group(p.group).len() * cells;
-    let row_values: usize = pieces.iter().map(group_values).sum();
-    let row_wanted: usize = pieces.iter().map(|p| p.cols.len()).sum();
-
-    let chunk = |block: usize, piece: &Piece| blocks?.get(block)?.chunks.get(piece.group).copied();
+    let row = RowOf {
+        pieces: pieces.len(),
+        values: pieces.iter().map(group_values).sum(),
+        wanted: pieces.iter().map(|p| p.cols.len()).sum(),
+    };
+    let n_pages = touched.pages * pieces.len();
+    let n_chunks = touched.blocks.len() * pieces.len();
+    let chunk = |block: usize, piece: &Piece| blocks.get(block)?.chunks.get(piece.group).copied();
     let step = n_pages.div_ceil(SAMPLE).max(1);
-    let held = if admitted && blocks.is_some() {
+    let held = if pool.admits(n_pages * page_bytes(layout)) {
         let pages = touched.blocks.iter().flat_map(|(block, pages)| {
             pieces.iter().flat_map(move |piece| pages.iter().map(move |page| (*block, piece, *page)))
         });
@@ -135,25 +133,50 @@ fn tensor_work(
         0.0
     };
     let step = n_chunks.div_ceil(SAMPLE).max(1);
-    let unknown = if blocks.is_some() {
-        let chunks = touched.blocks.iter().flat_map(|(b, _)| pieces.iter().map(move |p| (*b, p)));
-        let mut ids = chunks.step_by(step).filter_map(|(block, piece)| chunk(block, piece));
-        1.0 - known(&mut ids) as f64 / n_chunks.div_ceil(step).max(1) as f64
-    } else {
-        1.0
-    };
+    let chunks = touched.blocks.iter().flat_map(|(b, _)| pieces.iter().map(move |p| (*b, p)));
+    let mut ids = chunks.step_by(step).filter_map(|(block, piece)| chunk(block, piece));
+    let unknown = 1.0 - known(&mut ids) as f64 / n_chunks.div_ceil(step).max(1) as f64;
+    work_of(layout, &row, touched, pool, held, unknown)
+}
+
+/// What of a row is read: pieces of columns, the values of the pages that hold them, and those wanted of these.
+struct RowOf {
+    pieces: usize,
+    values: usize,
+    wanted: usize,
+}
+
+fn page_bytes(layout: &TensorLayout) -> usize {
+    layout.page_rows * layout.group_units * layout.stored.cells() * layout.code.width()
+}
+
+/// The work of a read of which the shares `held` of its pages are in memory, and `unknown` of its chunks to be looked up.
+fn work_of(
+    layout: &TensorLayout,
+    row: &RowOf,
+    touched: &Touched,
+    pool: &InMemoryStore,
+    held: f64,
+    unknown: f64,
+) -> ReadWork {
+    let n_pages = touched.pages * row.pieces;
+    let n_chunks = touched.blocks.len() * row.pieces;
+    let parts = parts_of(n_chunks);
+    let tasks = row.pieces * touched.blocks.iter().map(|(_, pages)| pages.len().min(parts)).sum::<usize>();
     let fresh = 1.0 - held;
-    let values = touched.rows as f64 * row_values as f64 * fresh;
+    let values = touched.rows as f64 * row.values as f64 * fresh;
+    let out_values = touched.wanted as f64 * row.wanted as f64;
     ReadWork {
         places: n_chunks as f64 * unknown,
         opens: tasks as f64 * fresh,
         values,
         held_pages: n_pages as f64 * held,
-        held_values: touched.wanted as f64 * row_wanted as f64 * held,
-        out_values: touched.wanted as f64 * row_wanted as f64,
+        held_values: out_values * held,
+        out_values,
+        fresh_values: cost::fresh_values(out_values),
         bytes: values * f64::from(layout.code.bits()) / 8.0,
         tasks: tasks as f64,
-        admitted,
+        admitted: pool.admits(n_pages * page_bytes(layout)),
     }
 }
 
@@ -161,6 +184,11 @@ fn tensor_work(
 fn start_subject(tasks: f64) -> &'static str {
     if tasks > 1.0 { "tensor" } else { "tensor, one task" }
 }
+
+/// Classes of types: `other` first, which a type that is none of these counts as.
+const CLASSES: [&str; 5] = ["other", "bool", "integer", "float", "text"];
+/// Values from which on putting a column together tells a rate.
+const GATHER_VALUES: f64 = 1024.0;
 
 /// The class of a table column's type, by which its decoding is measured.
 fn type_class(data_type: &DataType) -> &'static str {
@@ -187,7 +215,7 @@ impl Store {
         }
         let touched = Touched::by_plan(plan, layout.page_rows);
         let known = |ids: &mut dyn Iterator<Item = i64>| self.known_places(ids);
-        Ok(tensor_work(layout, &pieces(layout, columns), &touched, Some(&plan.blocks), self.pool(), known))
+        Ok(tensor_work(layout, &pieces(layout, columns), &touched, &plan.blocks, self.pool(), known))
     }
 
     /// The same for all columns of rows of an intermediate that was logged in the order of its `n_rows` row_ids, without
@@ -197,8 +225,9 @@ impl Store {
     pub fn read_work_in_order(&self, record: &IntermediateRecord, rows: &RowSet) -> Result<ReadWork> {
         let layout = &record.tensor()?.layout;
         let touched = Touched::in_order(rows, record.n_rows as usize, layout.block_rows, layout.page_rows);
-        let whole = 0..layout.stored_values();
-        Ok(tensor_work(layout, &pieces(layout, &[whole]), &touched, None, self.pool(), |_| 0))
+        let n = layout.stored_values();
+        let row = RowOf { pieces: layout.n_groups(), values: n, wanted: n };
+        Ok(work_of(layout, &row, &touched, self.pool(), 0.0, 1.0))
     }
 
     /// Seconds that the work takes by the rates measured on this machine (Eq. 5.4).
@@ -206,7 +235,11 @@ impl Store {
     /// Errors: `Catalog`.
     pub fn read_estimate(&self, record: &IntermediateRecord, work: &ReadWork) -> Result<Estimate> {
         let scheme = record.content.scheme_text();
-        let value = self.value_rate(record.id, &scheme, Target::of(work.admitted, work.out_values))?;
+        let target = Target::of(work.admitted);
+        let value = match self.cost(cost::READ, &cost::read_subject(&scheme, target, Some(record.id)))? {
+            Some(own) => own.into(),
+            None => self.rate(cost::READ, &cost::read_subject(&scheme, target, None), unmeasured::VALUE)?,
+        };
         let rates = ReadRates {
             start: self.rate(cost::READ_START, start_subject(work.tasks), unmeasured::START)?,
             place: self.rate(cost::READ_PLACE, "", unmeasured::PLACE)?,
@@ -214,35 +247,46 @@ impl Store {
             value,
             held_page: self.rate(cost::HELD_PAGE, "", unmeasured::HELD_PAGE)?,
             held_value: self.rate(cost::HELD, &scheme, unmeasured::HELD_VALUE)?,
+            fresh_value: self.fresh_estimate()?,
             threads: rayon::current_num_threads() as f64,
         };
         Ok(read_seconds(work, &rates))
     }
 
-    /// ColumnChunks, and seconds, that reading columns of `n_blocks` RowBlocks of a table takes: each is decoded whole, one after the other.
-    ///
-    /// Errors: `Catalog`.
-    pub fn table_estimate(&self, table: &TableContent, n_blocks: usize, columns: &[usize]) -> Result<(u64, Estimate)> {
-        let mut total = self.rate(cost::READ_START, "table", unmeasured::START)?;
-        for c in columns {
-            let class = table.schema.fields().get(*c).map_or("other", |f| type_class(f.data_type()));
-            let chunk = self.rate(cost::READ_TABLE, class, unmeasured::TABLE_CHUNK)?;
-            total += chunk.times(n_blocks as f64);
-        }
-        Ok(((n_blocks * columns.len()) as u64, total))
+    /// What reading columns of the planned rows of a table has to do.
+    pub fn table_work(&self, plan: &RowPlan, columns: &[usize]) -> TableWork {
+        let held = |c: &usize| {
+            let chunks = plan.blocks.iter().filter_map(|b| b.chunks.get(*c).copied());
+            let step = plan.blocks.len().div_ceil(SAMPLE).max(1);
+            let sampled = plan.blocks.len().div_ceil(step).max(1);
+            let held = self.pool().holds_whole(chunks.step_by(step));
+            (plan.blocks.len() * held).div_ceil(sampled)
+        };
+        let columns = columns.iter().map(|c| (*c, held(c))).collect();
+        TableWork { n_blocks: plan.blocks.len(), n_rows: plan.n_rows(), columns }
     }
 
-    /// The rate of an intermediate's own pages, else of its scheme's; of large answers, else of smaller ones and fresh memory.
-    fn value_rate(&self, id: i64, scheme: &str, target: Target) -> Result<Estimate> {
-        for of in [Some(id), None] {
-            if let Some(measured) = self.cost(cost::READ, &cost::read_subject(scheme, target, of))? {
-                return Ok(measured.into());
-            }
+    /// Seconds that the work takes by the rates measured on this machine (Eq. 5.4).
+    ///
+    /// Errors: `Catalog`.
+    pub fn table_estimate(&self, table: &TableContent, work: &TableWork) -> Result<Estimate> {
+        let held = self.rate(cost::HELD_TABLE, "", unmeasured::HELD_CHUNK)?;
+        let mut tasks = held.times(work.held() as f64);
+        for (column, n_held) in &work.columns {
+            let class = table.schema.fields().get(*column).map_or("other", |f| type_class(f.data_type()));
+            let chunk = self.rate(cost::READ_TABLE, class, unmeasured::TABLE_CHUNK)?;
+            let gather = self.rate(cost::GATHER, class, unmeasured::VALUE)?;
+            tasks += chunk.times((work.n_blocks - n_held) as f64) + gather.times(work.n_rows as f64);
         }
-        match target {
-            Target::Large => Ok(self.value_rate(id, scheme, Target::Answer)? + Estimate::guess(unmeasured::FRESH)),
-            _ => Ok(Estimate::guess(unmeasured::VALUE)),
-        }
+        let threads = (work.columns.len() as f64).clamp(1.0, rayon::current_num_threads() as f64);
+        Ok(self.rate(cost::READ_START, "table", unmeasured::START)? + tasks.times(1.0 / threads))
+    }
+
+    /// Seconds a value to touch fresh memory, on one thread.
+    ///
+    /// Errors: `Catalog`.
+    pub fn fresh_estimate(&self) -> Result<Estimate> {
+        self.rate(cost::FRESH, "", unmeasured::FRESH)
     }
 
     fn rate(&self, what: &str, subject: &str, otherwise: f64) -> Result<Estimate> {
@@ -259,7 +303,7 @@ impl Store {
         wall: f64,
     ) {
         let scheme = record.content.scheme_text();
-        let target = Target::of(meter.admitted, n_out as f64);
+        let target = Target::of(meter.admitted);
         let keep = |what: &str, subject: &str, seconds: f64, n: f64| {
             if n > 0.0
                 && let Err(e) = self.add_cost(what, subject, seconds / n)
@@ -270,6 +314,10 @@ impl Store {
         keep(cost::READ_PLACE, "", places.1, places.0 as f64);
         keep(cost::READ_OPEN, &scheme, meter.opens.seconds(), meter.opens.n());
         keep(cost::HELD_PAGE, "", meter.held_pages.seconds(), meter.held_pages.n());
+        // Whether fresh memory is touched by pages decoded or by pages held, most of the rate would be its own.
+        if n_out as f64 >= cost::LARGE_VALUES {
+            return;
+        }
         keep(cost::HELD, &scheme, meter.held_values.seconds(), meter.held_values.n());
         let (n, seconds) = (meter.values.n(), meter.values.seconds());
         keep(cost::READ, &cost::read_subject(&scheme, target, Some(record.id)), seconds, n);
@@ -300,12 +348,92 @@ impl Store {
         }
     }
 
-    pub(crate) fn keep_table_read(&self, data_type: &DataType, n_chunks: usize, seconds: f64) {
-        if n_chunks > 0
-            && let Err(e) = self.add_cost(cost::READ_TABLE, type_class(data_type), seconds / n_chunks as f64)
+    /// Keeps what a read of a table measured.
+    pub(crate) fn keep_table_read(&self, table: &TableContent, columns: &[usize], meter: &TableMeter, wall: f64) {
+        let keep = |what: &str, subject: &str, count: &Count| {
+            if count.n() > 0.0
+                && let Err(e) = self.add_cost(what, subject, count.seconds() / count.n())
+            {
+                tracing::debug!("the read's time is not kept: {e}");
+            }
+        };
+        keep(cost::HELD_TABLE, "", &meter.held);
+        let mut tasks = meter.held.seconds();
+        for class in CLASSES {
+            let of_class =
+                |c: &&usize| table.schema.fields().get(**c).is_some_and(|f| type_class(f.data_type()) == class);
+            if columns.iter().any(|c| of_class(&c)) {
+                keep(cost::READ_TABLE, class, meter.chunks.of(class));
+                tasks += meter.chunks.of(class).seconds() + meter.gathers.of(class).seconds();
+            }
+            if meter.gathers.of(class).n() >= GATHER_VALUES {
+                keep(cost::GATHER, class, meter.gathers.of(class));
+            }
+        }
+        let beside = tasks / (columns.len() as f64).clamp(1.0, rayon::current_num_threads() as f64);
+        if beside < START_SECONDS
+            && let Err(e) = self.add_cost(cost::READ_START, "table", (wall - beside).max(0.0))
         {
             tracing::debug!("the read's time is not kept: {e}");
         }
+    }
+}
+
+/// What reading columns of a table has to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableWork {
+    n_blocks: usize,
+    n_rows: usize,
+    /// Columns, and how many of their chunks are held in memory.
+    columns: Vec<(usize, usize)>,
+}
+
+impl TableWork {
+    /// Of so many RowBlocks, none of whose chunks is held.
+    pub fn of_blocks(n_blocks: usize, n_rows: usize, columns: &[usize]) -> Self {
+        Self { n_blocks, n_rows, columns: columns.iter().map(|c| (*c, 0)).collect() }
+    }
+
+    /// Chunks to take from memory.
+    pub fn held(&self) -> usize {
+        self.columns.iter().map(|(_, held)| held).sum()
+    }
+
+    /// Chunks to read and decode.
+    pub fn fresh(&self) -> usize {
+        self.n_blocks * self.columns.len() - self.held()
+    }
+
+    /// Bytes of the values to decode, before compression.
+    pub fn bytes(&self, table: &TableContent) -> f64 {
+        self.fresh() as f64 * table.block_rows as f64 * 8.0
+    }
+}
+
+/// What a read of a table did, by class of its columns.
+#[derive(Debug, Default)]
+pub(crate) struct TableMeter {
+    /// Chunks read and decoded.
+    pub chunks: ByClass,
+    /// Chunks taken from the InMemoryStore.
+    pub held: Count,
+    /// Values put together to columns.
+    pub gathers: ByClass,
+}
+
+/// Counts of each class of types.
+#[derive(Debug, Default)]
+pub(crate) struct ByClass([Count; CLASSES.len()]);
+
+impl ByClass {
+    fn of(&self, class: &str) -> &Count {
+        let place = CLASSES.iter().position(|c| *c == class).unwrap_or_default();
+        &self.0[place]
+    }
+
+    /// The count of a type's class.
+    pub fn of_type(&self, data_type: &DataType) -> &Count {
+        self.of(type_class(data_type))
     }
 }
 
@@ -338,8 +466,8 @@ mod tests {
         let layout = TensorLayout::new(&[64, 16, 16], UnitAxis::First, &scheme, scheme.code());
         let pool = InMemoryStore::new(1 << 30);
         let touched = Touched::in_order(&RowSet::Range(0..1), 2048, layout.block_rows, layout.page_rows);
-        let whole = pieces(&layout, &[0..64 * 256]);
-        let work = tensor_work(&layout, &whole, &touched, None, &pool, |_| 0);
+        let row = RowOf { pieces: 64, values: 64 * 256, wanted: 64 * 256 };
+        let work = work_of(&layout, &row, &touched, &pool, 0.0, 1.0);
         // One row of all units: a page of 32 × 256 values of each of 64 chunks; 64 × 256 values are wanted.
         assert_eq!((work.places, work.opens, work.values), (64.0, 64.0, 64.0 * 8192.0));
         assert_eq!((work.out_values, work.tasks, work.admitted), (16384.0, 64.0, true));
@@ -347,11 +475,16 @@ mod tests {
         let blocks =
             [Block { block_no: 0, rows: std::sync::Arc::new(RowSet::Range(0..1024)), chunks: (0..64).collect() }];
         (0..64).for_each(|chunk| pool.put((chunk, 0), vec![0u8; 16384].into()));
-        let work = tensor_work(&layout, &whole, &touched, Some(&blocks), &pool, |ids| ids.count());
+        let whole = pieces(&layout, &[0..64 * 256]);
+        let work = tensor_work(&layout, &whole, &touched, &blocks, &pool, |ids| ids.count());
         assert_eq!((work.places, work.opens, work.values), (0.0, 0.0, 0.0));
         assert_eq!((work.held_pages, work.held_values), (64.0, 16384.0));
         // A request beyond a quarter of the pool goes straight to the answer.
         let small = InMemoryStore::new(1 << 20);
-        assert!(!tensor_work(&layout, &whole, &touched, None, &small, |_| 0).admitted);
+        assert!(!work_of(&layout, &row, &touched, &small, 0.0, 1.0).admitted);
+        // What is larger than the allocator keeps is touched for the first time.
+        let touched = Touched::in_order(&RowSet::Range(0..1024), 2048, layout.block_rows, layout.page_rows);
+        let work = work_of(&layout, &row, &touched, &pool, 0.0, 1.0);
+        assert_eq!((work.out_values, work.fresh_values), (16_777_216.0, 16_777_216.0));
     }
 }

@@ -78,6 +78,12 @@ pub trait Rerun: Send + Sync {
         self.is_loaded(model)
     }
 
+    /// Whether what a stage reads of the dataset is in memory already, where stages read it themselves.
+    fn holds_input(&self, model: &ModelRecord, stage: &str) -> bool {
+        let _ = (model, stage);
+        false
+    }
+
     /// Rows that run at a time; `None` where a stage runs over all rows at once.
     fn batch_rows(&self) -> Option<u64> {
         None

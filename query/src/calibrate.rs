@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use mistique_engine::cost::{self, BATCHES, LARGE_VALUES, RATE_VALUES, Target, read_subject};
+use mistique_engine::cost::{self, BATCHES, RATE_VALUES, Target, read_subject};
 use mistique_engine::{Code, Content, CostRecord, IntermediateRecord, ModelRecord, Rerun, Rows};
 
 use crate::error::Result;
@@ -62,6 +62,7 @@ impl ChunkReader<'_> {
         let begun = Instant::now();
         let mut missing = Vec::new();
         let before = self.measurements()?;
+        self.measure_fresh_memory()?;
         for (done, model) in models.iter().enumerate() {
             progress(&model.spec.key.to_string(), done, models.len());
             // What one model may take, of what is left.
@@ -92,6 +93,23 @@ impl ChunkReader<'_> {
         Ok(self.store().cost(what, subject)?.is_none_or(|c| c.n < WANTED))
     }
 
+    /// Memory as large answers take it: of every page, one value is written.
+    fn measure_fresh_memory(&self) -> Result<()> {
+        const VALUES: usize = 1 << 26;
+        const PAGE: usize = 1024;
+        for _ in 0..WANTED {
+            if !self.lacks(cost::FRESH, "")? {
+                break;
+            }
+            let begun = Instant::now();
+            let mut fresh = vec![0f32; VALUES];
+            fresh.iter_mut().step_by(PAGE).for_each(|v| *v = 1.0);
+            std::hint::black_box(&fresh);
+            self.store().add_cost(cost::FRESH, "", begun.elapsed().as_secs_f64() / VALUES as f64)?;
+        }
+        Ok(())
+    }
+
     /// A row read into memory, the same row from there, and as many rows as tell the rate.
     fn measure_read(&self, record: &IntermediateRecord) -> Result<()> {
         let store = self.store();
@@ -100,7 +118,10 @@ impl ChunkReader<'_> {
                 let rows = Rows::Range(0..(4 * t.block_rows as u64));
                 let columns: Vec<usize> = (0..t.schema.fields().len()).collect();
                 let plan = store.plan_rows(record, &rows)?;
+                // Decoded, and taken from memory.
                 for _ in 0..WANTED {
+                    store.clear_pool();
+                    store.read_table(record, &plan, &columns)?;
                     store.read_table(record, &plan, &columns)?;
                 }
             }
@@ -136,18 +157,6 @@ impl ChunkReader<'_> {
                     store.clear_pool();
                     store.read_past_memory(record, &many, &[0..n], &mut out)?;
                     store.read_f32(record, &many, &[0..n], &mut out)?;
-                }
-                // Into memory that is fresh, where the intermediate is large enough, once a scheme.
-                let large = (LARGE_VALUES as usize).div_ceil(n.max(1));
-                let subject = read_subject(&scheme, Target::Large, None);
-                if record.n_rows < large as u64 || !self.lacks(cost::READ, &subject)? {
-                    return Ok(());
-                }
-                let ids: Vec<u64> = sets.iter().flat_map(|s| s.iter()).take(large).collect();
-                let large = store.plan_rows(record, &Rows::List(ids))?;
-                for _ in 0..WANTED {
-                    let mut fresh = vec![0f32; large.n_rows() * n];
-                    store.read_past_memory(record, &large, &[0..n], &mut fresh)?;
                 }
             }
         }

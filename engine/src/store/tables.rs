@@ -15,6 +15,7 @@ use crate::column;
 use crate::error::{EngineError, Result};
 use crate::model::{Content, IntermediateRecord, TableContent};
 use crate::read::Chunks;
+use crate::read_cost::TableMeter;
 use crate::row_plan::RowPlan;
 
 /// A chunk of a table's column, decoded.
@@ -46,14 +47,23 @@ impl Store {
         let chosen: Vec<FieldRef> = columns.iter().map(field).collect::<Result<_>>()?;
         let row_bytes: usize = chosen.iter().map(|f| column::code_of(f.data_type()).map_or(0, |c| c.width() + 1)).sum();
         let held = self.pool.admits(plan.blocks.iter().map(|b| b.rows.len()).sum::<usize>() * row_bytes);
-        let read = |&c: &usize| self.table_column(table, plan, c, held);
+        let (begun, meter) = (Instant::now(), TableMeter::default());
+        let read = |&c: &usize| self.table_column(table, plan, c, held, &meter);
         let arrays: Vec<ArrayRef> = columns.par_iter().map(read).collect::<Result<_>>()?;
+        self.keep_table_read(table, columns, &meter, begun.elapsed().as_secs_f64());
         let options = RecordBatchOptions::new().with_row_count(Some(plan.n_rows()));
         Ok(RecordBatch::try_new_with_options(Arc::new(Schema::new(chosen)), arrays, &options)?)
     }
 
     /// A column of the planned rows: one task a chunk, copied to where the answer has its rows.
-    fn table_column(&self, table: &TableContent, plan: &RowPlan, column_index: usize, held: bool) -> Result<ArrayRef> {
+    fn table_column(
+        &self,
+        table: &TableContent,
+        plan: &RowPlan,
+        column_index: usize,
+        held: bool,
+        meter: &TableMeter,
+    ) -> Result<ArrayRef> {
         let data_type = table.schema.field(column_index).data_type();
         let mut needed = vec![false; plan.blocks.len()];
         for (block, ..) in plan.runs() {
@@ -64,22 +74,31 @@ impl Store {
         let read = |(block, needed): (&Block, bool)| -> Result<Option<Part>> {
             let chunk = block.chunks.get(column_index).copied();
             let chunk = chunk.ok_or_else(|| EngineError::corrupt("catalog.db", 0, "a RowBlock lacks a chunk"))?;
-            needed.then(|| self.column_chunk(chunk, data_type, block.rows.len(), held)).transpose()
+            needed.then(|| self.column_chunk(chunk, data_type, block.rows.len(), held, meter)).transpose()
         };
-        let begun = Instant::now();
         let parts: Vec<Option<Part>> = plan.blocks.par_iter().zip(needed).map(read).collect::<Result<_>>()?;
-        self.keep_table_read(data_type, parts.iter().flatten().count(), begun.elapsed().as_secs_f64());
         if plan.n_rows() == 0 {
             return Ok(column::empty(data_type));
         }
+        let begun = Instant::now();
         let runs = plan.runs().filter_map(|(block, position, _, len)| {
             let part = parts.get(block).and_then(Option::as_ref)?;
             Some(column::Run { content: &part.content, words: part.words.as_ref(), position, len })
         });
-        column::gather(data_type, plan.n_rows(), runs).map_err(|why| EngineError::corrupt("partitions", 0, why))
+        let gathered = column::gather(data_type, plan.n_rows(), runs);
+        meter.gathers.of_type(data_type).add(plan.n_rows(), begun);
+        gathered.map_err(|why| EngineError::corrupt("partitions", 0, why))
     }
 
-    fn column_chunk(&self, chunk: i64, data_type: &DataType, n_rows: usize, held: bool) -> Result<Part> {
+    fn column_chunk(
+        &self,
+        chunk: i64,
+        data_type: &DataType,
+        n_rows: usize,
+        held: bool,
+        meter: &TableMeter,
+    ) -> Result<Part> {
+        let begun = Instant::now();
         let text = *data_type == DataType::Utf8;
         let expected = |shape: &ChunkShape| {
             (shape.n_rows, shape.n_cols, Some(shape.code)) == (n_rows, 1, column::code_of(data_type))
@@ -88,6 +107,7 @@ impl Store {
         if let Some(content) = (held && !text).then(|| self.pool.get_whole(chunk)).flatten()
             && expected(&content.shape)
         {
+            meter.held.add(1, begun);
             return Ok(Part { content, words: None });
         }
         let (partition, place) = self.place(chunk)?;
@@ -104,6 +124,7 @@ impl Store {
         if held && !text {
             self.pool.put_whole(chunk, Arc::clone(&content));
         }
+        meter.chunks.of_type(data_type).add(1, begun);
         Ok(Part { content, words })
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mistique_engine::{
     Balance, ColumnDemand, Content, Demand, GroupSize, IntermediateRecord, Materialize, MaterializeReport,
-    Materializer, ModelRecord, Offer, RowSet, Rows, Store, worth_storing,
+    Materializer, ModelRecord, Offer, RowSet, Rows, Store, TableWork, worth_storing,
 };
 
 use crate::columns::Columns;
@@ -129,7 +129,7 @@ impl ChunkReader<'_> {
                 }
                 Content::Table(t) => {
                     let blocks = (record.n_rows as usize).div_ceil(t.block_rows.max(1));
-                    store.table_estimate(t, blocks, &wanted)?.1.seconds
+                    store.table_estimate(t, &TableWork::of_blocks(blocks, record.n_rows as usize, &wanted))?.seconds
                 }
             };
             let groups = (0..n_groups).map(|g| wanted.contains(&g)).collect();

@@ -86,6 +86,10 @@ impl Rerun for Tap<'_> {
         self.inner.holds_dataset(model)
     }
 
+    fn holds_input(&self, model: &ModelRecord, stage: &str) -> bool {
+        self.inner.holds_input(model, stage)
+    }
+
     fn batch_rows(&self) -> Option<u64> {
         self.inner.batch_rows()
     }

@@ -61,8 +61,15 @@ impl PlanKind for Read {
         };
         let (how, estimate, bytes) = match (&*request.record.content, &request.columns) {
             (Content::Table(t), Columns::Table(columns)) => {
-                let (chunks, estimate) = store.table_estimate(t, plan.n_blocks(), columns)?;
-                (format!("decode {chunks} ColumnChunks"), estimate, chunks as f64 * t.block_rows as f64 * 8.0)
+                let work = store.table_work(plan, columns);
+                let mut how = Vec::new();
+                if work.fresh() > 0 || work.held() == 0 {
+                    how.push(format!("decode {} ColumnChunks", work.fresh()));
+                }
+                if work.held() > 0 {
+                    how.push(format!("take {} ColumnChunks from memory", work.held()));
+                }
+                (how.join(", "), store.table_estimate(t, &work)?, work.bytes(t))
             }
             _ => {
                 let work = store.read_work(&request.record, plan, &ranges(request)?)?;

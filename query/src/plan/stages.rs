@@ -7,7 +7,7 @@ use std::sync::Arc;
 use mistique_engine::cost::{self, Estimate};
 use mistique_engine::{
     Code, Content, Given, IntermediateRecord, ModelRecord, Rerun, RerunValues, RowPlan, RowSet, Rows, StageNode,
-    UnitAxis,
+    TableWork, UnitAxis,
 };
 
 use super::cut::{Cut, Node, Wanted, cheapest};
@@ -20,6 +20,8 @@ const UNMEASURED_LOAD: f64 = 5e-3;
 const UNMEASURED_STAGE: f64 = 0.1;
 /// Seconds a value that a run hands over or takes in, until measured: a copy into fresh memory.
 const UNMEASURED_OUTPUT: f64 = 1e-9;
+/// Seconds of a stage whose file is in memory, until measured.
+const UNMEASURED_HELD_INPUT: f64 = 50e-6;
 /// Seconds a row of input, until measured.
 const UNMEASURED_INPUT: f64 = 2e-6;
 
@@ -129,14 +131,15 @@ impl<'a> Stages<'a> {
         }))
     }
 
-    /// Seconds of handing so many values over, or of pooling them: at the rate of as large answers, else of others.
+    /// Seconds of handing so many values over, or of pooling them: at the rate of as large answers, else of smaller ones
+    /// and of fresh memory.
     fn moved(&self, context: &Context<'_>, what: &str, subject: &str, n_values: f64) -> Result<Estimate> {
-        for subject in [cost::sized(subject, n_values), cost::sized(subject, 0.0), cost::sized(subject, f64::MAX)] {
-            if let Some(rate) = context.store.cost(what, &subject)? {
-                return Ok(Estimate::from(rate).times(n_values));
-            }
+        if let Some(rate) = context.store.cost(what, &cost::sized(subject, n_values))? {
+            return Ok(Estimate::from(rate).times(n_values));
         }
-        Ok(Estimate::guess(UNMEASURED_OUTPUT).times(n_values))
+        let small = context.store.cost(what, subject)?.map_or(Estimate::guess(UNMEASURED_OUTPUT), Estimate::from);
+        let fresh = context.store.fresh_estimate()?;
+        Ok(small.times(n_values) + fresh.times(cost::fresh_values(n_values)))
     }
 
     /// The stage of an intermediate.
@@ -204,8 +207,8 @@ impl<'a> Stages<'a> {
             Content::Table(t) => {
                 let columns: Vec<usize> = (0..t.schema.fields().len()).collect();
                 let blocks = (n as usize).div_ceil(t.block_rows).max(1);
-                let (chunks, estimate) = store.table_estimate(t, blocks, &columns)?;
-                Ok((estimate, chunks as f64 * t.block_rows as f64 * 8.0))
+                let work = TableWork::of_blocks(blocks, n as usize, &columns);
+                Ok((store.table_estimate(t, &work)?, work.bytes(t)))
             }
         }
     }
@@ -221,6 +224,10 @@ impl<'a> Stages<'a> {
 
     fn measured_seconds(&self, context: &Context<'_>, stage: usize) -> Result<Option<Estimate>> {
         let Some(node) = self.graph.get(stage) else { return Ok(None) };
+        if node.whole && node.takes_dataset && self.workflow.holds_input(self.model, &node.name) {
+            let held = context.store.cost(cost::HELD_INPUT, &cost::stage_subject(&self.subject, &node.name, 1))?;
+            return Ok(Some(held.map_or(Estimate::guess(UNMEASURED_HELD_INPUT), Estimate::from)));
+        }
         if node.whole {
             return Ok(context.store.whole_stage_estimate(&self.subject, &node.name)?);
         }

@@ -89,6 +89,11 @@ impl Data {
         Ok(table)
     }
 
+    /// Whether `file` is kept parsed.
+    pub(crate) fn holds(&self, file: &str) -> bool {
+        lock(&self.parsed).values().any(|(of, _)| of == file)
+    }
+
     /// Seconds that parsing `file` took since this was last asked.
     pub(crate) fn take_seconds(&self, file: &str) -> f64 {
         lock(&self.seconds).remove(file).unwrap_or_default()

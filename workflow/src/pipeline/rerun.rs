@@ -160,6 +160,8 @@ impl<'a> PipelineRerun<'a> {
                 continue;
             };
             let data = self.data(model)?;
+            let was_held = described.operator.file().is_some_and(|file| data.holds(file));
+            let checking = Instant::now();
             if let (Some(file), Some(record)) = (described.operator.file(), loaded.records.get(stage)) {
                 self.check_file(model, &data, record, file)?;
             }
@@ -173,7 +175,8 @@ impl<'a> PipelineRerun<'a> {
                     }
                 });
             }
-            let begun = Instant::now();
+            // Reading a file begins with a look at whether it is the one that was logged.
+            let begun = if described.operator.file().is_some() { checking } else { Instant::now() };
             let learnt = own.learns.map(|s| self.learnt(model, loaded, s)).transpose()?;
             let ran = plan.run_stage(stage, values, learnt, &data).map_err(|e| match e {
                 PipelineError::Engine(e) => e,
@@ -181,7 +184,11 @@ impl<'a> PipelineRerun<'a> {
             })?;
             let seconds = begun.elapsed().as_secs_f64();
             for (name, _) in &own.outputs {
-                if let Err(e) = self.store.add_whole_stage_cost(&subject, name, seconds) {
+                let kept = match was_held {
+                    true => self.store.add_cost(cost::HELD_INPUT, &cost::stage_subject(&subject, name, 1), seconds),
+                    false => self.store.add_whole_stage_cost(&subject, name, seconds),
+                };
+                if let Err(e) = kept {
                     tracing::debug!("the stage's time is not kept: {e}");
                 }
             }
@@ -219,6 +226,16 @@ impl Rerun for PipelineRerun<'_> {
 
     fn is_loaded(&self, model: &ModelRecord) -> bool {
         lock(&self.loaded).contains_key(&model.id)
+    }
+
+    fn holds_input(&self, model: &ModelRecord, stage: &str) -> bool {
+        let (Some(loaded), Some(dataset)) = (lock(&self.loaded).get(&model.id).cloned(), &model.spec.dataset) else {
+            return false;
+        };
+        let data = lock(&self.data).get(&dataset.source).cloned();
+        let file =
+            loaded.plan.intermediate(stage).and_then(|(s, _)| loaded.plan.pipeline.stages().get(s)?.operator.file());
+        file.zip(data).is_some_and(|(file, data)| data.holds(file))
     }
 
     fn unavailable(&self, model: &ModelRecord) -> Option<String> {
