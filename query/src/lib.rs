@@ -19,6 +19,7 @@ mod operand;
 mod plan;
 mod predicate;
 mod reader;
+mod reduction;
 mod rows;
 mod scan;
 
