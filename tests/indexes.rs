@@ -61,6 +61,24 @@ fn indexes_are_made_listed_used_and_dropped() {
         rows.into_iter().map(|n| n["row_id"].clone()).collect()
     };
     assert_eq!(near(json(dir, &[&knn[..], &["--approximate"]].concat())), near(json(dir, &knn)));
+    // `explain` says what each is for, `stats` what they take together.
+    let listed = json(dir, &["index", "ls"]);
+    let explained = json(dir, &["explain", "p.m.t.u1,u3", "--rows", "5..9", "--dry"])[0]["indexes"].clone();
+    let fields = |name: &str| -> Vec<Value> { explained.as_array().unwrap().iter().map(|i| i[name].clone()).collect() };
+    assert_eq!(fields("kind"), ["row_id", "zone maps", "by-example", "hnsw"]);
+    assert_eq!(fields("unused"), [Value::Null, Value::Null, Value::Null, Value::Null]);
+    assert_eq!(fields("id"), [Value::Null, Value::Null, listed[0]["id"].clone(), listed[1]["id"].clone()]);
+    assert_eq!(fields("bytes")[2..], [listed[0]["bytes"].clone(), listed[1]["bytes"].clone()]);
+    assert!(fields("what")[0].as_str().unwrap().ends_with("in 1 of 1"), "{explained}");
+    let text = run(dir, &["explain", "p.m.t", "--dry"]).unwrap();
+    assert!(text.contains("by-example 1") && text.contains("similar and top-group by max"), "{text}");
+    let sum: u64 = listed.as_array().unwrap().iter().map(|i| i["bytes"].as_u64().unwrap()).sum();
+    assert_eq!(json(dir, &["stats"])["index_bytes"], sum);
+    // Rows that are logged later are said.
+    mistique::datasets::write_npy(std::fs::File::create(dir.join("b.npy")).unwrap(), &[50, 6], &values[..300]).unwrap();
+    run(dir, &["append", "p.m.t", "b.npy", "--scheme", "f32"]).unwrap();
+    let text = run(dir, &["explain", "p.m.t", "--dry"]).unwrap();
+    assert!(text.contains("; 50 rows that it does not cover"), "{text}");
     assert_eq!(json(dir, &["index", "drop", "1"])["dropped"], 1);
     assert!(run(dir, &["index", "drop", "1"]).unwrap_err().contains("no index 1"));
     assert_eq!(json(dir, &["index", "ls"]).as_array().unwrap().len(), 1);

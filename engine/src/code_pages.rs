@@ -26,6 +26,8 @@ pub struct PageRows {
 /// A page of a tensor's ColumnChunk that holds planned rows.
 #[derive(Debug, Clone)]
 pub struct CodePage {
+    /// Place of its RowBlock among the plan's.
+    pub block: usize,
     /// The group of units whose chunk it belongs to.
     pub group: usize,
     /// Units of the group.
@@ -67,7 +69,7 @@ impl Store {
         }
         let lacks = || EngineError::corrupt("catalog.db", 0, "a RowBlock lacks a chunk");
         let mut pages = Vec::new();
-        for (block, runs) in plan.blocks.iter().zip(&by_block) {
+        for (at, (block, runs)) in plan.blocks.iter().zip(&by_block).enumerate() {
             let rows = cut_at_pages(runs, layout.page_rows);
             for &group in groups {
                 if rows.is_empty() {
@@ -86,7 +88,17 @@ impl Store {
                 }
                 for (page, rows) in &rows {
                     let (zone, units, rows) = (view.zone(*page)?, units.clone(), rows.clone());
-                    pages.push(CodePage { group, units, row_codes, rows, zone, chunk, page: *page, cached: false });
+                    pages.push(CodePage {
+                        block: at,
+                        group,
+                        units,
+                        row_codes,
+                        rows,
+                        zone,
+                        chunk,
+                        page: *page,
+                        cached: false,
+                    });
                 }
             }
         }

@@ -46,6 +46,7 @@ pub use column::to_f64 as column_to_f64;
 pub use error::{EngineError, Result, nearest};
 pub use index::{
     ByExampleColumn, ByExampleOf, ByExampleSize, IndexFile, IndexKind, MapValue, NewIndex, by_example_index,
+    thresholds_index,
 };
 pub use key::{IntermediateKey, Key, ModelKey, quote};
 pub use log::{Dedup, Handle, IfExists, LogOptions, LogReport, Logger, ModelHandle, TensorSource, TensorSpec, Values};

@@ -67,6 +67,8 @@ pub struct StoreStats {
     pub partition_bytes: u64,
     /// Bytes of all operators.
     pub operator_bytes: u64,
+    /// Bytes of all indexes.
+    pub index_bytes: u64,
 }
 
 impl Store {
@@ -80,6 +82,7 @@ impl Store {
         let records = catalog.intermediates(None)?;
         let partition_bytes = catalog.partitions()?.iter().map(|(_, len)| len).sum();
         let operator_bytes = catalog.operators()?.iter().map(|o| o.len_bytes).sum();
+        let index_bytes = catalog.indexes(None)?.iter().map(|i| i.len_bytes).sum();
         drop(catalog);
         let len = |chunk: i64| chunks.get(&chunk).map_or(0, |c| c.place.len);
         let base = |chunk: i64| chunks.get(&chunk).and_then(|c| c.place.base).map(|b| b.id);
@@ -131,6 +134,7 @@ impl Store {
             garbage_bytes: total - live,
             partition_bytes,
             operator_bytes,
+            index_bytes,
         })
     }
 }

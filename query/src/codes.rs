@@ -21,6 +21,15 @@ pub(crate) struct CodeUnit {
     pub cells: Range<usize>,
 }
 
+/// Units of a scan that lie one after another in their chunks and are decoded alike, as one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CodeRun {
+    /// Place of its first value among the scan's columns.
+    pub column: usize,
+    /// The first of them, with the cells of all.
+    pub unit: CodeUnit,
+}
+
 /// A READ of a tensor, on its codes.
 pub(crate) struct CodeScan<'s> {
     store: &'s Store,
@@ -71,6 +80,32 @@ impl<'s> CodeScan<'s> {
     /// In the order of the scan's units.
     pub fn units(&self) -> &[CodeUnit] {
         &self.units
+    }
+
+    /// The units in runs, in their order.
+    pub fn runs(&self) -> Vec<CodeRun> {
+        let map = self.codec.content().layout.stored.cells();
+        let mut runs: Vec<CodeRun> = Vec::new();
+        let mut column = 0;
+        for unit in &self.units {
+            let follows = |last: &CodeRun| {
+                let next = last.unit.unit * map + last.unit.cells.end;
+                last.unit.group == unit.group
+                    && next == unit.unit * map + unit.cells.start
+                    && self.code_values(&last.unit) == self.code_values(unit)
+            };
+            match runs.last_mut().filter(|last| follows(last)) {
+                Some(last) => last.unit.cells.end += unit.cells.len(),
+                None => runs.push(CodeRun { column, unit: unit.clone() }),
+            }
+            column += unit.cells.len();
+        }
+        runs
+    }
+
+    /// Number of rows.
+    pub fn n_rows(&self) -> usize {
+        self.plan.rows.len()
     }
 
     /// Row_ids by position.

@@ -19,6 +19,7 @@ mod operand;
 mod plan;
 mod predicate;
 mod reader;
+mod reduction;
 mod rows;
 mod scan;
 
@@ -28,7 +29,7 @@ pub use calibrate::{Calibration, Figure};
 pub use columns::{Columns, TensorColumns};
 pub use error::{QueryError, Result};
 pub use heatmap::{HeatMap, Picture};
-pub use index::{ByExample, Example, Examples, HnswMade, IndexUse, Neighbours, Norm, Used};
+pub use index::{ByExample, Example, Examples, HnswMade, IndexUse, Neighbours, Norm, Serving, Used};
 pub use materialize::GammaRecord;
 pub use operand::{Column, Operand, OperandScan, Wanted};
 pub use plan::{Considered, Explanation, PlanChoice};

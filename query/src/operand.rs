@@ -10,15 +10,14 @@ use arrow::datatypes::{DataType, Float64Type, Int64Type, UInt64Type};
 use mistique_engine::{Content, IntermediateRecord, Key, RowSet};
 
 use crate::answer::Data;
+use crate::codes::CodeScan;
 use crate::columns::{self, Columns};
 use crate::error::{QueryError, Result};
 use crate::plan::PlanChoice;
 use crate::predicate::{Comparison, Term};
 use crate::reader::{ChunkReader, Request};
+use crate::reduction::Reduction;
 use crate::scan::{Block, Scan};
-
-/// Reductions over all columns of a row that an operand can name in place of a column.
-const REDUCTIONS: [&str; 5] = ["argmax", "max", "min", "mean", "norm"];
 
 /// Which column stands for a table that is named whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +35,7 @@ pub enum Wanted {
 pub struct Operand {
     /// The columns it is made of.
     pub key: Key,
-    reduction: Option<&'static str>,
+    reduction: Option<Reduction>,
 }
 
 impl Operand {
@@ -50,7 +49,7 @@ impl Operand {
             (columns::resolve(&record, selector)?, &*record.content, self.reduction)
             && columns.iter().map(|c| c.stored(&t.layout).len()).sum::<usize>() > 1
         {
-            self.reduction = Some("argmax");
+            self.reduction = Some(Reduction::Argmax);
         }
         Ok(self)
     }
@@ -238,7 +237,7 @@ fn int_float(a: i128, b: f64) -> Option<Ordering> {
 /// An operand whose rows are read a range at a time.
 pub struct OperandScan<'r, 'a> {
     scan: Scan<'r, 'a>,
-    reduction: Option<&'static str>,
+    reduction: Option<Reduction>,
     name: String,
 }
 
@@ -262,6 +261,11 @@ impl OperandScan<'_, '_> {
     ///
     /// Errors: as [`Scan::read`].
     pub fn read(&self, rows: &[u64]) -> Result<Column> {
+        if let Some(reduction) = self.reduction
+            && let Some(values) = self.scan.on_codes_of(rows, |codes| reduction.of_codes(codes))?
+        {
+            return Ok(reduced(reduction, values.into_iter()));
+        }
         self.column(self.scan.read(rows)?)
     }
 
@@ -284,10 +288,6 @@ impl OperandScan<'_, '_> {
 
     fn column(&self, block: Block) -> Result<Column> {
         let width = block.width.max(1);
-        let reduce = |row: &[f64]| match self.reduction {
-            None => row.first().copied().unwrap_or(f64::NAN),
-            Some(r) => reduced(row, r),
-        };
         match (&block.data, self.reduction) {
             (Data::Table(batch), _) => match batch.columns().first() {
                 Some(column) => Column::from_array(column),
@@ -295,11 +295,10 @@ impl OperandScan<'_, '_> {
             },
             (Data::F32(_) | Data::F64(_), reduction) => {
                 let values = block.into_f64()?;
-                let values = values.chunks_exact(width).map(reduce);
-                // An argmax is the number of a class; NaN, where a row is all NaN, is no class.
+                let values = values.chunks_exact(width);
                 Ok(match reduction {
-                    Some("argmax") => Column::Int(values.map(|v| (!v.is_nan()).then_some(v as i128)).collect()),
-                    _ => Column::Float(values.map(Some).collect()),
+                    Some(reduction) => reduced(reduction, values.map(|row| reduction.of(row))),
+                    None => Column::Float(values.map(|row| row.first().copied()).collect()),
                 })
             }
         }
@@ -318,9 +317,14 @@ impl OperandScan<'_, '_> {
     }
 
     /// As [`OperandScan::compare`], on the codes of a column that is READ: what the zone map of a page decides is not
-    /// decoded. `None` where there are no codes.
-    fn compare_codes(&self, rows: &[u64], op: Comparison, number: Number) -> Result<Option<Vec<Option<bool>>>> {
-        let Some(codes) = self.scan.codes()? else { return Ok(None) };
+    /// decoded. `None` where it is not one column.
+    fn compare_codes(
+        &self,
+        codes: &CodeScan<'_>,
+        rows: &[u64],
+        op: Comparison,
+        number: Number,
+    ) -> Result<Option<Vec<Option<bool>>>> {
         let [unit] = codes.units() else { return Ok(None) };
         let passes = |v: f32| op.holds(Number::Float(f64::from(v)).order(number));
         let by_code: Option<Vec<bool>> = codes.code_values(unit).map(|v| v.iter().map(|v| passes(*v)).collect());
@@ -384,12 +388,10 @@ impl OperandScan<'_, '_> {
             Term::Number(n) => Some(Number::Float(*n)),
             Term::Text(_) | Term::Operand(_) => None,
         };
-        if let (None, None, Some(number)) = (other, self.reduction, number) {
-            match self.compare_codes(rows, op, number) {
-                Ok(Some(passes)) => return Ok(passes),
-                Err(e) if !self.scan.may_fall_back() => return Err(e),
-                Ok(None) | Err(_) => {}
-            }
+        if let (None, None, Some(number)) = (other, self.reduction, number)
+            && let Some(passes) = self.scan.on_codes(|codes| self.compare_codes(codes, rows, op, number))?
+        {
+            return Ok(passes);
         }
         let mut out = vec![None; rows.len()];
         let mut positions = self.present(rows);
@@ -452,7 +454,8 @@ impl<'a> ChunkReader<'a> {
             }
             return Ok(Operand { key, reduction: None });
         }
-        let reduction = key.columns.as_ref().and_then(|(c, quoted)| REDUCTIONS.into_iter().find(|r| !quoted && r == c));
+        let reduction =
+            key.columns.as_ref().and_then(|(c, quoted)| Reduction::ALL.into_iter().find(|r| !quoted && r.name() == c));
         if reduction.is_some() {
             key.columns = None;
         }
@@ -465,40 +468,29 @@ impl<'a> ChunkReader<'a> {
     pub fn operand_scan<'r>(&'r self, operand: &Operand, plan: PlanChoice) -> Result<OperandScan<'r, 'a>> {
         let scan = self.scan(&Request::new(operand.key.clone()).with_plan(plan))?;
         let name = match operand.reduction {
-            Some(reduction) => format!("{}.{reduction}", operand.key),
+            Some(reduction) => format!("{}.{}", operand.key, reduction.name()),
             None => operand.key.to_string(),
         };
         let width = scan.columns().len();
         if operand.reduction.is_none() && width != 1 {
-            let why = format!("it has {width} columns; name one (such as u3) or one of {}", REDUCTIONS.join(", "));
+            let all = Reduction::ALL.map(Reduction::name).join(", ");
+            let why = format!("it has {width} columns; name one (such as u3) or one of {all}");
             return Err(bad_operand(&name, &why));
         }
         Ok(OperandScan { scan, reduction: operand.reduction, name })
     }
 }
 
-pub(crate) fn bad_operand(operand: &str, why: &str) -> QueryError {
-    QueryError::Parse { what: "operand", given: operand.to_string(), why: why.to_string(), at: 1 }
+/// A reduction's numbers as a column: an argmax is the number of a class; NaN, where a row is all NaN, is no class.
+fn reduced(reduction: Reduction, values: impl Iterator<Item = f64>) -> Column {
+    match reduction {
+        Reduction::Argmax => Column::Int(values.map(|v| (!v.is_nan()).then_some(v as i128)).collect()),
+        _ => Column::Float(values.map(Some).collect()),
+    }
 }
 
-/// One number of a row; NaN for an empty row. Ties of `argmax` go to the first.
-fn reduced(row: &[f64], reduction: &str) -> f64 {
-    let by = |better: fn(f64, f64) -> bool| {
-        let mut best: Option<(usize, f64)> = None;
-        for (i, &v) in row.iter().enumerate() {
-            if !v.is_nan() && best.is_none_or(|(_, b)| better(v, b)) {
-                best = Some((i, v));
-            }
-        }
-        best
-    };
-    match reduction {
-        "argmax" => by(|a, b| a > b).map_or(f64::NAN, |(i, _)| i as f64),
-        "max" => by(|a, b| a > b).map_or(f64::NAN, |(_, v)| v),
-        "min" => by(|a, b| a < b).map_or(f64::NAN, |(_, v)| v),
-        "mean" => row.iter().sum::<f64>() / row.len() as f64,
-        _ => row.iter().map(|v| v * v).sum::<f64>().sqrt(),
-    }
+pub(crate) fn bad_operand(operand: &str, why: &str) -> QueryError {
+    QueryError::Parse { what: "operand", given: operand.to_string(), why: why.to_string(), at: 1 }
 }
 
 #[cfg(test)]

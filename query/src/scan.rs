@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::ops::Range;
 
-use mistique_engine::{Content, IntermediateKey, ModelKind, RowSet, Rows};
+use mistique_engine::{Content, IntermediateKey, IntermediateRecord, ModelKind, RowSet, Rows};
 
 use crate::answer::{Data, Source};
 use crate::codes::CodeScan;
@@ -149,7 +149,7 @@ impl Scan<'_, '_> {
     /// The same values as codes, where they are READ.
     ///
     /// Errors: `Quantize`, when what is stored does not fit its scheme.
-    pub(crate) fn codes(&self) -> Result<Option<CodeScan<'_>>> {
+    fn codes(&self) -> Result<Option<CodeScan<'_>>> {
         match (self.chosen() == PlanChoice::Read, &self.resolved.stored, &self.resolved.columns) {
             (true, Ok(plan), Columns::Tensor(columns)) => {
                 CodeScan::new(self.reader.store(), &self.resolved.record, plan, columns)
@@ -158,9 +158,64 @@ impl Scan<'_, '_> {
         }
     }
 
-    /// Whether another plan may answer where the chosen one fails.
-    pub(crate) fn may_fall_back(&self) -> bool {
-        self.resolved.choice == PlanChoice::Auto
+    /// What `work` makes of the codes; `None` where there are none, where it makes nothing of them, and where it fails and
+    /// another plan may still answer.
+    ///
+    /// Errors: as [`Scan::codes`]; those of `work`.
+    pub(crate) fn on_codes<T>(&self, work: impl FnOnce(&CodeScan<'_>) -> Result<Option<T>>) -> Result<Option<T>> {
+        self.or_another_plan(self.codes().and_then(|codes| codes.as_ref().map_or(Ok(None), work)))
+    }
+
+    /// As [`Scan::on_codes`], of some rows in their order.
+    pub(crate) fn on_codes_of<T>(
+        &self,
+        rows: &[u64],
+        work: impl FnOnce(&CodeScan<'_>) -> Result<Option<T>>,
+    ) -> Result<Option<T>> {
+        let (whole, Columns::Tensor(columns)) = (&self.resolved, &self.resolved.columns) else { return Ok(None) };
+        if self.chosen() != PlanChoice::Read {
+            return Ok(None);
+        }
+        let found = self.reader.place(&whole.record, &whole.model, Rows::List(rows.to_vec()), whole.choice)?;
+        let Ok(plan) = found.stored else { return Ok(None) };
+        let codes = CodeScan::new(self.reader.store(), &whole.record, &plan, columns);
+        self.or_another_plan(codes.and_then(|codes| codes.as_ref().map_or(Ok(None), work)))
+    }
+
+    fn or_another_plan<T>(&self, found: Result<Option<T>>) -> Result<Option<T>> {
+        match found {
+            Err(e) if self.resolved.choice == PlanChoice::Auto => {
+                tracing::debug!("{}: not on the codes: {e}", self.key());
+                Ok(None)
+            }
+            found => found,
+        }
+    }
+
+    /// The intermediate's record.
+    pub(crate) fn record(&self) -> &IntermediateRecord {
+        &self.resolved.record
+    }
+
+    /// Numbers of the units, where all columns are of whole units; `None` where some are single cells, or of a table.
+    pub(crate) fn whole_units(&self) -> Option<Vec<usize>> {
+        match &self.resolved.columns {
+            Columns::Tensor(columns) => {
+                let whole = columns.iter().all(|c| c.cell.is_none());
+                whole.then(|| columns.iter().flat_map(|c| c.units.clone()).collect())
+            }
+            Columns::Table(_) => None,
+        }
+    }
+
+    /// Whether it has all rows that there are.
+    pub(crate) fn has_all_rows(&self) -> bool {
+        let (record, model) = (&self.resolved.record, &self.resolved.model);
+        let all = match record.n_rows {
+            0 => model.spec.dataset.as_ref().map_or(0, |d| d.n_rows),
+            n => n,
+        };
+        self.rows().len() as u64 == all
     }
 
     /// Rows that are read at a time.

@@ -161,3 +161,62 @@ fn what_has_no_answer_says_why() {
     let error = netdissect(&reader, &request, &Wrong, 0.05, None, &mut |_, _| {}).unwrap_err();
     assert!(matches!(error, QueryError::Mask { .. }), "{error}");
 }
+
+/// Rows that passed by, and the answer.
+fn passes(store: &Store, request: &Request, f: &Fixture, alpha: f64) -> (u64, Dissection) {
+    let mut heard = 0;
+    let found = netdissect(&ChunkReader::new(store), request, &f.masks, alpha, None, &mut |done, _| heard = done);
+    (heard, found.unwrap())
+}
+
+#[test]
+fn thresholds_are_computed_once_and_kept() {
+    let mut f = fixture();
+    let store = store(&f.shape, &["f32", "kbit(8)"], &f.maps);
+    let request = |key: &str| Request::new(key.parse().unwrap());
+    let whole = request("p.m.t0");
+    let kept = || -> Vec<(i64, Option<String>)> {
+        let all = store.indexes(None).unwrap();
+        assert!(all.iter().all(|i| i.kind == "thresholds"));
+        all.iter().map(|i| (i.id, i.param("alpha"))).collect()
+    };
+    // A unit alone is kept; the others come beside it.
+    assert_eq!(passes(&store, &request("p.m.t0.u2"), &f, f.alpha).0, 60);
+    assert_eq!(passes(&store, &request("p.m.t0.u2"), &f, f.alpha).0, 30);
+    let (two, first) = passes(&store, &whole, &f, f.alpha);
+    let (one, second) = passes(&store, &whole, &f, f.alpha);
+    assert_eq!((two, one, kept().len()), (60, 30, 1));
+    assert_eq!((&first.iou, &first.thresholds, &first.note), (&second.iou, &second.thresholds, &None));
+    assert_near(&second.iou, &floats(&f.json["iou"]));
+    // Other masks are one pass; another alpha, another scheme and some rows are questions of their own.
+    f.masks.masks.reverse();
+    f.masks.names.reverse();
+    assert_eq!(passes(&store, &whole, &f, f.alpha).0, 30);
+    assert_eq!(passes(&store, &whole, &f, 0.2).0, 60);
+    assert_eq!(passes(&store, &request("p.m.t1"), &f, f.alpha).0, 60);
+    let some = request("p.m.t0").with_rows(RowSelection::Range(0..20));
+    assert_eq!([0; 2].map(|_| passes(&store, &some, &f, f.alpha).0), [40, 40]);
+    assert_eq!(kept().len(), 3);
+    // A writer keeps nothing from being answered, and the answer says what it cost.
+    let other = store.logger(LogOptions::default()).unwrap();
+    let (two, answer) = passes(&store, &whole, &f, 0.3);
+    assert!(two == 60 && answer.note.is_some_and(|n| n.contains("not kept")));
+    drop(other);
+    assert_eq!(store.verify(&mut |_, _| {}).unwrap().damage, vec![]);
+
+    // Rows that are logged later move quantiles.
+    let mut log = store.logger(LogOptions::default()).unwrap();
+    let model = log.model(&ModelSpec::raw(ModelKey::new("p", "m")), IfExists::Continue).unwrap();
+    let handle = log.tensor(model, &TensorSpec::new("t0", &f.shape).with_scheme("f32".parse().unwrap())).unwrap();
+    log.append(handle, &(30..60).collect::<Vec<u64>>(), f.maps.iter().map(|v| v * 2.0).collect::<Vec<_>>()).unwrap();
+    log.commit().unwrap();
+    drop(log);
+    for mask in &mut f.masks.masks {
+        let twice = [mask.1.clone(), mask.1.clone()].concat();
+        mask.1 = twice;
+    }
+    let (more, later) = passes(&store, &whole, &f, f.alpha);
+    assert_eq!((more, kept().len()), (120, 3));
+    assert_ne!(later.thresholds, first.thresholds);
+    assert_eq!(passes(&store, &whole, &f, f.alpha).0, 60);
+}

@@ -136,7 +136,9 @@ impl World {
         for (stage, ms) in ["a", "b", "c"].into_iter().zip(stages) {
             store.add_stage_cost(&model, stage, 256, ms * 1e-3).unwrap();
         }
-        add(cost::READ_START, "tensor", read);
+        for tasks in ["tensor", "tensor, one task"] {
+            add(cost::READ_START, tasks, read);
+        }
         add(cost::READ_PLACE, "", 0.0);
         for scheme in ["f32", "f16"] {
             add(cost::READ_OPEN, scheme, 0.0);

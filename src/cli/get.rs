@@ -14,7 +14,7 @@ use super::output::{Rows, bytes, count, float, number, pretty, seconds, times};
 use super::{CliError, Result, file_error};
 use crate::{
     Answer, ChunkReader, Data, Device, EngineError, Explanation, Key, NetworkRerun, PlanChoice, Predicate, Request,
-    RowSelection, Store,
+    RowSelection, Serving, Store,
 };
 
 /// Rows and columns that a table on the terminal shows.
@@ -137,7 +137,10 @@ pub fn get(args: &GetArgs, store: &Store, as_json: bool) -> Result<()> {
         Some(path) => {
             write(path, &answers)?;
             let rows = answers.first().map_or(0, |a| a.rows.len());
-            if as_json { String::new() } else { format!("{}: {} rows\n", path.display(), count(rows as u64)) }
+            match as_json {
+                true => pretty(&json!({"file": path, "rows": rows})),
+                false => format!("{}: {} rows\n", path.display(), count(rows as u64)),
+            }
         }
         None if as_json => pretty(&Value::Array(answers.iter().map(as_value).collect::<Result<_>>()?)),
         None => table(&answers)?,
@@ -165,10 +168,13 @@ pub fn explain(args: &ExplainArgs, store: &Store, as_json: bool) -> Result<()> {
             explanation.actual = answer.explanation.actual;
         }
     }
-    let all = explanations.iter().zip(&args.request.keys);
+    let indexes = requests.iter().map(|r| reader.serving(r)).collect::<std::result::Result<Vec<_>, _>>()?;
+    let all = explanations.iter().zip(&indexes).zip(&args.request.keys);
     let text = match as_json {
-        true => pretty(&Value::Array(all.map(|(e, key)| explanation_json(key, e)).collect())),
-        false => all.map(|(e, key)| format!("{key}\n{}", explanation_text(e))).collect(),
+        true => pretty(&Value::Array(all.map(|((e, indexes), key)| explanation_json(key, e, indexes)).collect())),
+        false => {
+            all.map(|((e, indexes), key)| format!("{key}\n{}{}", explanation_text(e), indexes_text(indexes))).collect()
+        }
     };
     super::print(&text)?;
     super::materialize::note(reader.finish_materializing());
@@ -248,7 +254,21 @@ pub fn explanation_text(e: &Explanation) -> String {
     rows.table() + &said
 }
 
-fn explanation_json(key: &str, e: &Explanation) -> Value {
+fn indexes_text(indexes: &[Serving]) -> String {
+    let mut rows = Rows::new(&["index", ">bytes", "used by"]);
+    for index in indexes {
+        let name = index.id.map_or(index.kind.clone(), |id| format!("{} {id}", index.kind));
+        let size = index.id.map_or(String::new(), |_| bytes(index.bytes));
+        let what = match &index.unused {
+            Some(why) => format!("not used: {why}"),
+            None => index.what.clone(),
+        };
+        rows.push(vec![name, size, what], Value::Null);
+    }
+    rows.table()
+}
+
+fn explanation_json(key: &str, e: &Explanation, indexes: &[Serving]) -> Value {
     let secs = |d: Option<Duration>| d.map(|d| d.as_secs_f64());
     let considered: Vec<Value> = e
         .considered
@@ -260,7 +280,10 @@ fn explanation_json(key: &str, e: &Explanation) -> Value {
         })
         .collect();
     let chosen = e.considered.get(e.chosen).map(|c| c.plan);
-    json!({"key": key, "considered": considered, "chosen": chosen, "actual_seconds": secs(e.actual), "cached": e.cached})
+    let index = |i: &Serving| json!({"kind": i.kind, "id": i.id, "bytes": i.bytes, "what": i.what, "unused": i.unused});
+    let indexes: Vec<Value> = indexes.iter().map(index).collect();
+    json!({"key": key, "considered": considered, "chosen": chosen, "actual_seconds": secs(e.actual), "cached": e.cached,
+           "indexes": indexes})
 }
 
 /// Cells of an answer as text.

@@ -119,7 +119,8 @@ fn ls(store: &Store, as_json: bool) -> Result<String> {
     let mut rows = Rows::new(&[">id", "key", "kind", "of", ">rows", ">bytes", ">of float32", ">created"]);
     for index in store.indexes(None)? {
         let served = Served::of(store, &index)?;
-        let of = ["by", "metric", "values"].iter().filter_map(|p| index.param(p)).collect::<Vec<_>>().join(", ");
+        let of =
+            ["by", "metric", "alpha", "values"].iter().filter_map(|p| index.param(p)).collect::<Vec<_>>().join(", ");
         let cells = vec![
             index.id.to_string(),
             served.key.clone(),

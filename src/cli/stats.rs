@@ -149,6 +149,7 @@ pub fn run(store: &Store, key: Option<&str>, by: Level, as_json: bool) -> Result
             ("chunks", json!(stats.n_chunks)),
             ("partition_bytes", json!(stats.partition_bytes)),
             ("operator_bytes", json!(stats.operator_bytes)),
+            ("index_bytes", json!(stats.index_bytes)),
             ("garbage_bytes", json!(stats.garbage_bytes)),
             ("dedup_saved_bytes", json!(stats.dedup_saved_bytes)),
             ("pool_hits", json!(pool.0)),
@@ -161,11 +162,12 @@ pub fn run(store: &Store, key: Option<&str>, by: Level, as_json: bool) -> Result
         + "\n"
         + &savings.table()
         + &format!(
-            "{} distinct chunks, {} of them coded against others, in {} of partitions, {} of operators, {} of garbage (`mistique gc`)\nInMemoryStore: {} hits, {} misses; answers held for repeats: {} hits, {} misses\n",
+            "{} distinct chunks, {} of them coded against others, in {} of partitions, {} of operators, {} of indexes, {} of garbage (`mistique gc`)\nInMemoryStore: {} hits, {} misses; answers held for repeats: {} hits, {} misses\n",
             count(stats.n_chunks),
             count(stats.n_similar),
             bytes(stats.partition_bytes),
             bytes(stats.operator_bytes),
+            bytes(stats.index_bytes),
             bytes(stats.garbage_bytes),
             count(pool.0),
             count(pool.1),

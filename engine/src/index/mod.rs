@@ -1,6 +1,7 @@
 //! Index files: what makes queries touch less. Written once, checksummed by section, and never needed for an answer.
 
 mod by_example;
+mod thresholds;
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 pub use by_example::{ByExampleColumn, ByExampleOf, ByExampleSize, MapValue, by_example_index};
+pub use thresholds::thresholds_index;
 
 use crate::catalog::IndexRecord;
 use crate::error::{EngineError, Result};
@@ -39,17 +41,20 @@ pub enum IndexKind {
     ByExample,
     /// A graph of neighbours (HNSW): approximate nearest neighbours.
     Hnsw,
+    /// The value that a share of each unit's cells lies above: T_k of NetDissect.
+    Thresholds,
 }
 
 impl IndexKind {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::ByExample, Self::Hnsw];
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::ByExample, Self::Hnsw, Self::Thresholds];
 
     /// Its name.
     pub fn name(self) -> &'static str {
         match self {
             Self::ByExample => "by-example",
             Self::Hnsw => "hnsw",
+            Self::Thresholds => "thresholds",
         }
     }
 
@@ -58,6 +63,7 @@ impl IndexKind {
         match self {
             Self::ByExample => &["by", "values"],
             Self::Hnsw => &["metric", "values"],
+            Self::Thresholds => &["alpha", "values"],
         }
     }
 
@@ -66,6 +72,7 @@ impl IndexKind {
         match self {
             Self::ByExample => 1,
             Self::Hnsw => 2,
+            Self::Thresholds => 3,
         }
     }
 }
@@ -248,10 +255,11 @@ impl IndexFile {
         if at != self.file.len_bytes() {
             return Err(EngineError::corrupt(&self.path, at, "bytes after the last section"));
         }
-        if kind == IndexKind::ByExample {
-            (0..self.n_sections()).try_for_each(|c| self.by_example_column(c).map(drop))?;
+        match kind {
+            IndexKind::ByExample => (0..self.n_sections()).try_for_each(|c| self.by_example_column(c).map(drop)),
+            IndexKind::Thresholds => self.thresholds().map(drop),
+            IndexKind::Hnsw => Ok(()),
         }
-        Ok(())
     }
 }
 

@@ -163,18 +163,15 @@ pub fn dist(
     sets.extend(by.map(OperandScan::rows));
     let (rows, unshared) = scan::shared(&sets);
 
-    let mut groups = Groups::default();
-    if let Some(codes) = scan.codes()? {
-        match count_codes(&codes, &rows, by, &mut groups) {
-            Ok(Some(counts)) => {
-                let distributions = from_counts(&counts, &groups, n_bins, quantiles);
-                let unshared = unshared.first().copied().unwrap_or_default();
-                return Ok(DistAnswer { groups: distributions, unshared, source: scan.source() });
-            }
-            Err(e) if !scan.may_fall_back() => return Err(e),
-            Ok(None) | Err(_) => groups = Groups::default(),
-        }
+    let counted = scan.on_codes(|codes| {
+        let mut groups = Groups::default();
+        Ok(count_codes(codes, &rows, by, &mut groups)?.map(|counts| from_counts(&counts, &groups, n_bins, quantiles)))
+    })?;
+    if let Some(groups) = counted {
+        let unshared = unshared.first().copied().unwrap_or_default();
+        return Ok(DistAnswer { groups, unshared, source: scan.source() });
     }
+    let mut groups = Groups::default();
     let mut moments = vec![Moments::new()];
     let mut wide = false;
     // The first group is that of all rows.

@@ -16,7 +16,9 @@ impl Finite {
 
     /// Counts whole rows. Returns whether everything seen so far is finite.
     pub fn see<T: Copy + Into<f64>>(&mut self, values: &[T]) -> bool {
-        if !values.iter().all(|v| (*v).into().is_finite()) {
+        // Without a branch for every value.
+        let all = |some: &[T]| some.iter().fold(true, |all, v| all & (*v).into().is_finite());
+        if !values.chunks(4096).all(all) {
             let counts = self.counts.get_or_insert_with(|| vec![0; self.width]);
             for row in values.chunks_exact(self.width) {
                 for (count, v) in counts.iter_mut().zip(row) {

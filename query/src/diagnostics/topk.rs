@@ -218,18 +218,7 @@ pub fn topk(
     let units = scan.units();
     let by = ranked_by(&scan, &units, by)?;
     let mut rankings = vec![Ranking::new(k, extreme); units.len()];
-    let on_codes = match scan.codes()? {
-        None => false,
-        Some(codes) => match rank_codes(&codes, by, &mut rankings) {
-            Ok(()) => true,
-            Err(_) if scan.may_fall_back() => {
-                rankings = vec![Ranking::new(k, extreme); units.len()];
-                false
-            }
-            Err(e) => return Err(e),
-        },
-    };
-    if on_codes {
+    if let Some(rankings) = scan.on_codes(|codes| rank_codes(codes, by, rankings.clone()).map(Some))? {
         return Ok(answer(&scan, units, rankings, by));
     }
     scan.for_each(|block| {
@@ -259,13 +248,13 @@ fn answer(scan: &Scan<'_, '_>, units: Vec<Unit>, rankings: Vec<Ranking>, by: By)
 type Group<'g> = (Vec<&'g CodePage>, Vec<(&'g CodeUnit, &'g mut Ranking)>);
 
 /// Ranks what is stored: pages with the best zone maps first, and only those that can still hold a row that ranks.
-fn rank_codes(codes: &CodeScan<'_>, by: By, rankings: &mut [Ranking]) -> Result<()> {
+fn rank_codes(codes: &CodeScan<'_>, by: By, mut rankings: Vec<Ranking>) -> Result<Vec<Ranking>> {
     let row_ids = codes.rows();
     let pages = codes.pages()?;
     // Groups of units have chunks of their own: each is ranked without the others.
     let mut groups: BTreeMap<usize, Group<'_>> = BTreeMap::new();
     pages.iter().for_each(|p| groups.entry(p.group).or_default().0.push(p));
-    for (unit, ranking) in codes.units().iter().zip(rankings) {
+    for (unit, ranking) in codes.units().iter().zip(&mut rankings) {
         groups.entry(unit.group).or_default().1.push((unit, ranking));
     }
     groups.into_par_iter().try_for_each(|(_, (pages, mut units))| {
@@ -315,8 +304,9 @@ fn rank_codes(codes: &CodeScan<'_>, by: By, rankings: &mut [Ranking]) -> Result<
                 },
             )?;
         }
-        Ok(())
-    })
+        Ok::<(), QueryError>(())
+    })?;
+    Ok(rankings)
 }
 
 /// A key (smallest first) that no row of a page is better than.

@@ -5,7 +5,9 @@ mod build;
 mod by_example;
 mod group;
 mod hnsw;
+mod serving;
 
 pub use bounds::Norm;
 pub use by_example::{ByExample, Example, Examples, IndexUse, Used};
 pub use hnsw::{HnswMade, Neighbours};
+pub use serving::Serving;

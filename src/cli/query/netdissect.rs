@@ -79,7 +79,7 @@ fn as_value(args: &NetdissectArgs, found: &Dissection) -> Value {
     let pixels: serde_json::Map<String, Value> =
         found.concepts.iter().cloned().zip(found.n_pixels.iter().map(|n| Value::from(*n))).collect();
     json!({"key": args.key, "alpha": args.alpha, "rows": found.n_rows, "thresholds": described(found),
-           "concept_pixels": pixels, "units": units, "source": found.source.to_string()})
+           "concept_pixels": pixels, "units": units, "source": found.source.to_string(), "note": found.note})
 }
 
 fn text(args: &NetdissectArgs, found: &Dissection) -> String {
@@ -103,8 +103,9 @@ fn text(args: &NetdissectArgs, found: &Dissection) -> String {
         found.concepts.iter().zip(&found.n_pixels).filter(|(_, n)| **n == 0).map(|(c, _)| c.as_str()).collect();
     let unseen =
         if unseen.is_empty() { String::new() } else { format!("in none of these rows: {}\n", unseen.join(", ")) };
+    let note = found.note.as_ref().map_or(String::new(), |note| format!("{note}\n"));
     format!(
-        "{}{} rows, {} concepts, alpha {}, thresholds {}; source: {}\n{unseen}",
+        "{}{} rows, {} concepts, alpha {}, thresholds {}; source: {}\n{unseen}{note}",
         rows.table(),
         count(found.n_rows),
         count(found.concepts.len() as u64),

@@ -19,9 +19,19 @@ impl Top {
         Self { keep, part: at - below, cut: f64::NEG_INFINITY, values: Vec::new() }
     }
 
+    /// Whether a value could be among the highest.
+    pub fn admits(&self, v: f64) -> bool {
+        self.values.len() < self.keep || v > self.cut
+    }
+
+    /// A value that occurs `n` times.
+    pub fn push_n(&mut self, v: f64, n: u64) {
+        (0..n.min(self.keep as u64)).for_each(|_| self.push(v));
+    }
+
     /// A further value.
     pub fn push(&mut self, v: f64) {
-        if self.values.len() >= self.keep && v <= self.cut {
+        if !self.admits(v) {
             return;
         }
         self.values.push(v);

@@ -53,13 +53,14 @@ impl Upsampling {
     }
 
     /// Where the enlarged map of `cells` lies above `limit`.
-    pub fn above(&mut self, cells: &[f64], limit: f64) -> Bits {
+    pub fn above<T: Copy + Into<f64>>(&mut self, cells: &[T], limit: f64) -> Bits {
         let Self { rows, columns, width, line } = self;
         let row = |r: usize| cells.get(r * *width..(r + 1) * *width).unwrap_or_default();
         let mut bits = Vec::with_capacity(rows.len() * columns.len());
         for Between(a, b, part) in rows.iter() {
             // This form gives equal cells back exactly.
             for ((v, a), b) in line.iter_mut().zip(row(*a)).zip(row(*b)) {
+                let (a, b): (f64, f64) = ((*a).into(), (*b).into());
                 *v = a + part * (b - a);
             }
             let at = |i: usize| line.get(i).copied().unwrap_or(f64::NEG_INFINITY);

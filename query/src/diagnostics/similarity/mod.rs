@@ -4,6 +4,7 @@ mod cca;
 mod cka;
 mod moments;
 mod points;
+mod products;
 
 use std::collections::BTreeSet;
 
@@ -12,7 +13,7 @@ use crate::error::{QueryError, Result};
 use crate::reader::{ChunkReader, Request};
 use crate::scan::Joined;
 
-use moments::Moments;
+use moments::{Moments, Precision};
 pub use points::MapsAs;
 use points::Points;
 
@@ -193,7 +194,9 @@ pub fn similarities(
         let total = (passes.len() * n_rows) as u64;
         for (i, pass) in passes.iter().enumerate() {
             let read = |n| (i * n_rows) as u64 + n;
-            let moments = Moments::of(&sides, pass, &joined.rows, &mut |n| progress(read(n), total))?;
+            // CKA adds squares up; whitening divides by the least of variances.
+            let precision = if measure == Measure::LinearCka { Precision::Single } else { Precision::Double };
+            let moments = Moments::of(&sides, pass, &joined.rows, precision, &mut |n| progress(read(n), total))?;
             let threshold = if let Measure::Svcca { threshold } = measure { threshold } else { 1.0 };
             let mut whitener = cca::Whitener::new(&moments, threshold);
             for &(a, b) in pass {

@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use faer::linalg::matmul::{matmul, triangular};
-use faer::{Accum, Mat, MatRef, Par};
+use faer::{Mat, MatRef};
+use rayon::prelude::*;
 
 use super::points::Points;
+use super::products::{Real, Strip};
 use crate::diagnostics::finite::Finite;
 use crate::error::Result;
 
@@ -18,6 +19,45 @@ pub(super) struct Moments {
     n_points: usize,
 }
 
+/// What the products are made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Precision {
+    /// float64: directions of little variance keep their digits.
+    Double,
+    /// float32 of what is float32, over a thousand points at a time, added up in float64: norms keep six digits.
+    Single,
+}
+
+/// A side's deviations from its shift, block by block.
+struct Side<'p, 's, 'r, 'a> {
+    number: usize,
+    points: &'p Points<'s, 'r, 'a>,
+    width: usize,
+    /// Means of the first block.
+    shift: Option<Vec<f64>>,
+    /// Sums of the deviations.
+    sums: Vec<f64>,
+    finite: Finite,
+}
+
+impl Side<'_, '_, '_, '_> {
+    /// Points × columns of some rows, shifted; `false` once a value was not finite.
+    fn read<T: Real>(&mut self, rows: &[u64]) -> Result<(Vec<T>, bool)> {
+        let mut values: Vec<T> = self.points.read(rows)?;
+        let finite = self.finite.see(&values);
+        let width = self.width.max(1);
+        let shift = self.shift.get_or_insert_with(|| column_means(&values, width));
+        let shift: Vec<T> = shift.iter().map(|m| T::from_f64(*m)).collect();
+        for row in values.chunks_exact_mut(width) {
+            for ((v, shift), sum) in row.iter_mut().zip(&shift).zip(&mut self.sums) {
+                *v = v.minus(*shift);
+                *sum += (*v).into();
+            }
+        }
+        Ok((values, finite))
+    }
+}
+
 impl Moments {
     /// One pass over `rows`.
     ///
@@ -27,39 +67,46 @@ impl Moments {
         sides: &[Points<'_, '_, '_>],
         pairs: &[(usize, usize)],
         rows: &[u64],
+        precision: Precision,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Self> {
+        let single = precision == Precision::Single
+            && pairs.iter().flat_map(|&(a, b)| [a, b]).all(|i| sides.get(i).is_some_and(Points::are_f32));
+        match single {
+            true => Self::sum::<f32>(sides, pairs, rows, progress),
+            false => Self::sum::<f64>(sides, pairs, rows, progress),
+        }
+    }
+
+    fn sum<T: Real>(
+        sides: &[Points<'_, '_, '_>],
+        pairs: &[(usize, usize)],
+        rows: &[u64],
         progress: &mut dyn FnMut(u64),
     ) -> Result<Self> {
         let wanted: BTreeSet<(usize, usize)> =
             pairs.iter().flat_map(|&(a, b)| [(a, a), (b, b), (a.min(b), a.max(b))]).collect();
-        let used: BTreeMap<usize, &Points<'_, '_, '_>> =
-            wanted.iter().filter(|(a, b)| a == b).filter_map(|&(a, _)| Some((a, sides.get(a)?))).collect();
-        let width = |i: usize| used.get(&i).map_or(0, |p| p.n_columns());
-        let mut products: BTreeMap<(usize, usize), Mat<f64>> =
-            wanted.iter().map(|&(a, b)| ((a, b), Mat::zeros(width(a), width(b)))).collect();
-        let mut shifts: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
-        let mut sums: BTreeMap<usize, Vec<f64>> = used.keys().map(|&i| (i, vec![0.0; width(i)])).collect();
-        let mut finite: BTreeMap<usize, Finite> = used.keys().map(|&i| (i, Finite::new(width(i)))).collect();
+        let side = |&(a, b): &(usize, usize)| {
+            let points = sides.get(a).filter(|_| a == b)?;
+            let width = points.n_columns();
+            let (sums, finite) = (vec![0.0; width], Finite::new(width));
+            Some(Side { number: a, points, width, shift: None, sums, finite })
+        };
+        let mut used: Vec<Side<'_, '_, '_, '_>> = wanted.iter().filter_map(side).collect();
+        let width = |i: usize| sides.get(i).map_or(0, Points::n_columns);
+        let mut products: BTreeMap<(usize, usize), Vec<f64>> =
+            wanted.iter().map(|&(a, b)| ((a, b), vec![0.0; width(a) * width(b)])).collect();
         let mut n_points = 0;
-        let block_rows = used.values().map(|p| p.block_rows()).min().unwrap_or(1).max(1);
+        let block_rows = used.iter().map(|s| s.points.block_rows()).min().unwrap_or(1).max(1);
         let mut all_finite = true;
         for (done, part) in rows.chunks(block_rows).enumerate() {
-            let mut blocks: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
+            let mut blocks: BTreeMap<usize, Vec<T>> = BTreeMap::new();
             let mut n_block = 0;
-            for (&i, points) in &used {
-                let mut values = points.read(part)?;
-                let width = width(i).max(1);
-                n_block = values.len() / width;
-                all_finite &= finite.get_mut(&i).is_none_or(|f| f.see(&values));
-                let shift = shifts.entry(i).or_insert_with(|| column_means(&values, width));
-                if let Some(sum) = sums.get_mut(&i) {
-                    for row in values.chunks_exact_mut(width) {
-                        for ((v, shift), sum) in row.iter_mut().zip(shift.iter()).zip(sum.iter_mut()) {
-                            *v -= shift;
-                            *sum += *v;
-                        }
-                    }
-                }
-                blocks.insert(i, values);
+            for side in &mut used {
+                let (values, finite) = side.read::<T>(part)?;
+                n_block = values.len() / side.width.max(1);
+                all_finite &= finite;
+                blocks.insert(side.number, values);
             }
             n_points += n_block;
             progress((done * block_rows + part.len()) as u64);
@@ -71,42 +118,37 @@ impl Moments {
                 let values = blocks.get(&i).map_or(&[][..], Vec::as_slice);
                 MatRef::from_row_major_slice(values, values.len() / width(i).max(1), width(i))
             };
+            let mut strips: Vec<Strip<'_, T>> = Vec::new();
             for (&(a, b), product) in &mut products {
-                let (x, y) = (view(a), view(b));
-                if a == b {
-                    let (full, lower) =
-                        (triangular::BlockStructure::Rectangular, triangular::BlockStructure::TriangularLower);
-                    let out = product.as_mut();
-                    triangular::matmul(out, lower, Accum::Add, x.transpose(), full, x, full, 1.0, Par::rayon(0));
-                } else {
-                    matmul(product.as_mut(), Accum::Add, x.transpose(), y, 1.0, Par::rayon(0));
-                }
+                strips.extend(Strip::of(product, view(a), view(b), a == b));
             }
+            strips.into_par_iter().for_each(Strip::add);
         }
-        for (i, f) in &finite {
-            if let Some(points) = used.get(i) {
-                f.verdict(|c| (points.name(), points.column_name(c)))?;
-            }
+        for side in &used {
+            side.finite.verdict(|c| (side.points.name(), side.points.column_name(c)))?;
         }
         let n = n_points as f64;
-        for (&(a, b), product) in &mut products {
-            let (Some(sa), Some(sb)) = (sums.get(&a), sums.get(&b)) else { continue };
-            for (j, (column, sb)) in product.col_iter_mut().zip(sb).enumerate() {
-                for (i, (v, sa)) in column.iter_mut().zip(sa).enumerate() {
+        let sums = |i: usize| used.iter().find(|s| s.number == i).map_or(&[][..], |s| s.sums.as_slice());
+        let centred = |((a, b), product): ((usize, usize), Vec<f64>)| {
+            let mut product = MatRef::from_column_major_slice(&product, width(a), width(b)).to_owned();
+            for (j, (column, sb)) in product.col_iter_mut().zip(sums(b)).enumerate() {
+                for (i, (v, sa)) in column.iter_mut().zip(sums(a)).enumerate() {
                     if a != b || i >= j {
                         *v -= sa * sb / n;
                     }
                 }
             }
             if a == b {
-                mirror(product);
+                mirror(&mut product);
             }
-        }
-        for (i, shift) in &mut shifts {
-            let sum = sums.get(i).map_or(&[][..], Vec::as_slice);
-            shift.iter_mut().zip(sum).for_each(|(m, s)| *m += s / n);
-        }
-        Ok(Self { means: shifts, products, n_points })
+            ((a, b), product)
+        };
+        let products = products.into_iter().map(centred).collect();
+        let mean = |side: &Side<'_, '_, '_, '_>| {
+            let shift = side.shift.iter().flatten().zip(&side.sums);
+            (side.number, shift.map(|(m, s)| T::from_f64(*m).into() + s / n).collect())
+        };
+        Ok(Self { means: used.iter().map(mean).collect(), products, n_points })
     }
 
     /// The sums of a side with itself, or of two sides: columns of `a` × columns of `b`.
@@ -137,10 +179,10 @@ impl Moments {
     }
 }
 
-fn column_means(values: &[f64], width: usize) -> Vec<f64> {
+fn column_means<T: Real>(values: &[T], width: usize) -> Vec<f64> {
     let mut means = vec![0.0; width];
     for row in values.chunks_exact(width) {
-        means.iter_mut().zip(row).for_each(|(m, v)| *m += v);
+        means.iter_mut().zip(row).for_each(|(m, v)| *m += (*v).into());
     }
     let n = (values.len() / width).max(1) as f64;
     // A value that is not finite ends in an error anyway.

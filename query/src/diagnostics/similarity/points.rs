@@ -1,5 +1,8 @@
 //! Data points: rows of a scan as a matrix of points × columns.
 
+use mistique_engine::{Code, Content};
+
+use super::products::Real;
 use crate::answer::{Data, Source};
 use crate::diagnostics::finite::Finite;
 use crate::error::{QueryError, Result};
@@ -93,30 +96,37 @@ impl<'s, 'r, 'a> Points<'s, 'r, 'a> {
         name.unwrap_or_else(|| column.to_string())
     }
 
+    /// Whether its values have no more digits than an f32 holds.
+    pub fn are_f32(&self) -> bool {
+        matches!(&*self.scan.record().content, Content::Tensor(t) if t.dtype != Code::F64)
+    }
+
     /// Points × columns of some rows.
-    pub fn read(&self, rows: &[u64]) -> Result<Vec<f64>> {
+    pub fn read<T: Real>(&self, rows: &[u64]) -> Result<Vec<T>> {
         let width = self.scan.columns().len();
         match self.scan.read(rows)?.data {
-            Data::F32(values) => Ok(self.arrange(&values, width, |v| f64::from(*v))),
-            Data::F64(values) => Ok(self.arrange(&values, width, |v| *v)),
-            Data::Table(batch) => Ok(self.arrange(&crate::answer::table_f64(&batch)?, width, |v| *v)),
+            Data::F32(values) => Ok(self.arrange(values, width)),
+            Data::F64(values) => Ok(self.arrange(values, width)),
+            Data::Table(batch) => Ok(self.arrange(crate::answer::table_f64(&batch)?, width)),
         }
     }
 
-    fn arrange<T>(&self, values: &[T], width: usize, of: impl Fn(&T) -> f64) -> Vec<f64> {
+    fn arrange<V: Real, T: Real>(&self, values: Vec<V>, width: usize) -> Vec<T> {
         let width = width.max(1);
+        let of = |v: &V| -> f64 { (*v).into() };
         if self.maps == MapsAs::Columns || self.units.len() == width {
-            return values.iter().map(of).collect();
+            return values.into_iter().map(|v| T::from_f64(v.into())).collect();
         }
         let mut out = Vec::with_capacity(values.len() / width * self.per_row * self.units.len());
         for row in values.chunks_exact(width) {
             let map = |unit: &Unit| row.get(unit.columns.clone()).unwrap_or_default();
             if self.maps == MapsAs::Mean {
-                out.extend(self.units.iter().map(|u| map(u).iter().map(&of).sum::<f64>() / map(u).len() as f64));
+                let mean = |u: &Unit| map(u).iter().map(of).sum::<f64>() / map(u).len() as f64;
+                out.extend(self.units.iter().map(|u| T::from_f64(mean(u))));
                 continue;
             }
             for cell in 0..self.per_row {
-                out.extend(self.units.iter().map(|u| map(u).get(cell).map_or(f64::NAN, &of)));
+                out.extend(self.units.iter().map(|u| T::from_f64(map(u).get(cell).map_or(f64::NAN, of))));
             }
         }
         out
@@ -149,7 +159,7 @@ impl<'s, 'r, 'a> Points<'s, 'r, 'a> {
                 next += 1;
             }
             let ids: Vec<u64> = part.iter().filter_map(|r| rows.get(*r).copied()).collect();
-            let block = self.read(&ids)?;
+            let block: Vec<f32> = self.read(&ids)?;
             let mut at = 0;
             for i in first..next {
                 let point = wanted(i);
@@ -159,7 +169,7 @@ impl<'s, 'r, 'a> Points<'s, 'r, 'a> {
                 let from = (at * self.per_row + point % self.per_row) * width;
                 let point = block.get(from..from + width).unwrap_or_default();
                 checker.see(point);
-                values.extend(point.iter().map(|v| *v as f32));
+                values.extend_from_slice(point);
             }
             progress(part.last().map_or(0, |r| *r as u64 + 1));
         }
