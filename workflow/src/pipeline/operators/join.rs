@@ -114,8 +114,10 @@ impl Operator for Join {
             (left.clone(), found)
         };
         let mut columns = left.columns();
+        // Two tables of one order: the right one's columns are the result's.
+        let as_they_are = found.len() == right.n_rows() && found.iter().zip(0..).all(|(f, row)| f == Some(row));
         for (name, column) in right.columns().into_iter().filter(|(n, _)| !self.right.contains(n)) {
-            columns.push((name, take(&column, &found, None)?));
+            columns.push((name, if as_they_are { column } else { take(&column, &found, None)? }));
         }
         Ok(Outcome::table(Table::of(Arc::clone(left.rows()), columns)?))
     }
