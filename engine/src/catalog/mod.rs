@@ -2,6 +2,7 @@
 
 mod block_row;
 mod indexes;
+mod packed;
 mod read;
 mod stages;
 mod withheld;
@@ -27,7 +28,7 @@ use crate::storage::Storage;
 
 const MIGRATING: &str = "bring the catalogue up to date";
 /// What leads from the version before to each version of the tables; `schema.sql` has the first.
-const MIGRATIONS: [(i64, &str); 1] = [(2, include_str!("schema_2.sql"))];
+const MIGRATIONS: [(i64, &str); 2] = [(2, include_str!("schema_2.sql")), (3, include_str!("schema_3.sql"))];
 
 /// A connection to the MetadataDB.
 pub struct Catalog {

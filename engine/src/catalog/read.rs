@@ -8,6 +8,7 @@ use rusqlite::{OptionalExtension, Row, params};
 
 use super::Catalog;
 use super::block_row::{BLOCK_COLUMNS, BlockRow, RawBlockRow};
+use super::packed::unpack;
 use super::withheld::WITHHELD;
 use crate::chunk::{ChunkHash, base_name};
 use crate::counters::Running;
@@ -94,13 +95,14 @@ fn shape(text: &str, table: &str) -> Result<Vec<usize>> {
 
 const MODEL: &str =
     "SELECT m.id, m.project, m.name, m.version, m.kind, m.description, m.weights, m.complete, m.created,
-    d.name, d.source, d.fingerprint, d.n_rows, d.row_shape FROM models m LEFT JOIN datasets d ON d.id = m.dataset_id";
+    d.name, d.source, d.fingerprint, d.n_rows, d.row_shape, m.packed FROM models m LEFT JOIN datasets d ON d.id = m.dataset_id";
 
 struct RawModel {
     id: i64,
     key: ModelKey,
     kind: String,
     description: String,
+    packed: Option<Vec<u8>>,
     weights: Option<Vec<u8>>,
     complete: bool,
     created: i64,
@@ -115,6 +117,7 @@ impl RawModel {
             key: ModelKey { project: r.get(1)?, model: r.get(2)?, version: r.get(3)? },
             kind: r.get(4)?,
             description: r.get(5)?,
+            packed: r.get(14)?,
             weights: r.get(6)?,
             complete: r.get(7)?,
             created: r.get(8)?,
@@ -140,7 +143,10 @@ impl RawModel {
             key: self.key,
             kind: ModelKind::from_name(&self.kind)
                 .ok_or_else(|| bad("models", "a kind that this build does not know"))?,
-            description: self.description,
+            description: match self.packed {
+                Some(packed) => unpack(&packed, "")?,
+                None => self.description,
+            },
             weights: self.weights.map(|w| blob(w, "models")).transpose()?,
             dataset,
         };

@@ -1,8 +1,10 @@
 //! The run record of pipelines: one row a stage, written once.
 
+use rusqlite::types::Value;
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 
 use super::Catalog;
+use super::packed::{pack, unpack};
 use crate::error::{CatalogContext, EngineError, Result};
 use crate::model::Fingerprint;
 
@@ -40,32 +42,54 @@ pub struct NewStage {
     pub record: StageRecord,
 }
 
-const COLUMNS: &str =
-    "position, name, operator, description, inputs, fingerprint, artifact, seconds, n_rows, metrics FROM stages";
+const COLUMNS: &str = "s.position, s.name, s.operator, s.description, s.inputs, s.fingerprint, s.artifact, s.seconds,
+    s.n_rows, s.metrics, m.description, m.packed FROM stages s JOIN models m ON m.id = s.model_id";
 
-fn record(r: &Row<'_>) -> rusqlite::Result<(StageRecord, Vec<u8>, Option<Vec<u8>>)> {
-    let record = StageRecord {
-        position: r.get(0)?,
-        name: r.get(1)?,
-        operator: r.get(2)?,
-        description: r.get(3)?,
-        inputs: r.get(4)?,
-        fingerprint: [0; 16],
-        artifact: None,
-        seconds: r.get(7)?,
-        n_rows: r.get(8)?,
-        metrics: r.get(9)?,
-    };
-    Ok((record, r.get(5)?, r.get(6)?))
+/// A row of [`COLUMNS`].
+struct RawStage {
+    /// Without description and hashes.
+    record: StageRecord,
+    description: Value,
+    fingerprint: Vec<u8>,
+    artifact: Option<Vec<u8>>,
+    /// What its model says.
+    model: (String, Option<Vec<u8>>),
 }
 
-fn with_hashes((mut record, fingerprint, artifact): (StageRecord, Vec<u8>, Option<Vec<u8>>)) -> Result<StageRecord> {
-    let hash = |bytes: Vec<u8>| {
-        bytes.try_into().map_err(|_| EngineError::corrupt("catalog.db", 0, "stages: a hash of another length"))
-    };
-    record.fingerprint = hash(fingerprint)?;
-    record.artifact = artifact.map(hash).transpose()?;
-    Ok(record)
+impl RawStage {
+    fn of(r: &Row<'_>) -> rusqlite::Result<Self> {
+        let record = StageRecord {
+            position: r.get(0)?,
+            name: r.get(1)?,
+            operator: r.get(2)?,
+            description: String::new(),
+            inputs: r.get(4)?,
+            fingerprint: [0; 16],
+            artifact: None,
+            seconds: r.get(7)?,
+            n_rows: r.get(8)?,
+            metrics: r.get(9)?,
+        };
+        let (description, fingerprint, artifact) = (r.get(3)?, r.get(5)?, r.get(6)?);
+        Ok(Self { record, description, fingerprint, artifact, model: (r.get(10)?, r.get(11)?) })
+    }
+
+    fn record(self) -> Result<StageRecord> {
+        let bad = |what: &str| EngineError::corrupt("catalog.db", 0, format!("stages: {what}"));
+        let hash = |bytes: Vec<u8>| bytes.try_into().map_err(|_| bad("a hash of another length"));
+        let description = match self.description {
+            Value::Text(text) => text,
+            Value::Blob(packed) => unpack(&packed, &described(self.model)?)?,
+            _ => return Err(bad("a description that is none")),
+        };
+        let (fingerprint, artifact) = (hash(self.fingerprint)?, self.artifact.map(hash).transpose()?);
+        Ok(StageRecord { description, fingerprint, artifact, ..self.record })
+    }
+}
+
+/// A model's description.
+fn described((text, packed): (String, Option<Vec<u8>>)) -> Result<String> {
+    packed.map_or(Ok(text), |packed| unpack(&packed, ""))
 }
 
 impl Catalog {
@@ -74,10 +98,10 @@ impl Catalog {
     /// Errors: `Catalog`, `Corrupt`.
     pub fn stages(&self, model_id: i64) -> Result<Vec<StageRecord>> {
         const DOING: &str = "list the stages of a model";
-        let sql = format!("SELECT {COLUMNS} WHERE model_id = ?1 ORDER BY position");
+        let sql = format!("SELECT {COLUMNS} WHERE s.model_id = ?1 ORDER BY s.position");
         let mut statement = self.conn.prepare_cached(&sql).doing(DOING)?;
-        let rows = statement.query_map([model_id], record).doing(DOING)?;
-        rows.map(|r| with_hashes(r.doing(DOING)?)).collect()
+        let rows = statement.query_map([model_id], RawStage::of).doing(DOING)?;
+        rows.map(|r| r.doing(DOING)?.record()).collect()
     }
 
     /// A stage of that fingerprint, of any model.
@@ -85,10 +109,10 @@ impl Catalog {
     /// Errors: `Catalog`, `Corrupt`.
     pub fn stage(&self, fingerprint: &Fingerprint) -> Result<Option<StageRecord>> {
         const DOING: &str = "find a stage";
-        let sql = format!("SELECT {COLUMNS} WHERE fingerprint = ?1 ORDER BY model_id LIMIT 1");
+        let sql = format!("SELECT {COLUMNS} WHERE s.fingerprint = ?1 ORDER BY s.model_id LIMIT 1");
         let mut statement = self.conn.prepare_cached(&sql).doing(DOING)?;
-        let found = statement.query_row([&fingerprint[..]], record).optional().doing(DOING)?;
-        found.map(with_hashes).transpose()
+        let found = statement.query_row([&fingerprint[..]], RawStage::of).optional().doing(DOING)?;
+        found.map(RawStage::record).transpose()
     }
 
     /// Operators that stages have learnt.
@@ -108,6 +132,10 @@ impl Catalog {
 pub(super) fn insert_stage(tx: &Transaction<'_>, new: &NewStage) -> Result<()> {
     const DOING: &str = "record a stage";
     let r = &new.record;
+    let mut statement = tx.prepare_cached("SELECT description, packed FROM models WHERE id = ?1").doing(DOING)?;
+    let model = statement.query_row([new.model_id], |r| Ok((r.get(0)?, r.get(1)?))).doing(DOING)?;
+    let packed = pack(&r.description, &described(model)?)?;
+    let description = packed.map_or_else(|| Value::Text(r.description.clone()), Value::Blob);
     let mut statement = tx
         .prepare_cached(
             "INSERT INTO stages VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT DO NOTHING",
@@ -119,7 +147,7 @@ pub(super) fn insert_stage(tx: &Transaction<'_>, new: &NewStage) -> Result<()> {
             r.position,
             r.name,
             r.operator,
-            r.description,
+            description,
             r.inputs,
             &r.fingerprint[..],
             r.artifact.as_ref().map(|a| &a[..]),

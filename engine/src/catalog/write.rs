@@ -4,6 +4,7 @@ use mistique_quantize::UnitError;
 use rusqlite::{Transaction, params};
 
 use super::block_row::{BLOCK_COLUMNS, BlockRow, RawBlockRow};
+use super::packed::pack;
 use super::stages::{NewStage, insert_stage};
 use super::withheld::{Fill, WITHHELD, fill_block, write_group_bytes};
 use super::{Catalog, now};
@@ -346,8 +347,10 @@ fn insert_dataset(tx: &Transaction<'_>, spec: &ModelSpec) -> Result<Option<i64>>
 fn redescribe(tx: &Transaction<'_>, model: &NewModel) -> Result<()> {
     const DOING: &str = "describe a model anew";
     let dataset_id = insert_dataset(tx, &model.spec)?;
-    let sql = "UPDATE models SET description = ?2, dataset_id = ?3 WHERE id = ?1";
-    tx.execute(sql, params![model.id, model.spec.description, dataset_id]).doing(DOING)?;
+    let packed = pack(&model.spec.description, "")?;
+    let text = if packed.is_some() { "" } else { &model.spec.description };
+    let sql = "UPDATE models SET description = ?2, packed = ?3, dataset_id = ?4 WHERE id = ?1";
+    tx.execute(sql, params![model.id, text, packed, dataset_id]).doing(DOING)?;
     tx.execute("DELETE FROM stages WHERE model_id = ?1", [model.id]).doing(DOING)?;
     Ok(())
 }
@@ -358,15 +361,19 @@ fn insert_model(tx: &Transaction<'_>, model: &NewModel) -> Result<()> {
     let dataset_id = insert_dataset(tx, spec)?;
     let weights = spec.weights.as_ref().map(|w| &w[..]);
     let key = &spec.key;
+    let packed = pack(&spec.description, "")?;
+    let text = if packed.is_some() { "" } else { &spec.description };
     tx.execute(
-        "INSERT INTO models VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0, ?9)",
+        "INSERT INTO models (id, project, name, version, kind, description, packed, weights, dataset_id, complete, created)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 0, ?10)",
         params![
             model.id,
             key.project,
             key.model,
             key.version,
             spec.kind.name(),
-            spec.description,
+            text,
+            packed,
             weights,
             dataset_id,
             now()
@@ -401,8 +408,9 @@ fn insert_intermediate(tx: &Transaction<'_>, new: &NewIntermediate) -> Result<()
         Content::Table(t) => {
             let schema = schema_to_bytes(&t.schema)?;
             let hash = fingerprint(&schema);
-            let mut statement =
-                tx.prepare_cached("INSERT INTO schemas VALUES (?1, ?2) ON CONFLICT DO NOTHING").doing(DOING)?;
+            let mut statement = tx
+                .prepare_cached("INSERT INTO schemas (hash, bytes) VALUES (?1, ?2) ON CONFLICT DO NOTHING")
+                .doing(DOING)?;
             statement.execute(params![&hash[..], schema]).doing(DOING)?;
             tx.execute(
                 "INSERT INTO intermediates (id, model_id, name, position, kind, schema, block_rows, page_rows, n_rows, max_span)
