@@ -1,9 +1,10 @@
 //! Columns of tables as codes: fixed-width values as they are, text as codes into a sorted dictionary.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayData, ArrayRef, BooleanArray, StringArray, make_array, new_null_array};
-use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer};
+use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use mistique_quantize::{Code, Effort, Encoding, decode_page, encode_page};
@@ -76,37 +77,49 @@ pub fn stored_schema(schema: &Schema) -> Result<SchemaRef> {
 /// Errors: `Unsupported`, `Arrow`.
 pub fn to_codes(column: &ArrayRef) -> Result<ColumnCodes> {
     let n = column.len();
-    let validity = column.nulls().filter(|v| v.null_count() > 0).map(|v| v.iter().map(u8::from).collect());
+    let nulls = column.nulls().filter(|v| v.null_count() > 0);
+    let validity = nulls.map(|v| {
+        let mut valid = vec![0; n];
+        v.valid_indices().for_each(|i| valid[i] = 1);
+        valid
+    });
     let code = code_of(column.data_type()).ok_or_else(|| EngineError::Unsupported {
         what: format!("a column of type {}", column.data_type()),
         why: "tables hold floats, integers, booleans, text, dates and times".into(),
     })?;
     if let Some(text) = column.as_any().downcast_ref::<StringArray>() {
-        let mut words: Vec<&str> = text.iter().flatten().collect();
+        // Distinct words are numbered as they come, and sorted only then: most columns have few.
+        let mut numbers: HashMap<&str, usize> = HashMap::new();
+        let mut rows: Vec<Option<usize>> = Vec::with_capacity(n);
+        for word in text.iter() {
+            let next = numbers.len();
+            rows.push(word.map(|w| *numbers.entry(w).or_insert(next)));
+        }
+        let mut words: Vec<(&str, usize)> = numbers.into_iter().collect();
         words.sort_unstable();
-        words.dedup();
-        let code_of = |w: Option<&str>| w.map_or(0, |w| words.partition_point(|x| *x < w) as u16);
-        let codes = text.iter().flat_map(|w| code_of(w).to_le_bytes()).collect();
+        let mut code_of = vec![0u16; words.len()];
+        for (code, (_, number)) in words.iter().enumerate() {
+            code_of[*number] = code as u16;
+        }
+        let words: Vec<&str> = words.into_iter().map(|(word, _)| word).collect();
+        let codes = rows.iter().flat_map(|number| number.map_or(0, |n| code_of[n]).to_le_bytes()).collect();
         return Ok(ColumnCodes { code, codes, validity, dictionary: Some(write_dictionary(&words)?) });
     }
-    let codes = if let Some(bits) = column.as_any().downcast_ref::<BooleanArray>() {
-        bits.iter().map(|b| u8::from(b.unwrap_or_default())).collect()
+    let mut codes = vec![0; n * code.width()];
+    if let Some(bits) = column.as_any().downcast_ref::<BooleanArray>() {
+        bits.values().set_indices().for_each(|i| codes[i] = 1);
     } else {
         let data = column.to_data();
         let width = code.width();
         let start = data.offset() * width;
         let values = data.buffers().first().map(Buffer::as_slice).and_then(|b| b.get(start..start + n * width));
-        let mut codes = values.unwrap_or_default().to_vec();
-        // What lies under a null is undefined; zeros make equal columns equal bytes.
-        if let Some(nulls) = column.nulls() {
-            for (i, valid) in nulls.iter().enumerate() {
-                if !valid {
-                    codes[i * width..(i + 1) * width].fill(0);
-                }
-            }
-        }
-        codes
-    };
+        codes.iter_mut().zip(values.unwrap_or_default()).for_each(|(code, value)| *code = *value);
+    }
+    // What lies under a null is undefined; zeros make equal columns equal bytes.
+    if let Some(nulls) = nulls {
+        let width = code.width();
+        (!nulls.inner()).set_indices().for_each(|i| codes[i * width..(i + 1) * width].fill(0));
+    }
     Ok(ColumnCodes { code, codes, validity, dictionary: None })
 }
 
@@ -133,11 +146,12 @@ pub struct Words {
 }
 
 impl Words {
-    fn get(&self, code: u16) -> Option<&str> {
+    /// The bytes of a word, which are UTF-8.
+    fn get(&self, code: u16) -> Option<&[u8]> {
         let code = usize::from(code);
         let end = *self.ends.get(code)? as usize;
         let start = code.checked_sub(1).map_or(0, |before| self.ends.get(before).copied().unwrap_or_default() as usize);
-        self.bytes.get(start..end).and_then(|b| std::str::from_utf8(b).ok())
+        self.bytes.get(start..end)
     }
 }
 
@@ -153,16 +167,18 @@ pub fn read_dictionary(bytes: &[u8]) -> Option<Words> {
     decode_page(Code::Int(1), encoding, bytes.get(5..)?, n_raw, 1, None, &mut raw).ok()?;
     let n = raw.u32_at(0)? as usize;
     let first = 4usize.checked_add(n.checked_mul(4)?)?;
-    let words = raw.get(first..)?.to_vec();
+    // All at once, and that no word ends within a character: as if each were looked at.
+    let text = std::str::from_utf8(raw.get(first..)?).ok()?;
     let mut ends = Vec::with_capacity(n);
     let mut at = 0usize;
     for i in 0..n {
-        let end = at.checked_add(raw.u32_at(4 + i * 4)? as usize)?;
-        std::str::from_utf8(words.get(at..end)?).ok()?;
-        ends.push(u32::try_from(end).ok()?);
-        at = end;
+        at = at.checked_add(raw.u32_at(4 + i * 4)? as usize)?;
+        if !text.is_char_boundary(at) {
+            return None;
+        }
+        ends.push(u32::try_from(at).ok()?);
     }
-    (at == words.len()).then_some(Words { bytes: words, ends })
+    (at == text.len()).then(|| Words { bytes: text.as_bytes().to_vec(), ends })
 }
 
 /// Rows of a chunk that follow each other in an answer.
@@ -184,8 +200,7 @@ pub struct Run<'a> {
 pub fn gather<'a>(t: &DataType, n: usize, runs: impl Iterator<Item = Run<'a>>) -> Result<ArrayRef, String> {
     let width = code_of(t).ok_or("a type that tables do not hold")?.width();
     let text = *t == DataType::Utf8;
-    let mut strings =
-        arrow::array::StringBuilder::with_capacity(if text { n } else { 0 }, if text { n * 8 } else { 0 });
+    let (mut ends, mut letters) = (Vec::with_capacity(if text { n + 1 } else { 0 }), Vec::new());
     let mut codes = Vec::with_capacity(if text { 0 } else { n * width });
     let mut valid: Option<Vec<u8>> = None;
     let mut done = 0;
@@ -197,27 +212,26 @@ pub fn gather<'a>(t: &DataType, n: usize, runs: impl Iterator<Item = Run<'a>>) -
         if text {
             let words = run.words.ok_or("a text column without a dictionary")?;
             for (i, code) in part.as_chunks::<2>().0.iter().enumerate() {
-                if mask.is_some_and(|m| m.get(i) == Some(&0)) {
-                    strings.append_null();
-                } else {
-                    strings
-                        .append_value(words.get(u16::from_le_bytes(*code)).ok_or("a code outside of the dictionary")?);
+                ends.push(letters.len());
+                if mask.is_none_or(|m| m.get(i) != Some(&0)) {
+                    let word = words.get(u16::from_le_bytes(*code)).ok_or("a code outside of the dictionary")?;
+                    letters.extend_from_slice(word);
                 }
             }
         } else {
             codes.extend_from_slice(part);
-            match (mask, &mut valid) {
-                (Some(mask), valid) => {
-                    let valid = valid.get_or_insert_with(|| {
-                        let mut all = Vec::with_capacity(n);
-                        all.resize(done, 1);
-                        all
-                    });
-                    valid.extend_from_slice(mask);
-                }
-                (None, Some(valid)) => valid.resize(done + len, 1),
-                (None, None) => {}
+        }
+        match (mask, &mut valid) {
+            (Some(mask), valid) => {
+                let valid = valid.get_or_insert_with(|| {
+                    let mut all = Vec::with_capacity(n);
+                    all.resize(done, 1);
+                    all
+                });
+                valid.extend_from_slice(mask);
             }
+            (None, Some(valid)) => valid.resize(done + len, 1),
+            (None, None) => {}
         }
         done += len;
     }
@@ -227,7 +241,13 @@ pub fn gather<'a>(t: &DataType, n: usize, runs: impl Iterator<Item = Run<'a>>) -
     let nulls = valid.map(|v| NullBuffer::new(BooleanBuffer::collect_bool(n, |i| v.get(i) == Some(&1))));
     let nulls = nulls.filter(|nulls| nulls.null_count() > 0);
     match t {
-        DataType::Utf8 => Ok(Arc::new(strings.finish())),
+        DataType::Utf8 => {
+            ends.push(letters.len());
+            let ends = ends.into_iter().map(i32::try_from).collect::<Result<Vec<_>, _>>();
+            let ends = ends.map_err(|_| "more than 2 GiB of text; read fewer rows")?;
+            let offsets = OffsetBuffer::new(ends.into());
+            Ok(Arc::new(StringArray::try_new(offsets, letters.into(), nulls).map_err(|e| e.to_string())?))
+        }
         DataType::Boolean => {
             let bits = BooleanBuffer::collect_bool(n, |i| codes.get(i) == Some(&1));
             Ok(Arc::new(BooleanArray::new(bits, nulls)))
@@ -300,7 +320,7 @@ mod tests {
     fn damaged_dictionaries_are_refused() {
         let good = write_dictionary(&["a", "bc"]).unwrap();
         let words = read_dictionary(&good).unwrap();
-        assert_eq!([0, 1, 2].map(|i| words.get(i)), [Some("a"), Some("bc"), None]);
+        assert_eq!([0, 1, 2].map(|i| words.get(i)), [Some(&b"a"[..]), Some(b"bc"), None]);
         for cut in 0..good.len() {
             assert!(read_dictionary(&good[..cut]).is_none());
         }
