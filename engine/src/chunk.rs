@@ -3,7 +3,7 @@
 
 use mistique_quantize::{
     BasePage, Code, Effort, Encoding, QuantizeError, SharedDecoder, SharedEncoder, decode_against, decode_page,
-    decode_page_f32, encode_against, encode_page, page_stats,
+    decode_page_f32, encode_against, encode_copied, encode_page, estimate_against, page_stats,
 };
 use xxhash_rust::xxh3::{Xxh3, xxh3_64, xxh3_128};
 
@@ -157,14 +157,23 @@ pub fn write_chunk(
         Effort::Small => SharedEncoder::train(shape.code, codes, shape.page_rows * shape.n_cols, shape.map_w),
         _ => None,
     };
-    let help = Help { effort, tables: tables.as_ref(), base: None };
+    let help = Help { effort, tables: tables.as_ref(), base: None, near: Near::Any(0) };
     let used = write_with(shape, codes, extra, help, key, out)?;
     // Every page may be smaller without.
     let without = Help { tables: None, ..help };
     if tables.is_some() && !used { write_with(shape, codes, extra, without, key, out).map(drop) } else { Ok(()) }
 }
 
-/// Writes a chunk coded against `base`, whose name is given; `false`, with `out` of no use, where it cannot be.
+/// How much like its base a chunk must be, to be coded against it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Near {
+    /// Nearly all of its rows have the base's values, or one value where the base is null.
+    Copied,
+    /// As much as saves something, where the chunk takes so many bytes alone.
+    Any(usize),
+}
+
+/// Writes a chunk coded against `base`, whose name is given; `false`, with `out` of no use, where it is not so near.
 ///
 /// Errors: as [`write_chunk`].
 pub fn write_against(
@@ -172,13 +181,35 @@ pub fn write_against(
     codes: &[u8],
     extra: Extra<'_>,
     base: (BaseName, &ChunkCodes),
+    near: Near,
     key: &dyn std::fmt::Display,
     out: &mut Vec<u8>,
 ) -> Result<bool> {
     if !base.1.is_base_of(shape) {
         return Ok(false);
     }
-    write_with(shape, codes, extra, Help { effort: Effort::Column, tables: None, base: Some(base) }, key, out)
+    write_with(shape, codes, extra, Help { effort: Effort::Column, tables: None, base: Some(base), near }, key, out)
+}
+
+/// About how many bits are left to code of a chunk, given another one; `None` where it cannot be coded against that.
+///
+/// Errors: `Quantize`.
+pub fn bits_against(content: &ChunkCodes, base: &ChunkCodes, key: &dyn std::fmt::Display) -> Result<Option<u64>> {
+    if !base.is_base_of(&content.shape) {
+        return Ok(None);
+    }
+    let mut sum = Some(0);
+    for (page, base) in (0..content.shape.n_pages()).filter_map(|page| content.page(page).zip(base.page(page))) {
+        let bits = estimate_against(page.code, page.codes, page.valid, base);
+        let bits = bits.map_err(|source| EngineError::Quantize { key: key.to_string(), source })?;
+        sum = sum.zip(bits).map(|(sum, bits)| sum + bits);
+    }
+    Ok(sum)
+}
+
+/// The encoding of a written chunk's first page; `None` of a chunk without pages.
+pub fn first_encoding(chunk: &[u8]) -> Option<Encoding> {
+    chunk.get(CHUNK_HEADER_LEN + 8).and_then(|id| Encoding::try_from(*id).ok()).filter(|_| chunk.u32_at(20) != Some(0))
 }
 
 /// What there is to make pages small.
@@ -187,6 +218,7 @@ struct Help<'a> {
     effort: Effort,
     tables: Option<&'a SharedEncoder>,
     base: Option<(BaseName, &'a ChunkCodes)>,
+    near: Near,
 }
 
 /// Writes a chunk with that help; tells whether a page needs tables or base.
@@ -198,7 +230,7 @@ fn write_with(
     key: &dyn std::fmt::Display,
     out: &mut Vec<u8>,
 ) -> Result<bool> {
-    let Help { effort, tables, base } = help;
+    let Help { effort, tables, base, near } = help;
     let quantize = |e| EngineError::Quantize { key: key.to_string(), source: e };
     let n_pages = shape.n_pages();
     let mut used = false;
@@ -226,11 +258,15 @@ fn write_with(
         if let (Some(valid), true) = (valid, n_null > 0) {
             validity_form = write_validity(valid, effort, base_page.and_then(|b| b.valid), out).map_err(quantize)?;
         }
-        let encoding = match base_page {
-            Some(base) if encode_against(shape.code, page_codes, valid, base, out).map_err(quantize)? => {
-                Encoding::Against
-            }
-            _ => encode_page(shape.code, page_codes, shape.map_w, effort, tables, out).map_err(quantize)?,
+        let against = match (base_page, near) {
+            (None, _) => Ok(false),
+            (Some(base), Near::Copied) => encode_copied(shape.code, page_codes, valid, base, out),
+            (Some(base), Near::Any(alone)) => encode_against(shape.code, page_codes, valid, base, alone, out),
+        };
+        let encoding = match against.map_err(quantize)? {
+            true => Encoding::Against,
+            false if near == Near::Copied => return Ok(false),
+            false => encode_page(shape.code, page_codes, shape.map_w, effort, tables, out).map_err(quantize)?,
         };
         used |= matches!(encoding, Encoding::Shared | Encoding::Against) || validity_form == VALIDITY_OF_BASE;
         let mut entry = [0u8; PAGE_ENTRY_LEN];
@@ -283,7 +319,7 @@ fn write_validity(
     }
     let byte = |byte: &[u8]| byte.iter().enumerate().fold(0u8, |acc, (i, &b)| acc | ((b & 1) << i));
     let bitmap: Vec<u8> = valid.chunks(8).map(byte).collect();
-    if effort == Effort::Column {
+    if effort.is_column() {
         let at = out.len();
         out.extend_from_slice(&[0; 5]);
         out[at] = encode_page(Code::Int(1), &bitmap, 1, effort, None, out)? as u8;

@@ -1,7 +1,7 @@
 //! The numbers of FORMAT.md that code and document share; `tests/format_doc.rs` compares the two.
 
 /// Format version written.
-pub const CURRENT: u16 = 2;
+pub const CURRENT: u16 = 3;
 /// Oldest format version read.
 pub const OLDEST_READABLE: u16 = 1;
 /// Version of the catalogue's tables (`meta.schema_version`).

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use mistique_quantize::Effort;
 
 use crate::catalog::{Catalog, ChunkRow, WITHHELD};
-use crate::chunk::{ChunkCodes, ChunkView, Extra, salted, write_against, write_chunk};
+use crate::chunk::{ChunkCodes, ChunkView, Extra, Near, salted, write_against, write_chunk};
 use crate::error::{EngineError, Result};
 use crate::format::PARTITION_TARGET_BYTES;
 use crate::log::pays;
@@ -373,7 +373,8 @@ impl Store {
         let Some(base) = chunk.place.base else { return Ok(Encoded { bytes, base: None, saved_bytes: 0 }) };
         let mut against = Vec::new();
         let of_base = (base.name, &*self.base(base.id)?);
-        let wrote = write_against(&content.shape, &content.codes, extra, of_base, &"a chunk", &mut against)?;
+        let near = Near::Any(bytes.len());
+        let wrote = write_against(&content.shape, &content.codes, extra, of_base, near, &"a chunk", &mut against)?;
         if !wrote || !pays(against.len(), bytes.len()) {
             return Ok(Encoded { bytes, base: None, saved_bytes: 0 });
         }

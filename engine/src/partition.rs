@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
-use crate::chunk::{BaseName, ChunkHash};
+use crate::chunk::{BaseName, ChunkHash, base_name};
 use crate::error::{EngineError, Result};
 use crate::format::{
     CHUNK_ALIGN, CURRENT, FOOTER_ENTRY_LEN, Le, OLDEST_READABLE, PARTITION_END, PARTITION_HEADER_LEN, PARTITION_MAGIC,
@@ -46,6 +46,13 @@ pub struct Base {
     pub id: i64,
     /// How the other one names it.
     pub name: BaseName,
+}
+
+impl Base {
+    /// The chunk of that number and content hash.
+    pub fn of(id: i64, hash: &ChunkHash) -> Self {
+        Self { id, name: base_name(hash) }
+    }
 }
 
 /// A partition being written.

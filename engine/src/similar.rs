@@ -127,6 +127,17 @@ fn ordered(code: Code, bits: u64) -> u64 {
     }
 }
 
+/// Each chunk once, those found most often first, of those the newest.
+fn by_bands_shared(found: Vec<i64>) -> Vec<i64> {
+    let mut shared: HashMap<i64, usize> = HashMap::new();
+    for chunk in found {
+        *shared.entry(chunk).or_default() += 1;
+    }
+    let mut found: Vec<(usize, i64)> = shared.into_iter().map(|(chunk, n)| (n, chunk)).collect();
+    found.sort_unstable_by(|a, b| b.cmp(a));
+    found.into_iter().map(|(_, chunk)| chunk).collect()
+}
+
 /// Sketches of the chunks of a log, and those in the catalogue.
 #[derive(Default)]
 pub struct SimilarIndex {
@@ -140,17 +151,32 @@ impl SimilarIndex {
     ///
     /// Errors: `Catalog`.
     pub fn candidates(&self, catalog: &Catalog, sketch: &Sketch) -> Result<Vec<i64>> {
-        let mut shared: HashMap<i64, usize> = HashMap::new();
+        let mut found = Vec::new();
         for &(band, hash) in &sketch.bands {
-            let recent = self.recent.get(&(band, hash)).map(Vec::as_slice).unwrap_or_default();
-            let recent = recent.iter().rev().take(MOST_PER_BAND).copied();
-            for chunk in recent.chain(catalog.similar_chunks(band, hash, MOST_PER_BAND)?) {
-                *shared.entry(chunk).or_default() += 1;
-            }
+            found.extend(self.recent_of(band, hash));
+            found.extend(catalog.similar_chunks(band, hash, MOST_PER_BAND)?);
         }
-        let mut found: Vec<(usize, i64)> = shared.into_iter().map(|(chunk, n)| (n, chunk)).collect();
-        found.sort_unstable_by(|a, b| b.cmp(a));
-        Ok(found.into_iter().map(|(_, chunk)| chunk).collect())
+        Ok(by_bands_shared(found))
+    }
+
+    /// As [`SimilarIndex::candidates`], of those not yet committed.
+    pub fn among_recent(&self, sketch: &Sketch) -> Vec<i64> {
+        by_bands_shared(sketch.bands.iter().flat_map(|&(band, hash)| self.recent_of(band, hash)).collect())
+    }
+
+    /// Chunks of columns of that name and rows (`name` is their hash), the newest first.
+    ///
+    /// Errors: `Catalog`.
+    pub fn of_name(&self, catalog: &Catalog, name: u64, n_rows: usize) -> Result<Vec<i64>> {
+        let hash = short(name, n_rows);
+        let mut found: Vec<i64> = self.recent_of(NAME_BAND, hash).collect();
+        found.extend(catalog.similar_chunks(NAME_BAND, hash, MOST_PER_BAND)?);
+        Ok(found)
+    }
+
+    fn recent_of(&self, band: u8, hash: i64) -> impl Iterator<Item = i64> {
+        let recent = self.recent.get(&(band, hash)).map(Vec::as_slice).unwrap_or_default();
+        recent.iter().rev().take(MOST_PER_BAND).copied()
     }
 
     /// Adds a chunk, in memory until [`SimilarIndex::take_rows`] and the commit.

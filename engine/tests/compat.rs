@@ -220,9 +220,12 @@ fn check(path: &Path, version: u16) {
         }
     }
     // Plain, Constant, Packed, Sparse, Entropy, Zstd, ShuffledZstd, Shared; Pco, which has taken the place of ShuffledZstd,
-    // Against.
-    let (all, all_forms): (&[u8], &[u8]) =
-        if version == 1 { (&[0, 1, 2, 3, 4, 5, 6, 7], &[0]) } else { (&[0, 1, 2, 3, 4, 5, 7, 8, 9], &[0, 2]) };
+    // Against; Decimal.
+    let (all, all_forms): (&[u8], &[u8]) = match version {
+        1 => (&[0, 1, 2, 3, 4, 5, 6, 7], &[0]),
+        2 => (&[0, 1, 2, 3, 4, 5, 7, 8, 9], &[0, 2]),
+        _ => (&[0, 1, 2, 3, 4, 5, 7, 8, 9, 10], &[0, 2]),
+    };
     assert_eq!(encodings, all.iter().copied().collect());
     assert_eq!(forms, all_forms.iter().copied().collect());
     // The types of code of which pages are Shared.

@@ -188,7 +188,7 @@ fn foreign_files_are_no_partitions() {
     with_header(&|b| b[16] = 2);
     assert!(read("another number").to_string().contains("another partition"));
     with_header(&|b| b[8] = 99);
-    assert!(matches!(read("a newer version"), EngineError::UnsupportedVersion { found: 99, current: 2, .. }));
+    assert!(matches!(read("a newer version"), EngineError::UnsupportedVersion { found: 99, current: 3, .. }));
     with_header(&|b| b[8] = 0);
     assert!(matches!(read("version 0"), EngineError::UnsupportedVersion { found: 0, .. }));
     let foreign = bytes(&storage, other);

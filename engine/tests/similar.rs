@@ -325,3 +325,71 @@ fn unlike_and_small_columns_are_stored_alone() {
     log(&store, "nulls", &nulls, Dedup::Approximate);
     assert_eq!(read_table(&store, &key("nulls", "t"), &Rows::All).unwrap().1.column(0).null_count(), 5000);
 }
+
+#[test]
+fn columns_passed_on_are_stored_once_and_memory_used_again_is_not_taken_for_them() {
+    let (_, store) = memory();
+    let t = table();
+    let whole = original(&t);
+    let rows: Vec<u64> = (0..N as u64).collect();
+    let mut log = store.logger(LogOptions::default()).unwrap();
+    let model = log.model(&ModelSpec::raw(ModelKey::new("p", "m")), IfExists::Continue).unwrap();
+    // As it is, some of its columns as they lie, and copies of all: one content.
+    let some = whole.project(&[2, 0]).unwrap();
+    let copies = original(&t);
+    for (i, (name, batch)) in [("whole", &whole), ("some", &some), ("copies", &copies)].into_iter().enumerate() {
+        let handle = log.table(model, name, i as i64, &batch.schema()).unwrap();
+        log.append_table(handle, &rows, batch).unwrap();
+    }
+    let first = log.commit().unwrap();
+    let n_blocks = (N as u64).div_ceil(8192);
+    assert_eq!((first.new_chunks, first.duplicate_chunks), (3 * n_blocks, 5 * n_blocks));
+    assert!(first.saved_bytes > first.written_bytes);
+    // Arrays that come and go, likely at one address.
+    let fleeting = |k: usize| {
+        let values = (0..8192).map(|i| ((i * 7919 + k * 104_729) % 1_000_003) as f64);
+        batch(vec![("x", Arc::new(Float64Array::from_iter_values(values)) as ArrayRef)])
+    };
+    for k in 0..30 {
+        let handle = log.table(model, &format!("f{k}"), 10 + k as i64, &fleeting(0).schema()).unwrap();
+        log.append_table(handle, &rows[..8192], &fleeting(k)).unwrap();
+    }
+    log.commit().unwrap();
+    drop(log);
+    for (name, want) in [("whole", &whole), ("some", &some), ("copies", &copies)] {
+        assert!(read_table(&store, &key("m", name), &Rows::All).unwrap().1 == *want, "{name}");
+    }
+    for k in 0..30 {
+        assert!(read_table(&store, &key("m", &format!("f{k}")), &Rows::All).unwrap().1 == fleeting(k), "{k}");
+    }
+    assert_eq!(damage(&store), []);
+}
+
+#[test]
+fn a_column_that_changes_its_nature_is_coded_anew() {
+    // The first RowBlocks are integers, then noise, nulls, one value, and what no decimal is.
+    let (_, store) = memory();
+    let value = |i: usize| match i / 8192 {
+        0 | 1 => Some((i % 100) as f64),
+        2 => Some((i as f64 * 0.731).sin()),
+        3 => (!i.is_multiple_of(3)).then_some(-0.0),
+        4 => Some(7.0),
+        5 => Some([f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -0.0][i % 4]),
+        _ => None,
+    };
+    for n in [1, 8192, 8193, 60_000] {
+        let want = batch(vec![("x", Arc::new(Float64Array::from_iter((0..n).map(value))) as ArrayRef)]);
+        let mut log = store.logger(LogOptions::default()).unwrap();
+        let model = log.model(&ModelSpec::raw(ModelKey::new("p", format!("m{n}"))), IfExists::Continue).unwrap();
+        let handle = log.table(model, "t", 0, &want.schema()).unwrap();
+        log.append_table(handle, &(0..n as u64).collect::<Vec<_>>(), &want).unwrap();
+        log.commit().unwrap();
+        let (_, got) = read_table(&store, &key(&format!("m{n}"), "t"), &Rows::All).unwrap();
+        let bits = |b: &RecordBatch| -> Vec<Option<u64>> {
+            let column = b.column(0).as_any().downcast_ref::<Float64Array>().unwrap();
+            column.iter().map(|x| x.map(f64::to_bits)).collect()
+        };
+        assert!(bits(&got) == bits(&want), "{n}");
+    }
+    assert_eq!(damage(&store), []);
+}

@@ -23,7 +23,7 @@ pub use error::{QuantizeError, Result};
 pub use measure::UnitError;
 pub use page::{
     BasePage, Effort, Encoding, SharedDecoder, SharedEncoder, decode_against, decode_page, decode_page_f32,
-    encode_against, encode_page,
+    encode_against, encode_copied, encode_page, estimate_against,
 };
 pub use params::{PARAMS_VERSION, Params};
 pub use reduce::Reducer;

@@ -9,7 +9,18 @@ use mistique_quantize::{
 use proptest::prelude::*;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
-const EFFORTS: [Effort; 3] = [Effort::Fast, Effort::Small, Effort::Column];
+const EFFORTS: [Effort; 10] = [
+    Effort::Fast,
+    Effort::Small,
+    Effort::Column,
+    Effort::Like(Encoding::Entropy),
+    Effort::Like(Encoding::Zstd),
+    Effort::Like(Encoding::ShuffledZstd),
+    Effort::Like(Encoding::Pco),
+    Effort::Like(Encoding::Decimal),
+    Effort::Like(Encoding::Sparse),
+    Effort::Like(Encoding::Shared),
+];
 
 fn codes() -> Vec<Code> {
     (0..=255).filter_map(|id| Code::from_id(id).ok()).collect()

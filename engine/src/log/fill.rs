@@ -3,18 +3,18 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use arrow::array::UInt64Array;
+use arrow::array::{ArrayRef, UInt64Array};
 use arrow::compute::take;
 use mistique_quantize::OnUnholdable;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::columns::NamedColumn;
 use super::source::Values;
 use super::table::conform;
 use super::writer::{ChunkWriter, GroupCodes};
 use crate::catalog::{Block, Fill, WITHHELD};
-use crate::chunk::{ChunkShape, Extra};
+use crate::chunk::ChunkShape;
 use crate::codec::{BatchView, TensorCodec};
-use crate::column::{ColumnCodes, to_codes};
 use crate::error::{EngineError, Result};
 use crate::model::{Content, IntermediateRecord};
 use crate::rerun::RerunValues;
@@ -96,25 +96,20 @@ impl FillJob {
                         page_rows: layout.page_rows,
                         map_w: layout.stored.w,
                     };
-                    let groups: Vec<GroupCodes<'_>> = lacking
-                        .iter()
-                        .zip(&codes)
-                        .map(|(g, codes)| GroupCodes { shape: shape(*g), codes, extra: Extra::default(), column: None })
-                        .collect();
+                    let groups: Vec<GroupCodes<'_>> =
+                        lacking.iter().zip(&codes).map(|(g, codes)| GroupCodes { shape: shape(*g), codes }).collect();
                     writer.put(&groups, &self.record.key, pool)?
                 }
                 (Content::Table(content), RerunValues::Table(batch)) => {
                     let batch = conform(&self.record.key, &content.schema, batch)?;
                     let index = UInt64Array::from_iter_values(positions.iter().map(|p| *p as u64));
                     let columns = lacking.iter().filter_map(|g| batch.columns().get(*g));
-                    let codes: Vec<ColumnCodes> =
-                        columns.map(|c| to_codes(&take(c, &index, None)?)).collect::<Result<_>>()?;
-                    let n_rows = positions.len();
+                    let arrays: Vec<ArrayRef> = columns.map(|c| Ok(take(c, &index, None)?)).collect::<Result<_>>()?;
                     let rows = xxh3_64(&held.to_bytes());
                     let fields = lacking.iter().filter_map(|g| content.schema.fields().get(*g));
-                    let named = codes.iter().zip(fields);
-                    let groups: Vec<GroupCodes<'_>> = named.map(|(c, f)| c.group(n_rows, f.name(), rows)).collect();
-                    writer.put(&groups, &self.record.key, pool)?
+                    let named = arrays.iter().zip(fields);
+                    let columns: Vec<_> = named.map(|(array, f)| NamedColumn { array, name: f.name() }).collect();
+                    writer.put_columns(self.record.id, &columns, rows, &self.record.key, pool)?
                 }
                 (Content::Tensor(_), RerunValues::Table(_)) => {
                     return Err(self.other_shape("a tensor".into(), "a table".into()));

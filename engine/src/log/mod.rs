@@ -1,9 +1,12 @@
 //! Logging: `append` hands a batch over and returns; a thread pools, quantizes, hashes, compresses and writes; `commit`
 //! makes everything before it durable and visible in one step.
 
+mod bases;
 mod budget;
+mod columns;
 mod fill;
 mod options;
+mod seen;
 mod source;
 mod stages;
 mod table;
@@ -12,6 +15,7 @@ mod worker;
 mod writer;
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
@@ -68,6 +72,8 @@ pub struct Logger {
     catalog: Catalog,
     budget: Arc<Budget>,
     failed: Arc<OnceLock<Arc<EngineError>>>,
+    /// Whether a commit is being waited for.
+    awaited: Arc<AtomicBool>,
     jobs: Option<Sender<Job>>,
     thread: Option<JoinHandle<()>>,
     next_model: i64,
@@ -92,14 +98,15 @@ impl Logger {
         let (next_model, next_intermediate, ..) = catalog.next_ids()?;
         let budget = Arc::new(Budget::new(options.budget_bytes));
         let failed = Arc::new(OnceLock::new());
-        let (max, target) = (options.max_bytes, options.partition_bytes);
-        let writer = ChunkWriter::new(Arc::clone(&storage), options.effort, options.dedup, max, target)?;
+        let awaited = Arc::new(AtomicBool::new(false));
+        let writer = ChunkWriter::new(Arc::clone(&storage), &options)?;
         let n_threads = std::thread::available_parallelism().map_or(1, usize::from);
         let worker = Worker::new(
             Arc::clone(&storage),
             writer,
             Arc::clone(&budget),
             Arc::clone(&failed),
+            Arc::clone(&awaited),
             options.on_unholdable,
             n_threads,
         )?;
@@ -113,6 +120,7 @@ impl Logger {
             catalog,
             budget,
             failed,
+            awaited,
             jobs: Some(jobs),
             thread: Some(thread),
             next_model,
@@ -531,6 +539,7 @@ impl Logger {
     /// Errors: `LogFailed`; then nothing since the last commit is stored.
     pub fn commit(&mut self) -> Result<LogReport> {
         let (reply, answer) = sync_channel(1);
+        self.awaited.store(true, Ordering::Relaxed);
         self.send(Job::Commit(reply))?;
         let report = answer.recv().unwrap_or_else(|_| {
             Err(EngineError::io("log", "commit", std::io::Error::other("the log's thread has ended")))

@@ -1,10 +1,10 @@
 //! The unfinished RowBlock of a table intermediate.
 
+use arrow::array::ArrayRef;
 use arrow::compute::{cast, concat_batches};
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 
-use crate::column::{ColumnCodes, to_codes};
 use crate::error::{EngineError, Result};
 use crate::key::IntermediateKey;
 use crate::model::TableContent;
@@ -22,8 +22,8 @@ pub struct TableBuilder {
 pub struct SealedTable {
     /// Row_ids in stored order.
     pub rows: Vec<u64>,
-    /// One a column.
-    pub columns: Vec<ColumnCodes>,
+    /// One a column; none where only rows are kept.
+    pub columns: Vec<ArrayRef>,
 }
 
 impl TableBuilder {
@@ -112,8 +112,8 @@ impl TableBuilder {
         if self.rows_only {
             return sealed(SealedTable { rows: std::mem::take(&mut self.rows), columns: Vec::new() });
         }
-        let whole = concat_batches(&self.content.schema, &parts)?;
-        let columns = whole.columns().iter().map(to_codes).collect::<Result<_>>()?;
+        // A single part stays where it lies.
+        let columns = concat_batches(&self.content.schema, &parts)?.columns().to_vec();
         sealed(SealedTable { rows: std::mem::take(&mut self.rows), columns })
     }
 }

@@ -1,6 +1,7 @@
 //! The log's thread: takes batches in order, builds RowBlocks, writes chunks, commits.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::sync::{Arc, OnceLock};
 
@@ -9,13 +10,14 @@ use mistique_quantize::OnUnholdable;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::budget::Budget;
+use super::columns::NamedColumn;
 use super::fill::FillJob;
 use super::source::TensorSource;
 use super::table::{SealedTable, TableBuilder};
 use super::tensor::{Buffers, SealedBlock, TensorBuilder, Tools};
 use super::writer::{ChunkWriter, GroupCodes, LogReport};
 use crate::catalog::{Commit, IntermediateProgress, NewBlock, NewIntermediate, NewLink, NewModel, NewStage, WITHHELD};
-use crate::chunk::{ChunkShape, Extra};
+use crate::chunk::ChunkShape;
 use crate::error::{EngineError, Result};
 use crate::key::IntermediateKey;
 use crate::model::{Content, Fingerprint, TensorContent, TensorLayout};
@@ -127,7 +129,11 @@ pub struct Worker {
     /// Intermediates of which only rows are kept.
     withheld: HashSet<i64>,
     buffers: Buffers,
-    pool: rayon::ThreadPool,
+    /// Threads that step back for the model.
+    pool: Arc<rayon::ThreadPool>,
+    /// Threads that do not: for the time in which a commit is waited for.
+    urgent: Arc<rayon::ThreadPool>,
+    awaited: Arc<AtomicBool>,
     budget: Arc<Budget>,
     failed: Arc<OnceLock<Arc<EngineError>>>,
     on_bad: OnUnholdable,
@@ -142,15 +148,18 @@ impl Worker {
         writer: ChunkWriter,
         budget: Arc<Budget>,
         failed: Arc<OnceLock<Arc<EngineError>>>,
+        awaited: Arc<AtomicBool>,
         on_bad: OnUnholdable,
         n_threads: usize,
     ) -> Result<Self> {
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(n_threads)
-            .thread_name(|i| format!("mistique-log-{i}"))
-            .start_handler(|_| step_back())
-            .build()
-            .map_err(|e| EngineError::io("log", "start threads", std::io::Error::other(e)))?;
+        let threads = |name: &'static str, start: fn(usize)| {
+            let builder = rayon::ThreadPoolBuilder::new().num_threads(n_threads).start_handler(start);
+            let pool = builder.thread_name(move |i| format!("{name}-{i}")).build();
+            pool.map(Arc::new).map_err(|e| EngineError::io("log", "start threads", std::io::Error::other(e)))
+        };
+        // Both now: a thread begins with the priority of the one that starts it, and the log's own steps back.
+        let pool = threads("mistique-log", |_| step_back())?;
+        let urgent = threads("mistique-urgent", |_| ())?;
         Ok(Self {
             storage,
             writer,
@@ -162,6 +171,8 @@ impl Worker {
             withheld: HashSet::new(),
             buffers: Buffers::default(),
             pool,
+            urgent,
+            awaited,
             budget,
             failed,
             on_bad,
@@ -181,6 +192,7 @@ impl Worker {
             };
             let result = match self.failed.get() {
                 Some(earlier) => Err(EngineError::LogFailed(Arc::clone(earlier))),
+                None if self.awaited.load(Ordering::Relaxed) => Arc::clone(&self.urgent).install(|| self.take(job)),
                 None => self.take(job),
             };
             if let Err(e) = &result {
@@ -198,11 +210,17 @@ impl Worker {
             };
             self.budget.done(bytes, self.held_bytes());
             if let Some(reply) = reply {
+                self.awaited.store(false, Ordering::Relaxed);
                 // The caller may have gone; the commit stands all the same.
                 let _ = reply.send(answer);
             }
         }
         self.writer.abandon();
+    }
+
+    /// The threads to work on.
+    fn threads(&self) -> Arc<rayon::ThreadPool> {
+        Arc::clone(if self.awaited.load(Ordering::Relaxed) { &self.urgent } else { &self.pool })
     }
 
     fn held_bytes(&self) -> usize {
@@ -267,7 +285,10 @@ impl Worker {
                     None => {}
                 }
             }
-            Job::Fill(fill) => self.commit.fills.extend(fill.run(&mut self.writer, &self.pool, self.on_bad)?),
+            Job::Fill(fill) => {
+                let pool = self.threads();
+                self.commit.fills.extend(fill.run(&mut self.writer, &pool, self.on_bad)?);
+            }
             Job::Commit(_) => return self.commit(),
         }
         appended.into_iter().for_each(|id| self.count_held(id));
@@ -300,8 +321,9 @@ impl Worker {
 
     /// Lets a tensor's builder work; what it seals is stored.
     fn tensor(&mut self, id: i64, work: impl FnOnce(&mut TensorBuilder, &mut Tools<'_>) -> Result<()>) -> Result<()> {
+        let pool = &*self.threads();
         let Some(Builder::Tensor(builder)) = self.builders.get_mut(&id) else { return Ok(()) };
-        let (key, pool) = (builder.key.clone(), &self.pool);
+        let key = builder.key.clone();
         let (blocks, estimates) = (&mut self.blocks, &mut self.commit.group_bytes);
         let withheld = self.withheld.contains(&id);
         let mut put = Put { writer: &mut self.writer, pool, key: &key, id, withheld, blocks, estimates };
@@ -320,17 +342,17 @@ impl Worker {
         id: i64,
         work: impl FnOnce(&mut TableBuilder, &mut dyn FnMut(SealedTable) -> Result<()>) -> Result<()>,
     ) -> Result<()> {
+        let pool = &*self.threads();
         let Some(Builder::Table(key, builder)) = self.builders.get_mut(&id) else { return Ok(()) };
         let (blocks, estimates) = (&mut self.blocks, &mut self.commit.group_bytes);
-        let (pool, key, n_groups) = (&self.pool, key.clone(), builder.n_columns());
+        let (key, n_groups) = (key.clone(), builder.n_columns());
         let withheld = self.withheld.contains(&id);
         let mut put = Put { writer: &mut self.writer, pool, key: &key, id, withheld, blocks, estimates };
         let names = builder.names();
         work(builder, &mut |b| {
-            let rows = xxh3_64(&RowSet::from_ids(&b.rows).to_bytes());
             let columns = b.columns.iter().zip(&names);
-            let groups: Vec<GroupCodes<'_>> = columns.map(|(c, name)| c.group(b.rows.len(), name, rows)).collect();
-            put.block(&b.rows, n_groups, &groups)
+            let columns: Vec<_> = columns.map(|(array, name)| NamedColumn { array, name }).collect();
+            put.columns(&b.rows, n_groups, &columns)
         })?;
         if withheld && builder.has_sealed() {
             builder.keep_rows_only();
@@ -404,7 +426,7 @@ fn tensor_groups<'a>(layout: &TensorLayout, n_rows: usize, codes: &'a [Vec<u8>])
             page_rows: layout.page_rows,
             map_w: layout.stored.w,
         };
-        GroupCodes { shape, codes, extra: Extra::default(), column: None }
+        GroupCodes { shape, codes }
     };
     codes.iter().enumerate().map(group).collect()
 }
@@ -423,7 +445,7 @@ struct Put<'a> {
 impl Put<'_> {
     fn block(&mut self, rows: &[u64], n_groups: usize, groups: &[GroupCodes<'_>]) -> Result<()> {
         let chunks = if self.withheld {
-            if !groups.is_empty() && !self.estimates.iter().any(|(id, _)| *id == self.id) {
+            if !groups.is_empty() && !self.is_estimated() {
                 self.estimates.push((self.id, self.writer.measure(groups, self.key, self.pool)?));
             }
             vec![WITHHELD; n_groups]
@@ -432,5 +454,23 @@ impl Put<'_> {
         };
         self.blocks.push(NewBlock { intermediate_id: self.id, rows: RowSet::from_ids(rows), chunks });
         Ok(())
+    }
+
+    fn columns(&mut self, rows: &[u64], n_groups: usize, columns: &[NamedColumn<'_>]) -> Result<()> {
+        let set = RowSet::from_ids(rows);
+        let chunks = if self.withheld {
+            if !columns.is_empty() && !self.is_estimated() {
+                self.estimates.push((self.id, self.writer.measure_columns(columns, self.key, self.pool)?));
+            }
+            vec![WITHHELD; n_groups]
+        } else {
+            self.writer.put_columns(self.id, columns, xxh3_64(&set.to_bytes()), self.key, self.pool)?
+        };
+        self.blocks.push(NewBlock { intermediate_id: self.id, rows: set, chunks });
+        Ok(())
+    }
+
+    fn is_estimated(&self) -> bool {
+        self.estimates.iter().any(|(id, _)| *id == self.id)
     }
 }

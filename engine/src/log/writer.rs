@@ -1,33 +1,24 @@
-//! From codes to stored chunks: hash, look up, look for a similar one, and only for what is new encode and write.
+//! From codes to stored chunks: hash, look up, and only for what is new encode and write.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use lru::LruCache;
 use mistique_quantize::Effort;
 use rayon::prelude::*;
-use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::Dedup;
+use super::bases::Bases;
+use super::columns::Habits;
+use super::seen::Seen;
+use super::{Dedup, LogOptions};
 use crate::catalog::{Catalog, LshRow, NewChunk};
-use crate::chunk::{
-    ChunkCodes, ChunkHash, ChunkShape, ChunkView, Extra, base_name, salted, write_against, write_chunk,
-};
-use crate::column::ColumnCodes;
+use crate::chunk::{ChunkHash, ChunkShape, Extra, salted, write_chunk};
 use crate::error::{EngineError, Result};
-use crate::partition::{self, Base, FinishedPartition, PartitionReader, PartitionWriter};
-use crate::similar::{SimilarIndex, Sketch, Sketcher};
+use crate::partition::{self, Base, FinishedPartition, PartitionWriter};
+use crate::similar::{SimilarIndex, Sketcher};
 use crate::storage::Storage;
-
-/// Chunks of at most so many bytes are not worth to be coded against others.
-const MIN_ALONE_BYTES: usize = 384;
-/// Similar chunks that a new one is tried against.
-const MOST_TRIED: usize = 3;
-/// Decoded chunks that are kept to code others against, in bytes.
-const BASES_BYTES: usize = 64 << 20;
 
 /// Whether a chunk of `len` bytes, coded against another one, is so much smaller than alone that reading two pays: by an
 /// eighth and 64 bytes.
@@ -35,28 +26,12 @@ pub(crate) fn pays(len: usize, alone: usize) -> bool {
     len + alone / 8 + 64 <= alone
 }
 
-/// Codes of one group of a RowBlock.
+/// Codes of one group of a tensor's RowBlock.
 pub struct GroupCodes<'a> {
     /// Their shape.
     pub shape: ChunkShape,
     /// Row-major codes.
     pub codes: &'a [u8],
-    /// What a table's column has beside them.
-    pub extra: Extra<'a>,
-    /// Of a table's column, a hash of its name and of its rows.
-    pub column: Option<u64>,
-}
-
-impl ColumnCodes {
-    /// These codes as a group of a RowBlock of a table; `rows` is a hash of its row_ids.
-    pub fn group(&self, n_rows: usize, name: &str, rows: u64) -> GroupCodes<'_> {
-        GroupCodes {
-            shape: ChunkShape { code: self.code, n_rows, n_cols: 1, page_rows: n_rows, map_w: 1 },
-            codes: &self.codes,
-            extra: Extra { validity: self.validity.as_deref(), dictionary: self.dictionary.as_deref() },
-            column: Some(xxh3_64_with_seed(name.as_bytes(), rows)),
-        }
-    }
 }
 
 /// What a log has written so far.
@@ -89,9 +64,9 @@ pub struct LogReport {
 
 /// Writes chunks into partitions, each content once.
 pub struct ChunkWriter {
-    storage: Arc<dyn Storage>,
-    catalog: Catalog,
-    next_chunk: i64,
+    pub(super) storage: Arc<dyn Storage>,
+    pub(super) catalog: Catalog,
+    pub(super) next_chunk: i64,
     next_partition: u64,
     current: Option<PartitionWriter>,
     finishing: Vec<JoinHandle<Result<FinishedPartition>>>,
@@ -100,10 +75,14 @@ pub struct ChunkWriter {
     created: Vec<u64>,
     scratch: Vec<Vec<u8>>,
     effort: Effort,
-    dedup: Dedup,
-    sketcher: Sketcher,
-    index: SimilarIndex,
-    bases: Bases,
+    pub(super) dedup: Dedup,
+    pub(super) sketcher: Sketcher,
+    pub(super) index: SimilarIndex,
+    pub(super) bases: Bases,
+    pub(super) seen: Seen,
+    pub(super) habits: Habits,
+    /// Columns, by intermediate and kind, that no other is like.
+    pub(super) unlike: HashSet<(i64, u64)>,
     max_bytes: Option<u64>,
     target_bytes: u64,
     /// What was written.
@@ -114,13 +93,7 @@ impl ChunkWriter {
     /// A writer with a connection of its own; the caller holds the writer's lock.
     ///
     /// Errors: `Catalog`.
-    pub fn new(
-        storage: Arc<dyn Storage>,
-        effort: Effort,
-        dedup: Dedup,
-        max_bytes: Option<u64>,
-        target_bytes: u64,
-    ) -> Result<Self> {
+    pub fn new(storage: Arc<dyn Storage>, options: &LogOptions) -> Result<Self> {
         let catalog = Catalog::open(&*storage, false)?;
         let (_, _, next_chunk, next_partition) = catalog.next_ids()?;
         Ok(Self {
@@ -134,13 +107,16 @@ impl ChunkWriter {
             new_chunks: Vec::new(),
             created: Vec::new(),
             scratch: Vec::new(),
-            effort,
-            dedup,
+            effort: options.effort,
+            dedup: options.dedup,
             sketcher: Sketcher::default(),
             index: SimilarIndex::default(),
             bases: Bases::default(),
-            max_bytes,
-            target_bytes,
+            seen: Seen::new(options.budget_bytes / 2),
+            habits: Habits::default(),
+            unlike: HashSet::new(),
+            max_bytes: options.max_bytes,
+            target_bytes: options.partition_bytes,
             report: LogReport::default(),
         })
     }
@@ -150,7 +126,26 @@ impl ChunkWriter {
         &mut self.catalog
     }
 
-    /// Stores the groups of a RowBlock and returns the number of each one's chunk.
+    /// The number of the chunk of a content, and whether it is a new one.
+    ///
+    /// Errors: `Catalog`.
+    pub(super) fn number(&mut self, hash: &ChunkHash) -> Result<(i64, bool)> {
+        let known = match self.uncommitted.get(hash) {
+            Some(known) => Some(*known),
+            None => self.catalog.chunk_by_hash(hash)?,
+        };
+        if let Some((id, len)) = known {
+            self.report.duplicate_chunks += 1;
+            self.report.saved_bytes += len;
+            return Ok((id, false));
+        }
+        let id = self.next_chunk;
+        self.next_chunk += 1;
+        self.uncommitted.insert(*hash, (id, 0));
+        Ok((id, true))
+    }
+
+    /// Stores the groups of a tensor's RowBlock and returns the number of each one's chunk.
     ///
     /// Errors: `Io`, `NoSpace` past `max_bytes`, `Catalog`, `Quantize`.
     pub fn put(
@@ -161,7 +156,7 @@ impl ChunkWriter {
     ) -> Result<Vec<i64>> {
         let (search, work) = (AtomicU64::new(0), AtomicU64::new(0));
         let parallel = groups.len() > 1;
-        let hash = |g: &GroupCodes<'_>| timed(&search, || g.shape.hash(g.codes, g.extra));
+        let hash = |g: &GroupCodes<'_>| timed(&search, || g.shape.hash(g.codes, Extra::default()));
         let mut hashes: Vec<ChunkHash> = if parallel {
             pool.install(|| groups.par_iter().map(hash).collect())
         } else {
@@ -176,49 +171,30 @@ impl ChunkWriter {
         let mut fresh = Vec::new();
         let looked_up = Instant::now();
         for (i, h) in hashes.iter().enumerate() {
-            let known = match self.uncommitted.get(h) {
-                Some(known) => Some(*known),
-                None => self.catalog.chunk_by_hash(h)?,
-            };
-            let id = match known {
-                Some((id, len)) => {
-                    self.report.duplicate_chunks += 1;
-                    self.report.saved_bytes += len;
-                    id
-                }
-                None => {
-                    let id = self.next_chunk;
-                    self.next_chunk += 1;
-                    self.uncommitted.insert(*h, (id, 0));
-                    fresh.push((i, id));
-                    id
-                }
-            };
+            let (id, is_new) = self.number(h)?;
+            if is_new {
+                fresh.push((i, id));
+            }
             ids.push(id);
         }
         add_time(&search, looked_up);
         let mut encoded = std::mem::take(&mut self.scratch);
         encoded.resize_with(encoded.len().max(fresh.len()), Vec::new);
-        let (effort, sketcher) = (self.effort, &self.sketcher);
-        let similar = self.dedup == Dedup::Approximate;
-        let encode = |((i, _), out): (&(usize, i64), &mut Vec<u8>)| -> Result<Option<Sketch>> {
-            let Some(group) = groups.get(*i) else { return Ok(None) };
-            let effort = if group.column.is_some() { Effort::Column } else { effort };
-            timed(&work, || write_chunk(&group.shape, group.codes, group.extra, effort, key, out))?;
-            let name = group.column.filter(|_| similar && out.len() > MIN_ALONE_BYTES);
-            let sketch = |name| sketcher.sketch(group.shape.code, group.codes, group.extra.validity, name);
-            Ok(name.map(|name| timed(&search, || sketch(name))))
+        let effort = self.effort;
+        let encode = |((i, _), out): (&(usize, i64), &mut Vec<u8>)| -> Result<()> {
+            let Some(group) = groups.get(*i) else { return Ok(()) };
+            timed(&work, || write_chunk(&group.shape, group.codes, Extra::default(), effort, key, out))
         };
-        let jobs: Vec<_> = fresh.iter().zip(&mut encoded).collect();
-        let sketches: Vec<Option<Sketch>> = if parallel {
-            pool.install(|| jobs.into_par_iter().map(encode).collect::<Result<_>>())?
+        let mut jobs = fresh.iter().zip(&mut encoded);
+        if parallel {
+            pool.install(|| jobs.collect::<Vec<_>>().into_par_iter().try_for_each(encode))?;
         } else {
-            jobs.into_iter().map(encode).collect::<Result<_>>()?
-        };
+            jobs.try_for_each(encode)?;
+        }
         let mut written = Ok(());
-        for (((i, id), bytes), sketch) in fresh.iter().zip(&mut encoded).zip(sketches) {
-            let (Some(group), Some(hash)) = (groups.get(*i), hashes.get(*i)) else { continue };
-            written = self.place(*id, hash, group, sketch, bytes, key, (&search, &work));
+        for ((i, id), bytes) in fresh.iter().zip(&mut encoded) {
+            let Some(hash) = hashes.get(*i) else { continue };
+            written = timed(&work, || self.store(*id, hash, bytes, None, 0));
             if written.is_err() {
                 break;
             }
@@ -242,89 +218,27 @@ impl ChunkWriter {
         let effort = self.effort;
         let measure = |g: &GroupCodes<'_>| -> Result<f32> {
             let mut out = Vec::new();
-            let effort = if g.column.is_some() { Effort::Column } else { effort };
-            write_chunk(&g.shape, g.codes, g.extra, effort, key, &mut out)?;
+            write_chunk(&g.shape, g.codes, Extra::default(), effort, key, &mut out)?;
             Ok(out.len() as f32 / g.shape.n_rows.max(1) as f32)
         };
         pool.install(|| groups.par_iter().map(measure).collect())
     }
 
-    /// Writes a chunk, against a similar one where that pays.
-    #[expect(clippy::too_many_arguments, reason = "one step of `put`, which has all of it at hand")]
-    fn place(
-        &mut self,
-        id: i64,
-        hash: &ChunkHash,
-        group: &GroupCodes<'_>,
-        sketch: Option<Sketch>,
-        bytes: &mut Vec<u8>,
-        key: &(dyn std::fmt::Display + Sync),
-        (search, work): (&AtomicU64, &AtomicU64),
-    ) -> Result<()> {
-        let Some(sketch) = sketch else {
-            return timed(work, || self.store(id, hash, bytes, None, 0));
+    /// Bytes that the chunk of a content takes.
+    ///
+    /// Errors: `Catalog`.
+    pub(super) fn stored_len(&self, hash: &ChunkHash) -> Result<u64> {
+        let known = match self.uncommitted.get(hash) {
+            Some(known) => Some(*known),
+            None => self.catalog.chunk_by_hash(hash)?,
         };
-        let found = timed(search, || self.index.candidates(&self.catalog, &sketch))?;
-        let alone = bytes.len();
-        let mut best: Option<(Base, Vec<u8>)> = None;
-        for candidate in found.into_iter().take(MOST_TRIED) {
-            let started = Instant::now();
-            let Some((base, codes)) = self.base(candidate)? else { continue };
-            let mut out = Vec::new();
-            let wrote = write_against(&group.shape, group.codes, group.extra, (base.name, &codes), key, &mut out)?;
-            let least = best.as_ref().map_or(usize::MAX, |(_, bytes)| bytes.len());
-            if wrote && pays(out.len(), alone) && out.len() < least {
-                best = Some((base, out));
-            }
-            add_time(work, started);
-            // Hardly more than header and directory: nothing else will be smaller.
-            if best.as_ref().is_some_and(|(_, bytes)| bytes.len() < MIN_ALONE_BYTES) {
-                break;
-            }
-        }
-        if let Some((base, mut bytes)) = best {
-            let saved = (alone - bytes.len()) as u64;
-            return timed(work, || self.store(id, hash, &mut bytes, Some(base), saved));
-        }
-        timed(work, || self.store(id, hash, bytes, None, 0))?;
-        self.index.add(&sketch, id);
-        let (shape, codes) = (group.shape, group.codes.to_vec());
-        let codes = ChunkCodes { shape, codes, validity: group.extra.validity.map(<[u8]>::to_vec) };
-        let base = Base { id, name: base_name(hash) };
-        self.bases.add(base, Arc::new(codes));
-        Ok(())
+        Ok(known.map_or(0, |(_, len)| len))
     }
 
-    /// A chunk to code another one against; `None` for one that is not to be had.
-    fn base(&mut self, id: i64) -> Result<Option<(Base, Arc<ChunkCodes>)>> {
-        if let Some(known) = self.bases.held.get(&id) {
-            return Ok(Some(known.clone()));
-        }
-        // Of this log, and no longer held: its partition may still be open. Or gone since it was indexed.
-        let place = match self.catalog.chunk_place(id) {
-            Err(EngineError::Corrupt { .. }) => return Ok(None),
-            place => place?,
-        };
-        if place.base.is_some() {
-            return Ok(None);
-        }
-        let len = self.catalog.partition_len(place.partition)?;
-        let partition = PartitionReader::open(&*self.storage, place.partition, len)?;
-        let bytes = partition.chunk(place)?;
-        // A damaged chunk is no reason that a log fails.
-        let codes = match ChunkView::parse(&bytes, partition.path(), place.offset).and_then(|view| view.decode(None)) {
-            Ok(codes) => Arc::new(codes),
-            Err(e) => {
-                tracing::warn!("a similar chunk is damaged, and not used: {e}");
-                return Ok(None);
-            }
-        };
-        let base = Base { id, name: base_name(&self.catalog.chunk_hash(id)?) };
-        self.bases.add(base, Arc::clone(&codes));
-        Ok(Some((base, codes)))
-    }
-
-    fn store(
+    /// Writes a chunk.
+    ///
+    /// Errors: `Io`, `NoSpace` past `max_bytes`.
+    pub(super) fn store(
         &mut self,
         id: i64,
         hash: &ChunkHash,
@@ -386,6 +300,7 @@ impl ChunkWriter {
     pub fn committed(&mut self) {
         self.uncommitted.clear();
         self.index.committed();
+        self.unlike.clear();
         self.created.clear();
     }
 
@@ -403,36 +318,13 @@ impl ChunkWriter {
     }
 }
 
-/// Decoded chunks to code others against, the least recently used leaving first.
-struct Bases {
-    held: LruCache<i64, (Base, Arc<ChunkCodes>)>,
-    held_bytes: usize,
-}
-
-impl Default for Bases {
-    fn default() -> Self {
-        Self { held: LruCache::unbounded(), held_bytes: 0 }
-    }
-}
-
-impl Bases {
-    fn add(&mut self, base: Base, codes: Arc<ChunkCodes>) {
-        self.held_bytes += codes.held_bytes();
-        if let Some((_, old)) = self.held.put(base.id, (base, codes)) {
-            self.held_bytes -= old.held_bytes();
-        }
-        while self.held_bytes > BASES_BYTES {
-            let Some((_, (_, codes))) = self.held.pop_lru() else { break };
-            self.held_bytes -= codes.held_bytes();
-        }
-    }
-}
-
-fn add_time(total: &AtomicU64, since: Instant) {
+/// Adds the time since then.
+pub(super) fn add_time(total: &AtomicU64, since: Instant) {
     total.fetch_add(since.elapsed().as_nanos() as u64, Ordering::Relaxed);
 }
 
-fn timed<T>(total: &AtomicU64, f: impl FnOnce() -> T) -> T {
+/// Adds the time that `f` takes.
+pub(super) fn timed<T>(total: &AtomicU64, f: impl FnOnce() -> T) -> T {
     let started = Instant::now();
     let done = f();
     add_time(total, started);

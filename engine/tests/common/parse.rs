@@ -351,6 +351,20 @@ pub fn decode(code: u8, encoding: u8, page: &[u8], n: usize, map_w: usize, table
         }
         7 => entropy(code, page, n, map_w, Some(tables.expect("tables of the chunk"))),
         8 => unpco(code, page, n),
+        10 => {
+            let (places, integers) = (page[0], usize::from(page[1]));
+            assert!(matches!(code, 3 | 4) && places <= 9 && matches!(integers, 2 | 4 | 8));
+            let multiples = decode(32 + page[1], page[2], &page[3..], n, 1, None);
+            let number = |m: &[u8]| {
+                let bits = m.iter().rev().fold(0u64, |v, b| v << 8 | u64::from(*b)) << (64 - 8 * integers);
+                decimal(bits as i64 >> (64 - 8 * integers), places)
+            };
+            let numbers = multiples.chunks_exact(integers).map(number);
+            match code {
+                3 => numbers.flat_map(|x| (x as f32).to_le_bytes()).collect(),
+                _ => numbers.flat_map(f64::to_le_bytes).collect(),
+            }
+        }
         _ => panic!("encoding {encoding}"),
     }
 }
@@ -395,6 +409,12 @@ fn unpco(code: u8, page: &[u8], n: usize) -> Vec<u8> {
     out
 }
 
+/// The decimal of a multiple, of which negative ones are one less.
+fn decimal(multiple: i64, places: u8) -> f64 {
+    let ten = 10f64.powi(places.into());
+    if multiple < 0 { -((-(multiple + 1)) as f64 / ten) } else { multiple as f64 / ten }
+}
+
 /// The codes of a page that is coded against another one's.
 pub fn against(code: u8, page: &[u8], valid: &[bool], (base_code, base): (u8, &Page)) -> Vec<u8> {
     let (width, _) = width_and_bits(code);
@@ -412,12 +432,17 @@ pub fn against(code: u8, page: &[u8], valid: &[bool], (base_code, base): (u8, &P
         0 => assert_eq!(code, base_code),
         1 => (a, d) = (f64::from_bits(take(8)), f64::from_bits(take(8))),
         2 => e = take(1),
+        3 => {
+            assert!(matches!(code, 3 | 4));
+            e = take(1);
+            (a, d) = (f64::from_bits(take(8)), f64::from_bits(take(8)));
+        }
         _ => panic!("model {model}"),
     }
-    let fill = take(if model == 2 { 8 } else { width });
+    let fill = take(if model >= 2 { 8 } else { width });
     let encoding = take(1) as u8;
-    assert!(encoding != 7 && encoding != 9 && e <= 9);
-    let residual_width = if model == 2 { 8 } else { width };
+    assert!(encoding != 7 && encoding < 9 && e <= 9);
+    let residual_width = if model >= 2 { 8 } else { width };
     let n = valid.len();
     let residuals = decode(32 + residual_width as u8, encoding, rest, n, 1, None);
     let is_float = |code: u8| matches!(code, 1..=4);
@@ -458,7 +483,14 @@ pub fn against(code: u8, page: &[u8], valid: &[bool], (base_code, base): (u8, &P
         let r = (z >> 1) as i64 ^ -((z & 1) as i64);
         let base_bits = word(&base.codes[row * base_width..(row + 1) * base_width]);
         let bits = match (model, base.valid[row]) {
-            (2, _) if !valid[row] => 0,
+            (2 | 3, _) if !valid[row] => 0,
+            (3, in_base) => {
+                let line = (a + d * number(base_bits)).round();
+                let whole = line.abs() as i64;
+                let signed = if line.is_sign_negative() && !line.is_nan() { !whole } else { whole };
+                let p = if in_base { signed } else { fill as i64 };
+                to_code(decimal(p.wrapping_add(r), e as u8))
+            }
             (2, in_base) => {
                 let ten = 10f64.powi(e as i32);
                 let p = if in_base { (number(base_bits) * ten).round() as i64 } else { fill as i64 };

@@ -7,6 +7,7 @@
 mod against;
 mod bitmap;
 mod block;
+mod decimal;
 mod huffman;
 mod model;
 mod pack;
@@ -15,7 +16,7 @@ mod shared;
 mod sparse;
 mod zstd;
 
-pub use against::{BasePage, decode_against, encode_against};
+pub use against::{BasePage, decode_against, encode_against, encode_copied, estimate_against};
 pub(crate) use huffman::{MAX_LEN, STORE, TABLE};
 pub(crate) use model::{MODEL_CONTEXTS, MODEL_LEN, MODEL_TABLE};
 #[cfg(test)]
@@ -38,6 +39,16 @@ pub enum Effort {
     Small,
     /// For columns of tables: the smallest there is for a few thousand numbers.
     Column,
+    /// As `Column`, trying only the encoding that served the rows before, since a column keeps its nature, and quickly.
+    Like(Encoding),
+}
+
+impl Effort {
+    /// Whether it is for columns of tables.
+    #[must_use]
+    pub fn is_column(self) -> bool {
+        matches!(self, Self::Column | Self::Like(_))
+    }
 }
 
 /// Stored identifier of a page's encoding; explicit and never reused.
@@ -64,11 +75,13 @@ pub enum Encoding {
     Pco = 8,
     /// By how much a model of another chunk's page is wrong.
     Against = 9,
+    /// Floats as multiples of a power of ten, themselves a page.
+    Decimal = 10,
 }
 
 impl Encoding {
     /// All encodings, in order of identifier.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Plain,
         Self::Constant,
         Self::Packed,
@@ -79,6 +92,7 @@ impl Encoding {
         Self::Shared,
         Self::Pco,
         Self::Against,
+        Self::Decimal,
     ];
 }
 
@@ -120,9 +134,14 @@ pub fn encode_page(
         out.extend_from_slice(&codes[..w]);
         return Ok(Encoding::Constant);
     }
+    if let Effort::Like(enc) = effort
+        && let Some(enc) = encode_like(code, codes, map_w, enc, out)?
+    {
+        return Ok(enc);
+    }
     let split = sparse::split(code, codes);
     let fixed = fixed(code, codes, &split);
-    if effort != Effort::Fast && codes.len() > w {
+    if matches!(effort, Effort::Small | Effort::Column) && codes.len() > w {
         let from = out.len();
         let limit = fixed.1;
         let enc = encode_small(code, codes, &split, map_w, effort, shared, out)?;
@@ -153,6 +172,33 @@ fn fixed(code: Code, codes: &[u8], split: &sparse::Split) -> (Encoding, usize) {
     best
 }
 
+/// Encodes as `enc` where that takes fewer bytes than the codes; `None`, and nothing appended, where not, or where `enc`
+/// is one whose size is known without trying.
+fn encode_like(code: Code, codes: &[u8], map_w: usize, enc: Encoding, out: &mut Vec<u8>) -> Result<Option<Encoding>> {
+    let from = out.len();
+    match enc {
+        Encoding::Entropy => sparse::write_entropy(code, codes, &sparse::split(code, codes), map_w, out)?,
+        Encoding::Pco if pco::holds(code) => pco::compress(code, codes, pco::QUICK, out)?,
+        Encoding::Decimal if decimal::holds(code) => {
+            if !decimal::compress(code, codes, pco::QUICK, out)? {
+                return Ok(None);
+            }
+        }
+        Encoding::Zstd => zstd::compress(codes, LEVEL, out)?,
+        Encoding::ShuffledZstd if code.width() > 1 => {
+            let mut planes = vec![0; codes.len()];
+            pack::shuffle(code.width(), codes, &mut planes);
+            zstd::compress(&planes, LEVEL, out)?;
+        }
+        _ => return Ok(None),
+    }
+    if out.len() - from < codes.len() {
+        return Ok(Some(enc));
+    }
+    out.truncate(from);
+    Ok(None)
+}
+
 fn encode_small(
     code: Code,
     codes: &[u8],
@@ -178,11 +224,19 @@ fn encode_small(
         other.clear();
     }
     if effort == Effort::Column && pco::holds(code) {
-        pco::compress(code, codes, &mut other)?;
+        pco::compress(code, codes, pco::SMALL, &mut other)?;
         if other.len() < out.len() - from {
             out.truncate(from);
             out.extend_from_slice(&other);
             best = Encoding::Pco;
+        }
+        other.clear();
+    }
+    if effort == Effort::Column && decimal::holds(code) && decimal::compress(code, codes, pco::SMALL, &mut other)? {
+        if other.len() < out.len() - from {
+            out.truncate(from);
+            out.extend_from_slice(&other);
+            best = Encoding::Decimal;
         }
         other.clear();
     }
@@ -257,6 +311,7 @@ pub fn decode_page(
         Encoding::Zstd => zstd::decompress(bytes, out)?,
         Encoding::Pco => pco::decompress(code, bytes, out)?,
         Encoding::Against => return Err(QuantizeError::NoBase),
+        Encoding::Decimal => decimal::decompress(code, bytes, out)?,
         Encoding::ShuffledZstd => with_buffer(out.len(), |planes| {
             zstd::decompress(bytes, planes)?;
             pack::unshuffle(w, planes, out);
