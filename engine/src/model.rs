@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::sync::Arc;
 
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use mistique_quantize::{Code, MapShape, Params, Scheme};
 
 use crate::error::{EngineError, Result};
@@ -228,6 +228,14 @@ pub struct TableContent {
     pub block_rows: usize,
 }
 
+impl TableContent {
+    /// As [`Content::logical_row_bytes`].
+    pub fn logical_row_bytes(&self) -> u64 {
+        let width = |t: &DataType| if *t == DataType::Boolean { 1 } else { t.primitive_width().unwrap_or(16) };
+        self.schema.fields().iter().map(|f| width(f.data_type()) as u64).sum()
+    }
+}
+
 impl Content {
     /// ColumnChunks in a RowBlock.
     pub fn n_groups(&self) -> usize {
@@ -245,13 +253,11 @@ impl Content {
         }
     }
 
-    /// Bytes of a row at the precision in which it was logged; strings are counted at 16.
+    /// Bytes of a row at the precision in which it was logged; booleans are counted at 1, strings at 16.
     pub fn logical_row_bytes(&self) -> u64 {
         match self {
             Self::Tensor(t) => (t.layout.row_values() * t.dtype.width()) as u64,
-            Self::Table(t) => {
-                t.schema.fields().iter().map(|f| f.data_type().primitive_width().unwrap_or(16) as u64).sum()
-            }
+            Self::Table(t) => t.logical_row_bytes(),
         }
     }
 

@@ -37,6 +37,11 @@ impl TableBuilder {
         self.content.schema.fields().iter().map(|f| f.name().clone()).collect()
     }
 
+    /// Bytes of a row as logged.
+    pub fn logical_row_bytes(&self) -> u64 {
+        self.content.logical_row_bytes()
+    }
+
     /// Bytes that the unfinished RowBlock holds.
     pub fn held_bytes(&self) -> usize {
         self.parts.iter().map(RecordBatch::get_array_memory_size).sum()

@@ -272,9 +272,11 @@ impl Worker {
                 self.tensor(id, |builder, tools| builder.append(rows, source, tools))?;
                 self.keep_rows_only(id)?;
             }
-            Job::Table { id, rows, batch, bytes } => {
+            Job::Table { id, rows, batch, .. } => {
                 self.writer.report.rows += rows.len() as u64;
-                self.writer.report.logical_bytes += bytes as u64;
+                if let Some(Builder::Table(_, builder)) = self.builders.get(&id) {
+                    self.writer.report.logical_bytes += rows.len() as u64 * builder.logical_row_bytes();
+                }
                 self.table(id, |builder, sealed| builder.append(&rows, &batch, sealed))?;
             }
             Job::Rows { id, rows } => {
