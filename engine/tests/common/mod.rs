@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "every test file uses a part")]
 
 pub mod parse;
+mod parse_entropy;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
