@@ -53,7 +53,8 @@ pub const HELD: &str = "held";
 pub const READ_TABLE: &str = "read-table";
 /// Seconds to take a ColumnChunk of a table from the InMemoryStore; no subject.
 pub const HELD_TABLE: &str = "held-table";
-/// Seconds a value to put together a table's column from its chunks; subject: a type class.
+/// Seconds a value to put together a table's column from its chunks; subject: a type class, `, scattered` where most rows
+/// lie apart.
 pub const GATHER: &str = "gather";
 
 /// Subject of costs of a model on a device.

@@ -180,6 +180,10 @@ fn work_of(
     }
 }
 
+fn gather_subject(class: &str, scattered: bool) -> String {
+    if scattered { format!("{class}, scattered") } else { class.to_string() }
+}
+
 /// One task is done where it is asked for; several have threads to wake.
 fn start_subject(tasks: f64) -> &'static str {
     if tasks > 1.0 { "tensor" } else { "tensor, one task" }
@@ -263,7 +267,7 @@ impl Store {
             (plan.blocks.len() * held).div_ceil(sampled)
         };
         let columns = columns.iter().map(|c| (*c, held(c))).collect();
-        TableWork { n_blocks: plan.blocks.len(), n_rows: plan.n_rows(), columns }
+        TableWork { n_blocks: plan.blocks.len(), n_rows: plan.n_rows(), scattered: plan.is_scattered(), columns }
     }
 
     /// Seconds that the work takes by the rates measured on this machine (Eq. 5.4).
@@ -275,7 +279,7 @@ impl Store {
         for (column, n_held) in &work.columns {
             let class = table.schema.fields().get(*column).map_or("other", |f| type_class(f.data_type()));
             let chunk = self.rate(cost::READ_TABLE, class, unmeasured::TABLE_CHUNK)?;
-            let gather = self.rate(cost::GATHER, class, unmeasured::VALUE)?;
+            let gather = self.rate(cost::GATHER, &gather_subject(class, work.scattered), unmeasured::VALUE)?;
             tasks += chunk.times((work.n_blocks - n_held) as f64) + gather.times(work.n_rows as f64);
         }
         let threads = (work.columns.len() as f64).clamp(1.0, rayon::current_num_threads() as f64);
@@ -349,7 +353,14 @@ impl Store {
     }
 
     /// Keeps what a read of a table measured.
-    pub(crate) fn keep_table_read(&self, table: &TableContent, columns: &[usize], meter: &TableMeter, wall: f64) {
+    pub(crate) fn keep_table_read(
+        &self,
+        table: &TableContent,
+        columns: &[usize],
+        scattered: bool,
+        meter: &TableMeter,
+        wall: f64,
+    ) {
         let keep = |what: &str, subject: &str, count: &Count| {
             if count.n() > 0.0
                 && let Err(e) = self.add_cost(what, subject, count.seconds() / count.n())
@@ -367,7 +378,7 @@ impl Store {
                 tasks += meter.chunks.of(class).seconds() + meter.gathers.of(class).seconds();
             }
             if meter.gathers.of(class).n() >= GATHER_VALUES {
-                keep(cost::GATHER, class, meter.gathers.of(class));
+                keep(cost::GATHER, &gather_subject(class, scattered), meter.gathers.of(class));
             }
         }
         let beside = tasks / (columns.len() as f64).clamp(1.0, rayon::current_num_threads() as f64);
@@ -384,14 +395,15 @@ impl Store {
 pub struct TableWork {
     n_blocks: usize,
     n_rows: usize,
+    scattered: bool,
     /// Columns, and how many of their chunks are held in memory.
     columns: Vec<(usize, usize)>,
 }
 
 impl TableWork {
-    /// Of so many RowBlocks, none of whose chunks is held.
+    /// Of so many RowBlocks, none of whose chunks is held, and all of whose rows are wanted.
     pub fn of_blocks(n_blocks: usize, n_rows: usize, columns: &[usize]) -> Self {
-        Self { n_blocks, n_rows, columns: columns.iter().map(|c| (*c, 0)).collect() }
+        Self { n_blocks, n_rows, scattered: false, columns: columns.iter().map(|c| (*c, 0)).collect() }
     }
 
     /// Chunks to take from memory.

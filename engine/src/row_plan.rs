@@ -19,6 +19,9 @@ pub enum Rows {
     List(Vec<u64>),
 }
 
+/// Rows of a run that are too few to hide what finding it takes.
+const SHORT_RUN: usize = 16;
+
 /// Consecutive rows of a RowBlock that go to consecutive rows of the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Run {
@@ -162,6 +165,11 @@ impl RowPlan {
             block.is_some_and(|b| groups.iter().any(|g| b.chunks.get(*g) == Some(&WITHHELD)))
         };
         (touched.iter().filter(lacks).count(), touched.len())
+    }
+
+    /// Whether most rows lie apart: then what a row takes is more than what a value of many in a row takes.
+    pub fn is_scattered(&self) -> bool {
+        self.runs.len() * SHORT_RUN > self.rows.len()
     }
 
     /// Pages of `page_rows` rows that hold the rows.

@@ -118,8 +118,12 @@ impl ChunkReader<'_> {
                 let rows = Rows::Range(0..(4 * t.block_rows as u64));
                 let columns: Vec<usize> = (0..t.schema.fields().len()).collect();
                 let plan = store.plan_rows(record, &rows)?;
+                // Every other row, each found by itself.
+                let ids: Vec<u64> = plan.rows.iter().step_by(2).collect();
+                let apart = store.plan_rows(record, &Rows::List(ids))?;
                 // Decoded, and taken from memory.
                 for _ in 0..WANTED {
+                    store.read_table(record, &apart, &columns)?;
                     store.clear_pool();
                     store.read_table(record, &plan, &columns)?;
                     store.read_table(record, &plan, &columns)?;

@@ -27,11 +27,7 @@ const MOST_PARTS: usize = 8;
 /// Whether rows of a RowBlock can be stored without the others: none of its groups is, and the intermediate is not in too
 /// many pieces.
 pub fn is_divisible(record: &IntermediateRecord, block: &Block, n_blocks: usize) -> bool {
-    let whole = match &*record.content {
-        Content::Tensor(t) => t.layout.block_rows,
-        Content::Table(t) => t.block_rows,
-    };
-    let needed = (record.n_rows as usize).div_ceil(whole.max(1)).max(1);
+    let needed = (record.n_rows as usize).div_ceil(record.content.block_rows().max(1)).max(1);
     n_blocks < needed * MOST_PARTS && block.chunks.iter().all(|chunk| *chunk == WITHHELD)
 }
 

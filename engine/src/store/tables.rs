@@ -50,7 +50,7 @@ impl Store {
         let (begun, meter) = (Instant::now(), TableMeter::default());
         let read = |&c: &usize| self.table_column(table, plan, c, held, &meter);
         let arrays: Vec<ArrayRef> = columns.par_iter().map(read).collect::<Result<_>>()?;
-        self.keep_table_read(table, columns, &meter, begun.elapsed().as_secs_f64());
+        self.keep_table_read(table, columns, plan.is_scattered(), &meter, begun.elapsed().as_secs_f64());
         let options = RecordBatchOptions::new().with_row_count(Some(plan.n_rows()));
         Ok(RecordBatch::try_new_with_options(Arc::new(Schema::new(chosen)), arrays, &options)?)
     }
