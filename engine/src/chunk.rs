@@ -90,6 +90,15 @@ impl ChunkShape {
 
     /// Content hash of `codes` under this shape.
     pub fn hash(&self, codes: &[u8], extra: Extra<'_>) -> ChunkHash {
+        let mut hasher = self.hasher(extra);
+        hasher.update(codes);
+        hasher.update(extra.validity.unwrap_or_default());
+        hasher.update(extra.dictionary.unwrap_or_default());
+        hasher.digest128().to_le_bytes()
+    }
+
+    /// A content hash that has seen the shape; the codes are next.
+    pub fn hasher(&self, extra: Extra<'_>) -> Xxh3 {
         let mut hasher = Xxh3::new();
         let mut head = [0u8; 40];
         head[0] = self.code.to_id();
@@ -100,10 +109,7 @@ impl ChunkShape {
         head[24..32].copy_from_slice(&(self.page_rows as u64).to_le_bytes());
         head[32..40].copy_from_slice(&(self.map_w as u64).to_le_bytes());
         hasher.update(&head);
-        hasher.update(codes);
-        hasher.update(extra.validity.unwrap_or_default());
-        hasher.update(extra.dictionary.unwrap_or_default());
-        hasher.digest128().to_le_bytes()
+        hasher
     }
 }
 
@@ -230,8 +236,7 @@ fn write_with(
     key: &dyn std::fmt::Display,
     out: &mut Vec<u8>,
 ) -> Result<bool> {
-    let Help { effort, tables, base, near } = help;
-    let quantize = |e| EngineError::Quantize { key: key.to_string(), source: e };
+    let Help { tables, base, .. } = help;
     let n_pages = shape.n_pages();
     let mut used = false;
     let dir_end = CHUNK_HEADER_LEN + n_pages * PAGE_ENTRY_LEN;
@@ -246,60 +251,111 @@ fn write_with(
     let row_len = shape.row_bytes();
     for page in 0..n_pages {
         let first = page * shape.page_rows;
-        let rows = shape.rows_of(page);
-        let page_codes = codes.get(first * row_len..(first + rows) * row_len).unwrap_or_default();
-        let stats = page_stats(shape.code, page_codes).map_err(quantize)?;
-        out.resize(out.len().next_multiple_of(PAGE_ALIGN), 0);
-        let start = out.len();
-        let valid = extra.validity.map(|v| v.get(first..first + rows).unwrap_or_default());
-        let n_null = valid.map_or(0, |v| v.iter().filter(|&&b| b == 0).count());
+        let rows = first..first + shape.rows_of(page);
+        let content = BasePage {
+            code: shape.code,
+            codes: codes.get(rows.start * row_len..rows.end * row_len).unwrap_or_default(),
+            valid: extra.validity.map(|v| v.get(rows).unwrap_or_default()),
+        };
         let base_page = base.and_then(|(_, b)| b.page(page));
-        let mut validity_form = VALIDITY_BITMAP;
-        if let (Some(valid), true) = (valid, n_null > 0) {
-            validity_form = write_validity(valid, effort, base_page.and_then(|b| b.valid), out).map_err(quantize)?;
-        }
-        let against = match (base_page, near) {
-            (None, _) => Ok(false),
-            (Some(base), Near::Copied) => encode_copied(shape.code, page_codes, valid, base, out),
-            (Some(base), Near::Any(alone)) => encode_against(shape.code, page_codes, valid, base, alone, out),
-        };
-        let encoding = match against.map_err(quantize)? {
-            true => Encoding::Against,
-            false if near == Near::Copied => return Ok(false),
-            false => encode_page(shape.code, page_codes, shape.map_w, effort, tables, out).map_err(quantize)?,
-        };
-        used |= matches!(encoding, Encoding::Shared | Encoding::Against) || validity_form == VALIDITY_OF_BASE;
-        let mut entry = [0u8; PAGE_ENTRY_LEN];
-        entry[9] = validity_form;
-        entry[0..4].copy_from_slice(&(start as u32).to_le_bytes());
-        entry[4..8].copy_from_slice(&((out.len() - start) as u32).to_le_bytes());
-        entry[8] = encoding as u8;
-        entry[12..16].copy_from_slice(&(n_null as u32).to_le_bytes());
-        entry[16..24].copy_from_slice(&stats.min.to_le_bytes());
-        entry[24..32].copy_from_slice(&stats.max.to_le_bytes());
-        entry[32..36].copy_from_slice(&(stats.n_nan as u32).to_le_bytes());
-        entry[36..40].copy_from_slice(&(stats.n_zero as u32).to_le_bytes());
-        entry[40..48].copy_from_slice(&xxh3_64(&out[start..]).to_le_bytes());
+        let written = write_page(content, shape.map_w, help, base_page, out);
+        let written = written.map_err(|source| EngineError::Quantize { key: key.to_string(), source })?;
+        let Some((entry, needs)) = written else { return Ok(false) };
+        used |= needs;
         out[CHUNK_HEADER_LEN + page * PAGE_ENTRY_LEN..][..PAGE_ENTRY_LEN].copy_from_slice(&entry);
     }
+    let flags = extra.flags() | (u8::from(tables.is_some()) << 2) | (u8::from(base.is_some()) << 3);
+    write_header(shape, flags, dictionary_end - dir_end, head_end, base.map(|(name, _)| name), out);
+    Ok(used)
+}
+
+/// A page's entry in its chunk's directory.
+pub type PageEntry = [u8; PAGE_ENTRY_LEN];
+
+/// Appends a page of a chunk that begins where `out` does, and returns its entry.
+///
+/// Errors: `Quantize`'s, where the codes do not fit their type.
+pub fn append_page(
+    shape: &ChunkShape,
+    codes: &[u8],
+    effort: Effort,
+    out: &mut Vec<u8>,
+) -> std::result::Result<PageEntry, QuantizeError> {
+    let content = BasePage { code: shape.code, codes, valid: None };
+    let help = Help { effort, tables: None, base: None, near: Near::Any(0) };
+    Ok(write_page(content, shape.map_w, help, None, out)?.map_or([0; PAGE_ENTRY_LEN], |(entry, _)| entry))
+}
+
+/// Appends a page; its entry, and whether it needs tables or base. `None` where it is not near enough to its base.
+fn write_page(
+    content: BasePage<'_>,
+    map_w: usize,
+    help: Help<'_>,
+    base: Option<BasePage<'_>>,
+    out: &mut Vec<u8>,
+) -> std::result::Result<Option<(PageEntry, bool)>, QuantizeError> {
+    let BasePage { code, codes, valid } = content;
+    let stats = page_stats(code, codes)?;
+    out.resize(out.len().next_multiple_of(PAGE_ALIGN), 0);
+    let start = out.len();
+    let n_null = valid.map_or(0, |v| v.iter().filter(|&&b| b == 0).count());
+    let mut validity_form = VALIDITY_BITMAP;
+    if let (Some(valid), true) = (valid, n_null > 0) {
+        validity_form = write_validity(valid, help.effort, base.and_then(|b| b.valid), out)?;
+    }
+    let against = match (base, help.near) {
+        (None, _) => false,
+        (Some(base), Near::Copied) => encode_copied(code, codes, valid, base, out)?,
+        (Some(base), Near::Any(alone)) => encode_against(code, codes, valid, base, alone, out)?,
+    };
+    let encoding = match against {
+        true => Encoding::Against,
+        false if help.near == Near::Copied => return Ok(None),
+        false => encode_page(code, codes, map_w, help.effort, help.tables, out)?,
+    };
+    let needs = matches!(encoding, Encoding::Shared | Encoding::Against) || validity_form == VALIDITY_OF_BASE;
+    let mut entry = [0u8; PAGE_ENTRY_LEN];
+    entry[0..4].copy_from_slice(&(start as u32).to_le_bytes());
+    entry[4..8].copy_from_slice(&((out.len() - start) as u32).to_le_bytes());
+    entry[8] = encoding as u8;
+    entry[9] = validity_form;
+    entry[12..16].copy_from_slice(&(n_null as u32).to_le_bytes());
+    entry[16..24].copy_from_slice(&stats.min.to_le_bytes());
+    entry[24..32].copy_from_slice(&stats.max.to_le_bytes());
+    entry[32..36].copy_from_slice(&(stats.n_nan as u32).to_le_bytes());
+    entry[36..40].copy_from_slice(&(stats.n_zero as u32).to_le_bytes());
+    entry[40..48].copy_from_slice(&xxh3_64(&out[start..]).to_le_bytes());
+    Ok(Some((entry, needs)))
+}
+
+/// Writes the fixed header of a chunk whose directory, dictionary and tables end at `head_end`.
+pub fn write_header(
+    shape: &ChunkShape,
+    flags: u8,
+    dictionary_len: usize,
+    head_end: usize,
+    base: Option<BaseName>,
+    out: &mut [u8],
+) {
+    let n_pages = shape.n_pages();
+    let tables_len = head_end - CHUNK_HEADER_LEN - n_pages * PAGE_ENTRY_LEN - dictionary_len;
     let len = out.len() as u64;
     out[0..4].copy_from_slice(&CHUNK_MAGIC);
     out[4] = shape.code.to_id();
-    out[5] = extra.flags() | (u8::from(tables.is_some()) << 2) | (u8::from(base.is_some()) << 3);
+    out[5] = flags;
     out[8..12].copy_from_slice(&(shape.n_rows as u32).to_le_bytes());
     out[12..16].copy_from_slice(&(shape.n_cols as u32).to_le_bytes());
     out[16..20].copy_from_slice(&(shape.page_rows as u32).to_le_bytes());
     out[20..24].copy_from_slice(&(n_pages as u32).to_le_bytes());
     out[24..28].copy_from_slice(&(shape.map_w as u32).to_le_bytes());
-    out[28..32].copy_from_slice(&((dictionary_end - dir_end) as u32).to_le_bytes());
-    out[32..36].copy_from_slice(&((head_end - dictionary_end) as u32).to_le_bytes());
-    if let Some((name, _)) = base {
+    out[28..32].copy_from_slice(&(dictionary_len as u32).to_le_bytes());
+    out[32..36].copy_from_slice(&(tables_len as u32).to_le_bytes());
+    if let Some(name) = base {
         out[36..48].copy_from_slice(&name);
     }
     out[48..56].copy_from_slice(&len.to_le_bytes());
     let checksum = header_checksum(&out[..head_end]);
     out[56..64].copy_from_slice(&checksum.to_le_bytes());
-    Ok(used)
 }
 
 /// How a page says which of its rows are valid.

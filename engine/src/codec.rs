@@ -36,6 +36,16 @@ impl TensorCodec {
         &self.content
     }
 
+    /// A quantizer's error, with the intermediate's name.
+    pub fn failed(&self, e: QuantizeError) -> EngineError {
+        EngineError::quantize(&self.key, e)
+    }
+
+    /// Whether each unit is encoded by a table of its own.
+    pub fn has_tables(&self) -> bool {
+        self.reducer.as_ref().is_some_and(Reducer::has_tables)
+    }
+
     /// Whether decoding gives back exactly what was logged.
     pub fn is_lossless(&self) -> bool {
         self.reducer.is_none()
@@ -71,8 +81,7 @@ impl TensorCodec {
         for row in rows {
             let start = row * row_values;
             let maps = values.get(start + columns.start..start + columns.end).unwrap_or_default();
-            clamped +=
-                reducer.encode(units.start, maps, on_bad, out).map_err(|e| EngineError::quantize(&self.key, e))?;
+            clamped += reducer.encode(units.start, maps, on_bad, out).map_err(|e| self.failed(e))?;
         }
         Ok(clamped)
     }
@@ -93,7 +102,7 @@ impl TensorCodec {
         let units = layout.units_of_group(group);
         let (cells, start) = (layout.map.cells(), row * layout.row_values());
         let maps = batch.f32().get(start + units.start * cells..start + units.end * cells).unwrap_or_default();
-        reducer.measure(units.start, maps, codes, errors).map_err(|e| EngineError::quantize(&self.key, e))
+        reducer.measure(units.start, maps, codes, errors).map_err(|e| self.failed(e))
     }
 
     /// Decodes rows of the codes of `n_units` units, from `first_unit` on, to f32.

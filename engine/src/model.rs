@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use mistique_quantize::{Code, MapShape, Params, Scheme};
 
+use crate::chunk::ChunkShape;
 use crate::error::{EngineError, Result};
 use crate::format::{MAX_BLOCK_BYTES, MAX_BLOCK_ROWS, MAX_CHUNK_BYTES, MIN_CHUNK_BYTES, PAGE_VALUES};
 use crate::key::{IntermediateKey, ModelKey};
@@ -180,6 +181,17 @@ impl TensorLayout {
     pub fn units_of_group(&self, group: usize) -> std::ops::Range<usize> {
         let start = group * self.group_units;
         start..(start + self.group_units).min(self.n_units)
+    }
+
+    /// Shape of the chunk of a group in a RowBlock of `n_rows`.
+    pub fn chunk_shape(&self, group: usize, n_rows: usize) -> ChunkShape {
+        ChunkShape {
+            code: self.code,
+            n_rows,
+            n_cols: self.units_of_group(group).len() * self.stored.cells(),
+            page_rows: self.page_rows,
+            map_w: self.stored.w,
+        }
     }
 
     /// Values in a row as logged.

@@ -89,19 +89,25 @@ impl Codebook {
         self.reps.iter().enumerate().min_by(near).map_or(0, |(i, _)| i as u8)
     }
 
-    /// Whether every edge lies on the grid of the top 16 bits.
-    pub(crate) fn on_grid(&self) -> bool {
-        self.edges.iter().all(|&e| key(e) & 0xFFFF == 0 && key(e) != ZERO_KEY)
+    /// How many edges lie inside one cell of the grid of the top 16 bits at most: 0 where all lie between cells.
+    pub(crate) fn edges_in_a_cell(&self) -> usize {
+        let mut inside: Vec<u32> =
+            self.edges.iter().map(|&e| key(e)).filter(|k| k & 0xFFFF != 0).map(|k| k >> 16).collect();
+        // −0 lies in the cell below that of 0 and is not below an edge at 0.
+        inside.extend(self.edges.iter().filter(|e| **e == 0.0).map(|_| NEG_ZERO_CELL >> 16));
+        inside.sort_unstable();
+        inside.chunk_by(|a, b| a == b).map(<[u32]>::len).max().unwrap_or(0)
     }
 
-    /// Code of every float by its top 16 bits, for a codebook on the grid; entries of NaN are arbitrary.
+    /// Code of the least float of each cell of the top 16 bits: that of every float in it, but for the edges inside the
+    /// cell. Entries of NaN are arbitrary.
     pub(crate) fn table(&self) -> Vec<u8> {
         // By key first, where a bin is one stretch; then each half to where the bits say.
         let mut by_key = vec![0u8; 1 << 16];
+        let cell = |e: f32| (key(e) as usize).div_ceil(1 << 16);
         for (i, &e) in self.edges.iter().enumerate() {
-            let from = (key(e) >> 16) as usize;
-            let to = self.edges.get(i + 1).map_or(1 << 16, |&e| (key(e) >> 16) as usize);
-            by_key[from..to].fill((i + 1) as u8);
+            let to = self.edges.get(i + 1).map_or(1 << 16, |&e| cell(e));
+            by_key[cell(e)..to].fill((i + 1) as u8);
         }
         let (negative, positive) = by_key.split_at(1 << 15);
         let mut table = positive.to_vec();
@@ -284,7 +290,7 @@ mod tests {
         sample.sort_unstable_by(f32::total_cmp);
         for n_codes in [2, 4, 16, 256] {
             let book = Codebook::fit(&sample, n_codes);
-            assert!(book.on_grid() && book.reps().len() <= n_codes, "{n_codes}");
+            assert!(book.edges_in_a_cell() == 0 && book.reps().len() <= n_codes, "{n_codes}");
             let (table, edges) = (book.table(), book.padded_edges());
             let special = [0.0, -0.0, 1e-45, -1e-45, 1e-38, -1e-38, f32::MAX, f32::MIN];
             for x in sample.iter().copied().chain(special).chain(book.edges().iter().flat_map(|e| [*e, e.next_down()]))
@@ -292,6 +298,25 @@ mod tests {
                 let code = book.edges().iter().filter(|e| **e <= x).count();
                 assert_eq!(usize::from(search(&edges, x)), code, "{x:e}");
                 assert_eq!(usize::from(table[(x.to_bits() >> 16) as usize]), code, "{x:e}");
+            }
+        }
+    }
+
+    #[test]
+    fn table_and_edges_in_its_cells_agree_with_search() {
+        let off_grid = |n: i32| (-n..n).map(|i| (i as f32 / 9.7).powi(3) + 0.0123).collect::<Vec<_>>();
+        let cluster = vec![-1.001, -1.0005, -1.0, 0.0, 1.5, 1.5f32.next_up(), 1.5001, 3.0];
+        for edges in [off_grid(12), off_grid(127), cluster, vec![0.0], vec![-0.0, 1e-45], vec![]] {
+            let book = Codebook::from_parts(edges.clone(), vec![0.0; edges.len() + 1]).unwrap();
+            let (table, padded, passes) = (book.table(), book.padded_edges(), book.edges_in_a_cell());
+            let table: &[u8; 1 << 16] = table.first_chunk().unwrap();
+            let special = [0.0, -0.0, 1e-45, -1e-45, 1e-38, -1e-38, f32::MAX, f32::MIN];
+            let near = edges.iter().flat_map(|e| [*e, e.next_down(), e.next_up(), e * 1.001, e * 0.999]);
+            let v: Vec<f32> = near.chain(special).collect();
+            let mut codes = vec![0; v.len()];
+            crate::simd::table_16_edges(table, &padded, passes, &v, &mut codes);
+            for (x, code) in v.iter().zip(codes) {
+                assert_eq!(code, search(&padded, *x), "{x:e} of {edges:?}");
             }
         }
     }

@@ -15,24 +15,30 @@ pub(crate) fn window(pool: Pool, map: MapShape) -> (usize, usize) {
     }
 }
 
+/// Bits of +∞: those of no finite magnitude are as large.
+const INFINITE: u32 = 0x7F80_0000;
+
 /// Pools whole maps; appends the stored maps to `out`. `column` is scratch.
 ///
 /// NaN in a window makes the result NaN. A mean is finite whenever its window is.
 pub(crate) fn pool(pool: Pool, map: MapShape, maps: &[f32], column: &mut Vec<f32>, out: &mut Vec<f32>) {
     let (wh, ww) = window(pool, map);
     let max = matches!(pool, Pool::Max(_));
+    if (wh, ww, max) == (2, 2, false) && map.w.is_multiple_of(2) && map.h.is_multiple_of(2) {
+        // Maps of whole pairs of rows follow each other like rows of one map.
+        let from = out.len();
+        out.resize(from + maps.len() / 4, 0.0);
+        simd::mean_2x2(maps, map.w, &mut out[from..]);
+        let stored = map.cells() / 4;
+        if simd::max_abs_bits(&out[from..]) >= INFINITE {
+            maps.chunks_exact(map.cells())
+                .zip(out[from..].chunks_exact_mut(stored))
+                .for_each(|(one, pooled)| repair(one, map, (wh, ww), pooled));
+        }
+        return;
+    }
     column.resize(map.w, 0.0);
     for one in maps.chunks_exact(map.cells()) {
-        if (wh, ww, max) == (2, 2, false) && map.w.is_multiple_of(2) && map.h.is_multiple_of(2) {
-            let from = out.len();
-            out.resize(from + map.cells() / 4, 0.0);
-            for (pair, to) in one.chunks_exact(2 * map.w).zip(out[from..].chunks_exact_mut(map.w / 2)) {
-                let (top, bottom) = pair.split_at(map.w);
-                simd::mean_2x2(top, bottom, to);
-            }
-            repair(one, map, (wh, ww), &mut out[from..]);
-            continue;
-        }
         let from = out.len();
         for rows in one.chunks(wh * map.w) {
             let (first, rest) = rows.split_at(map.w);
@@ -61,7 +67,7 @@ pub(crate) fn pool(pool: Pool, map: MapShape, maps: &[f32], column: &mut Vec<f32
 
 /// A sum of finite values may overflow where their mean does not: those means are taken again in f64.
 fn repair(one: &[f32], map: MapShape, (wh, ww): (usize, usize), pooled: &mut [f32]) {
-    if simd::max_abs_bits(pooled) < 0x7F80_0000 {
+    if simd::max_abs_bits(pooled) < INFINITE {
         return;
     }
     let stored_w = map.w.div_ceil(ww);

@@ -12,12 +12,16 @@ use crate::{
 
 /// Codebooks that may hold a 64 KiB table; more would leave the cache and are searched.
 const MAX_TABLES: usize = 256;
+/// Edges that are compared one after another behind a table; beyond, a search is as fast.
+const MAX_PASSES: usize = 3;
 /// Values pooled before they are quantized: they stay in the first-level cache.
 const BLOCK: usize = 4096;
 
 /// One codebook, ready to encode and decode.
 struct Book {
     table: Option<Box<[u8; 1 << 16]>>,
+    /// Edges that the table leaves out of a cell at most.
+    passes: usize,
     edges: Box<[f32; 256]>,
     reps: Box<[f32; 256]>,
     near_zero: u8,
@@ -103,6 +107,12 @@ impl Reducer {
     #[must_use]
     pub const fn code(&self) -> Code {
         self.code
+    }
+
+    /// Whether each unit is encoded by a look-up table of its own, too many to be in a core's cache together.
+    #[must_use]
+    pub fn has_tables(&self) -> bool {
+        matches!(&self.quantizer, Quantizer::Books(books) if books.len() > 1)
     }
 
     /// Shape of the maps taken.
@@ -280,14 +290,17 @@ impl Book {
         let last = book.reps().len() - 1;
         let mut reps = Box::new([book.reps()[last]; 256]);
         reps[..=last].copy_from_slice(book.reps());
-        let table = (with_table && book.on_grid()).then(|| book.table().into_boxed_slice().try_into().ok()).flatten();
-        Self { table, edges: book.padded_edges(), reps, near_zero: book.code_near_zero(), last: last as u8 }
+        let passes = book.edges_in_a_cell();
+        let with_table = with_table && passes <= MAX_PASSES;
+        let table = with_table.then(|| book.table().into_boxed_slice().try_into().ok()).flatten();
+        Self { table, passes, edges: book.padded_edges(), reps, near_zero: book.code_near_zero(), last: last as u8 }
     }
 
     /// Codes of values; those of values that are not finite are arbitrary.
     fn encode(&self, v: &[f32], out: &mut [u8]) {
         match &self.table {
-            Some(table) => simd::table_16(table, v, out),
+            Some(table) if self.passes == 0 => simd::table_16(table, v, out),
+            Some(table) => simd::table_16_edges(table, &self.edges, self.passes, v, out),
             None => {
                 for (x, o) in v.iter().zip(out) {
                     *o = search(&self.edges, *x);

@@ -25,6 +25,11 @@ impl Timings {
     pub fn total(&self) -> f64 {
         self.seconds.iter().sum()
     }
+
+    /// Adds what another part of the same batch took.
+    pub(crate) fn add(&mut self, part: &Self) {
+        self.seconds.iter_mut().zip(&part.seconds).for_each(|(a, b)| *a += b);
+    }
 }
 
 /// A network with its weights on a device, ready to run.

@@ -21,6 +21,7 @@ mod pattern;
 pub mod pipeline;
 mod rerun;
 mod rng;
+mod slices;
 mod source;
 mod suggest;
 mod train;

@@ -19,6 +19,7 @@ use crate::executor::{Executor, Timings};
 use crate::gather::{Gather, Indexed};
 use crate::network::Network;
 use crate::pattern::LayerPattern;
+use crate::slices::{self, Slices};
 use crate::source::CandleSource;
 use crate::weights::Weights;
 
@@ -203,6 +204,7 @@ pub fn log_intermediates(
     let loading = Instant::now();
     let executor = Executor::new(network, weights, options.device)?;
     let load_seconds = loading.elapsed().as_secs_f64();
+    let slices = if options.device == Device::Cpu { Slices::of(network) } else { None };
     let mut log = store.logger(options.log)?;
     let hash = log.put_operator(&weights.to_safetensors()?, "safetensors")?;
     let spec = ModelSpec {
@@ -273,12 +275,13 @@ pub fn log_intermediates(
             let forward = Instant::now();
             let mut appending = Duration::ZERO;
             let mut failed = None;
-            let timings = executor.forward(&batch, &wanted, &mut |layer, output| {
+            let timings = slices::forward(&executor, slices, &batch, &wanted, &mut |layer, part, output| {
                 let begun = Instant::now();
                 if let (None, Some((handle, some))) = (&failed, missing.get(&layer)) {
-                    let gathered = gather.as_mut().map_or(Ok(()), |g| g.take(layer, &rows, &output));
+                    let rows = &rows[part];
+                    let gathered = gather.as_mut().map_or(Ok(()), |g| g.take(layer, rows, &output));
                     let appended = gathered.map_err(WorkflowError::from);
-                    failed = appended.and_then(|()| append(&mut log, *handle, &rows, some, &output)).err();
+                    failed = appended.and_then(|()| append(&mut log, *handle, rows, some, &output)).err();
                 }
                 appending += begun.elapsed();
                 Ok(())
@@ -353,13 +356,20 @@ fn log_labels(
     Ok(log.append_table(handle, &rows, &batch)?)
 }
 
-/// Logs the rows of `output` that are in `some`; a whole batch is handed over without a copy.
-fn append(log: &mut Logger, handle: Handle, rows: &[u64], some: &[u64], output: &Tensor) -> Result<(), WorkflowError> {
+/// Logs the rows of `output` that are in `missing`, which ascends as `rows` do; all of them are handed over without a copy.
+fn append(
+    log: &mut Logger,
+    handle: Handle,
+    rows: &[u64],
+    missing: &[u64],
+    output: &Tensor,
+) -> Result<(), WorkflowError> {
+    let (Some(&first), Some(&last)) = (rows.first(), rows.last()) else { return Ok(()) };
+    let some = &missing[missing.partition_point(|r| *r < first)..missing.partition_point(|r| *r <= last)];
     if some.len() == rows.len() {
         log.append(handle, rows, CandleSource::new(output)?)?;
         return Ok(());
     }
-    let first = rows.first().copied().unwrap_or_default();
     let picks: Vec<u32> = some.iter().map(|r| (r - first) as u32).collect();
     let picks = Tensor::new(picks, &CandleDevice::Cpu)?;
     log.append(handle, some, CandleSource::new(&output.index_select(&picks, 0)?)?)?;

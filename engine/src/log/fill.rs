@@ -9,11 +9,11 @@ use mistique_quantize::OnUnholdable;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::columns::NamedColumn;
+use super::growing::GrowingChunk;
 use super::source::Values;
 use super::table::conform;
-use super::writer::{ChunkWriter, GroupCodes};
+use super::writer::ChunkWriter;
 use crate::catalog::{Block, Fill, WITHHELD};
-use crate::chunk::ChunkShape;
 use crate::codec::{BatchView, TensorCodec};
 use crate::error::{EngineError, Result};
 use crate::model::{Content, IntermediateRecord};
@@ -78,23 +78,17 @@ impl FillJob {
                         rows.extend_from_slice(values.get(run.start * n..run.end * n).unwrap_or_default());
                     }
                     let batch = BatchView::new(Values::F32(&rows), positions.len(), &codec, on_bad)?;
-                    let mut codes = Vec::with_capacity(lacking.len());
+                    let mut chunks = Vec::with_capacity(lacking.len());
                     for group in &lacking {
-                        let mut out = Vec::new();
-                        codec.encode_group(&batch, 0..positions.len(), *group, on_bad, &mut out)?;
-                        codes.push(out);
+                        let shape = content.layout.chunk_shape(*group, positions.len());
+                        let mut chunk = GrowingChunk::new(shape, Vec::new());
+                        for row in 0..positions.len() {
+                            codec.encode_group(&batch, row..row + 1, *group, on_bad, chunk.codes())?;
+                            chunk.end_row().map_err(|e| codec.failed(e))?;
+                        }
+                        chunks.push(chunk);
                     }
-                    let layout = &content.layout;
-                    let shape = |g: usize| ChunkShape {
-                        code: layout.code,
-                        n_rows: positions.len(),
-                        n_cols: layout.units_of_group(g).len() * layout.stored.cells(),
-                        page_rows: layout.page_rows,
-                        map_w: layout.stored.w,
-                    };
-                    let groups: Vec<GroupCodes<'_>> =
-                        lacking.iter().zip(&codes).map(|(g, codes)| GroupCodes { shape: shape(*g), codes }).collect();
-                    writer.put(&groups, &self.record.key, pool)?
+                    writer.put(&mut chunks, &self.record.key, pool)?
                 }
                 (Content::Table(content), RerunValues::Table(batch)) => {
                     let batch = conform(&self.record.key, &content.schema, batch)?;

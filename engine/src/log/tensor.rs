@@ -1,10 +1,12 @@
 //! The unfinished RowBlock of a tensor intermediate.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use mistique_quantize::{OnUnholdable, Params, UnitError};
 use rayon::prelude::*;
 
+use super::growing::GrowingChunk;
 use super::source::{TensorSource, Values};
 use crate::catalog::IntermediateProgress;
 use crate::codec::{BatchView, TensorCodec, sample_f32};
@@ -20,6 +22,11 @@ const FIT_VALUES: usize = 1 << 17;
 const MEASURE_EVERY: usize = 32;
 /// Below this many values a batch is encoded without the thread pool.
 const PARALLEL_VALUES: usize = 1 << 15;
+/// Values of the pages that one task fills side by side: their codes stay in a core's second-level cache, and of each row
+/// it reads a stretch long enough to be fetched ahead.
+const TASK_VALUES: usize = 1 << 17;
+/// Tasks that a batch is divided into at least, where it has as many groups.
+const MIN_TASKS: usize = 4;
 
 /// Buffers of sealed RowBlocks, used again: fresh ones would cost their page faults each time.
 #[derive(Default)]
@@ -32,9 +39,10 @@ impl Buffers {
 
     /// Takes a sealed block's buffers back.
     pub fn give_back(&mut self, block: SealedBlock) {
-        self.0.extend(block.groups.into_iter().map(|mut b| {
-            b.clear();
-            b
+        self.0.extend(block.chunks.into_iter().map(|chunk| {
+            let mut bytes = chunk.into_buffer();
+            bytes.clear();
+            bytes
         }));
     }
 
@@ -49,12 +57,12 @@ impl Buffers {
     }
 }
 
-/// A full or flushed RowBlock, before hashing.
+/// A full or flushed RowBlock.
 pub struct SealedBlock {
     /// Row_ids in stored order.
     pub rows: Vec<u64>,
-    /// Codes of each group, row-major.
-    pub groups: Vec<Vec<u8>>,
+    /// The chunk of each group, still open.
+    pub chunks: Vec<GrowingChunk>,
 }
 
 /// Where a sealed block goes.
@@ -84,7 +92,7 @@ pub struct TensorBuilder {
     /// Batches that wait for enough of a sample.
     pending: Vec<Pending>,
     rows: Vec<u64>,
-    groups: Vec<Vec<u8>>,
+    chunks: Vec<GrowingChunk>,
     progress: IntermediateProgress,
     seen_rows: usize,
     on_bad: OnUnholdable,
@@ -110,7 +118,7 @@ impl TensorBuilder {
             codec: None,
             pending: Vec::new(),
             rows: Vec::new(),
-            groups: Vec::new(),
+            chunks: Vec::new(),
             progress,
             seen_rows: 0,
             on_bad,
@@ -152,7 +160,7 @@ impl TensorBuilder {
     /// Bytes that the unfinished RowBlock holds.
     pub fn held_bytes(&self) -> usize {
         let pending: usize = self.pending.iter().map(|p| p.source.len() * p.source.dtype().width()).sum();
-        pending + self.groups.iter().map(Vec::len).sum::<usize>()
+        pending + self.chunks.iter().map(GrowingChunk::held_bytes).sum::<usize>()
     }
 
     /// Adds a batch; full RowBlocks go to `with.sealed`.
@@ -180,7 +188,7 @@ impl TensorBuilder {
             return Err(EngineError::Unsupported { what: self.key.to_string(), why });
         }
         self.rows_only = true;
-        self.groups.clear();
+        self.chunks.clear();
         let mut rest = rows;
         while !rest.is_empty() {
             let (now, later) = rest.split_at((self.content.layout.block_rows - self.rows.len()).min(rest.len()));
@@ -193,15 +201,15 @@ impl TensorBuilder {
         Ok(())
     }
 
-    /// From now on only rows are kept, if the scheme is settled. Returns how many rows are unfinished, and their codes,
-    /// where there are some that were encoded.
-    pub fn keep_rows_only(&mut self) -> Option<(usize, Vec<Vec<u8>>)> {
+    /// From now on only rows are kept, if the scheme is settled. Returns the chunks of the rows that are unfinished, where
+    /// there are some.
+    pub fn keep_rows_only(&mut self) -> Option<Vec<GrowingChunk>> {
         if self.rows_only || self.codec.is_none() || self.seen_rows == 0 {
             return None;
         }
         self.rows_only = true;
-        let codes = std::mem::take(&mut self.groups);
-        (!self.rows.is_empty()).then_some((self.rows.len(), codes))
+        let chunks = std::mem::take(&mut self.chunks);
+        (!self.rows.is_empty()).then_some(chunks)
     }
 
     /// Chooses and fits from what is pending, then encodes it.
@@ -248,42 +256,34 @@ impl TensorBuilder {
         let Some(codec) = self.codec.clone() else { return Ok(()) };
         let batch = BatchView::new(values, rows.len(), &codec, self.on_bad)?;
         let layout = self.content.layout;
+        let per_task = groups_per_task(&layout);
         let mut done = 0;
         while done < rows.len() {
-            if self.groups.is_empty() {
-                self.groups.resize_with(layout.n_groups(), || with.buffers.take());
+            if self.chunks.is_empty() {
+                let chunk = |g| GrowingChunk::new(layout.chunk_shape(g, layout.block_rows), with.buffers.take());
+                self.chunks.extend((0..layout.n_groups()).map(chunk));
             }
             let take = (layout.block_rows - self.rows.len()).min(rows.len() - done);
             let span = done..done + take;
-            let (seen, on_bad) = (self.seen_rows, self.on_bad);
-            let encode_group = |group: usize, out: &mut Vec<u8>, errors: Option<&mut [UnitError]>| -> Result<u64> {
-                let start = out.len();
-                let clamped = codec.encode_group(&batch, span.clone(), group, on_bad, out)?;
-                let row_bytes = (out.len() - start) / take.max(1);
-                if let Some(errors) = errors {
-                    for i in (0..take).filter(|i| is_measured(seen + i, layout.page_rows)) {
-                        let codes = &out[start + i * row_bytes..start + (i + 1) * row_bytes];
-                        codec.measure_group(&batch, span.start + i, group, codes, errors)?;
-                    }
-                }
-                Ok(clamped)
-            };
-            let errors = self.progress.errors.as_deref_mut();
-            let mut no_errors = Vec::new();
-            let errors: Vec<Option<&mut [UnitError]>> = match errors {
-                Some(e) => e.chunks_mut(layout.group_units).map(Some).collect(),
-                None => {
-                    no_errors.resize_with(layout.n_groups(), || None);
-                    no_errors
-                }
-            };
-            let work = self.groups.iter_mut().zip(errors).enumerate().collect::<Vec<_>>();
+            let seen = self.seen_rows;
+            let errors = self.progress.errors.as_deref_mut().unwrap_or_default();
+            let mut errors = errors.chunks_mut(per_task * layout.group_units);
+            let tasks = self.chunks.chunks_mut(per_task).enumerate();
+            let tasks = tasks.map(|(i, chunks)| Task {
+                codec: &codec,
+                batch: &batch,
+                span: span.clone(),
+                seen_rows: seen,
+                first_group: i * per_task,
+                chunks,
+                errors: errors.next().unwrap_or_default(),
+                on_bad: self.on_bad,
+            });
             self.progress.clamped += if values.len() < PARALLEL_VALUES {
-                work.into_iter().map(|(g, (out, e))| encode_group(g, out, e)).sum::<Result<u64>>()?
+                tasks.map(Task::run).sum::<Result<u64>>()?
             } else {
-                with.pool.install(|| {
-                    work.into_par_iter().map(|(g, (out, e))| encode_group(g, out, e)).sum::<Result<u64>>()
-                })?
+                let tasks: Vec<_> = tasks.collect();
+                with.pool.install(|| tasks.into_par_iter().map(Task::run).sum::<Result<u64>>())?
             };
             self.progress.measured_rows += (0..take).filter(|i| is_measured(seen + i, layout.page_rows)).count() as u64;
             self.seen_rows += take;
@@ -297,7 +297,7 @@ impl TensorBuilder {
     }
 
     fn seal(&mut self, with: &mut Tools<'_>) -> Result<()> {
-        let block = SealedBlock { rows: std::mem::take(&mut self.rows), groups: std::mem::take(&mut self.groups) };
+        let block = SealedBlock { rows: std::mem::take(&mut self.rows), chunks: std::mem::take(&mut self.chunks) };
         (with.sealed)(&self.content, block, with.buffers)
     }
 
@@ -309,6 +309,57 @@ impl TensorBuilder {
             self.settle(with)?;
         }
         if self.rows.is_empty() { Ok(()) } else { self.seal(with) }
+    }
+}
+
+/// How many groups a task takes.
+fn groups_per_task(layout: &TensorLayout) -> usize {
+    let values = layout.page_rows * layout.group_units * layout.map.cells();
+    (TASK_VALUES / values.max(1)).clamp(1, layout.n_groups().div_ceil(MIN_TASKS).max(1))
+}
+
+/// Some groups of some rows of a batch.
+struct Task<'a> {
+    codec: &'a TensorCodec,
+    batch: &'a BatchView<'a>,
+    span: Range<usize>,
+    /// Rows that were seen before the span.
+    seen_rows: usize,
+    first_group: usize,
+    chunks: &'a mut [GrowingChunk],
+    /// One a unit; none where nothing is lost.
+    errors: &'a mut [UnitError],
+    on_bad: OnUnholdable,
+}
+
+impl Task<'_> {
+    /// Appends the rows to the chunks. Returns how many values were clamped.
+    fn run(self) -> Result<u64> {
+        let layout = self.codec.content().layout;
+        let n_rows = self.span.len();
+        let mut clamped = 0;
+        let mut done = 0;
+        while done < n_rows {
+            // Row after row, as the values lie; but page after page where each unit has a table that must be at hand.
+            let held = self.chunks.first().map_or(0, GrowingChunk::page_rows_held);
+            let step = if self.codec.has_tables() { (layout.page_rows - held).min(n_rows - done) } else { 1 };
+            let mut errors = self.errors.chunks_mut(layout.group_units);
+            for (group, chunk) in (self.first_group..).zip(&mut *self.chunks) {
+                let mut errors = errors.next();
+                for i in done..done + step {
+                    let row = self.span.start + i;
+                    clamped += self.codec.encode_group(self.batch, row..row + 1, group, self.on_bad, chunk.codes())?;
+                    let is_measured = is_measured(self.seen_rows + i, layout.page_rows);
+                    if let Some(errors) = errors.as_deref_mut().filter(|_| is_measured) {
+                        self.codec.measure_group(self.batch, row, group, chunk.last_row(), errors)?;
+                    }
+                    chunk.end_row().map_err(|e| self.codec.failed(e))?;
+                }
+            }
+            done += step;
+        }
+        self.chunks.iter_mut().for_each(GrowingChunk::pause);
+        Ok(clamped)
     }
 }
 

@@ -12,15 +12,15 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::budget::Budget;
 use super::columns::NamedColumn;
 use super::fill::FillJob;
+use super::growing::GrowingChunk;
 use super::source::TensorSource;
 use super::table::{SealedTable, TableBuilder};
 use super::tensor::{Buffers, SealedBlock, TensorBuilder, Tools};
-use super::writer::{ChunkWriter, GroupCodes, LogReport};
+use super::writer::{ChunkWriter, LogReport};
 use crate::catalog::{Commit, IntermediateProgress, NewBlock, NewIntermediate, NewLink, NewModel, NewStage, WITHHELD};
-use crate::chunk::ChunkShape;
 use crate::error::{EngineError, Result};
 use crate::key::IntermediateKey;
-use crate::model::{Content, Fingerprint, TensorContent, TensorLayout};
+use crate::model::{Content, Fingerprint, TensorContent};
 use crate::rows::RowSet;
 use crate::storage::Storage;
 
@@ -329,9 +329,8 @@ impl Worker {
         let (blocks, estimates) = (&mut self.blocks, &mut self.commit.group_bytes);
         let withheld = self.withheld.contains(&id);
         let mut put = Put { writer: &mut self.writer, pool, key: &key, id, withheld, blocks, estimates };
-        let mut sealed = |content: &TensorContent, b: SealedBlock, buffers: &mut Buffers| {
-            let groups = tensor_groups(&content.layout, b.rows.len(), &b.groups);
-            put.block(&b.rows, content.layout.n_groups(), &groups)?;
+        let mut sealed = |content: &TensorContent, mut b: SealedBlock, buffers: &mut Buffers| {
+            put.block(&b.rows, content.layout.n_groups(), &mut b.chunks)?;
             buffers.give_back(b);
             Ok(())
         };
@@ -368,9 +367,8 @@ impl Worker {
             return Ok(());
         }
         let Some(Builder::Tensor(builder)) = self.builders.get_mut(&id) else { return Ok(()) };
-        let Some((n_rows, codes)) = builder.keep_rows_only() else { return Ok(()) };
-        let groups = tensor_groups(&builder.content().layout, n_rows, &codes);
-        let bytes = self.writer.measure(&groups, &builder.key, &self.pool)?;
+        let Some(mut chunks) = builder.keep_rows_only() else { return Ok(()) };
+        let bytes = self.writer.measure(&mut chunks, &builder.key, &self.pool)?;
         self.commit.group_bytes.push((id, bytes));
         Ok(())
     }
@@ -419,20 +417,6 @@ pub fn step_back() {
     }
 }
 
-fn tensor_groups<'a>(layout: &TensorLayout, n_rows: usize, codes: &'a [Vec<u8>]) -> Vec<GroupCodes<'a>> {
-    let group = |(g, codes): (usize, &'a Vec<u8>)| {
-        let shape = ChunkShape {
-            code: layout.code,
-            n_rows,
-            n_cols: layout.units_of_group(g).len() * layout.stored.cells(),
-            page_rows: layout.page_rows,
-            map_w: layout.stored.w,
-        };
-        GroupCodes { shape, codes }
-    };
-    codes.iter().enumerate().map(group).collect()
-}
-
 /// Where the sealed RowBlocks of one intermediate go.
 struct Put<'a> {
     writer: &'a mut ChunkWriter,
@@ -445,14 +429,14 @@ struct Put<'a> {
 }
 
 impl Put<'_> {
-    fn block(&mut self, rows: &[u64], n_groups: usize, groups: &[GroupCodes<'_>]) -> Result<()> {
+    fn block(&mut self, rows: &[u64], n_groups: usize, chunks: &mut [GrowingChunk]) -> Result<()> {
         let chunks = if self.withheld {
-            if !groups.is_empty() && !self.is_estimated() {
-                self.estimates.push((self.id, self.writer.measure(groups, self.key, self.pool)?));
+            if !chunks.is_empty() && !self.is_estimated() {
+                self.estimates.push((self.id, self.writer.measure(chunks, self.key, self.pool)?));
             }
             vec![WITHHELD; n_groups]
         } else {
-            self.writer.put(groups, self.key, self.pool)?
+            self.writer.put(chunks, self.key, self.pool)?
         };
         self.blocks.push(NewBlock { intermediate_id: self.id, rows: RowSet::from_ids(rows), chunks });
         Ok(())

@@ -11,10 +11,11 @@ use rayon::prelude::*;
 
 use super::bases::Bases;
 use super::columns::Habits;
+use super::growing::GrowingChunk;
 use super::seen::Seen;
 use super::{Dedup, LogOptions};
 use crate::catalog::{Catalog, LshRow, NewChunk};
-use crate::chunk::{ChunkHash, ChunkShape, Extra, salted, write_chunk};
+use crate::chunk::{ChunkHash, salted};
 use crate::error::{EngineError, Result};
 use crate::partition::{self, Base, FinishedPartition, PartitionWriter};
 use crate::similar::{SimilarIndex, Sketcher};
@@ -24,14 +25,6 @@ use crate::storage::Storage;
 /// eighth and 64 bytes.
 pub(crate) fn pays(len: usize, alone: usize) -> bool {
     len + alone / 8 + 64 <= alone
-}
-
-/// Codes of one group of a tensor's RowBlock.
-pub struct GroupCodes<'a> {
-    /// Their shape.
-    pub shape: ChunkShape,
-    /// Row-major codes.
-    pub codes: &'a [u8],
 }
 
 /// What a log has written so far.
@@ -73,7 +66,6 @@ pub struct ChunkWriter {
     uncommitted: HashMap<ChunkHash, (i64, u64)>,
     new_chunks: Vec<NewChunk>,
     created: Vec<u64>,
-    scratch: Vec<Vec<u8>>,
     effort: Effort,
     pub(super) dedup: Dedup,
     pub(super) sketcher: Sketcher,
@@ -106,7 +98,6 @@ impl ChunkWriter {
             uncommitted: HashMap::new(),
             new_chunks: Vec::new(),
             created: Vec::new(),
-            scratch: Vec::new(),
             effort: options.effort,
             dedup: options.dedup,
             sketcher: Sketcher::default(),
@@ -145,83 +136,47 @@ impl ChunkWriter {
         Ok((id, true))
     }
 
-    /// Stores the groups of a tensor's RowBlock and returns the number of each one's chunk.
+    /// Stores the chunks of a tensor's RowBlock, which ends them, and returns the number of each.
     ///
     /// Errors: `Io`, `NoSpace` past `max_bytes`, `Catalog`, `Quantize`.
     pub fn put(
         &mut self,
-        groups: &[GroupCodes<'_>],
+        chunks: &mut [GrowingChunk],
         key: &(dyn std::fmt::Display + Sync),
         pool: &rayon::ThreadPool,
     ) -> Result<Vec<i64>> {
-        let (search, work) = (AtomicU64::new(0), AtomicU64::new(0));
-        let parallel = groups.len() > 1;
-        let hash = |g: &GroupCodes<'_>| timed(&search, || g.shape.hash(g.codes, Extra::default()));
-        let mut hashes: Vec<ChunkHash> = if parallel {
-            pool.install(|| groups.par_iter().map(hash).collect())
-        } else {
-            groups.iter().map(hash).collect()
-        };
-        if self.dedup == Dedup::Off {
-            for (id, h) in (self.next_chunk..).zip(&mut hashes) {
-                *h = salted(*h, id);
+        end_all(chunks, self.effort, key, pool)?;
+        let mut ids = Vec::with_capacity(chunks.len());
+        for chunk in chunks {
+            let looked_up = Instant::now();
+            let mut hash = chunk.hash();
+            if self.dedup == Dedup::Off {
+                hash = salted(hash, self.next_chunk);
             }
-        }
-        let mut ids = Vec::with_capacity(groups.len());
-        let mut fresh = Vec::new();
-        let looked_up = Instant::now();
-        for (i, h) in hashes.iter().enumerate() {
-            let (id, is_new) = self.number(h)?;
-            if is_new {
-                fresh.push((i, id));
-            }
+            let (id, is_new) = self.number(&hash)?;
+            let searched = looked_up.elapsed().as_nanos() as u64 + chunk.search_ns;
             ids.push(id);
-        }
-        add_time(&search, looked_up);
-        let mut encoded = std::mem::take(&mut self.scratch);
-        encoded.resize_with(encoded.len().max(fresh.len()), Vec::new);
-        let effort = self.effort;
-        let encode = |((i, _), out): (&(usize, i64), &mut Vec<u8>)| -> Result<()> {
-            let Some(group) = groups.get(*i) else { return Ok(()) };
-            timed(&work, || write_chunk(&group.shape, group.codes, Extra::default(), effort, key, out))
-        };
-        let mut jobs = fresh.iter().zip(&mut encoded);
-        if parallel {
-            pool.install(|| jobs.collect::<Vec<_>>().into_par_iter().try_for_each(encode))?;
-        } else {
-            jobs.try_for_each(encode)?;
-        }
-        let mut written = Ok(());
-        for ((i, id), bytes) in fresh.iter().zip(&mut encoded) {
-            let Some(hash) = hashes.get(*i) else { continue };
-            written = timed(&work, || self.store(*id, hash, bytes, None, 0));
-            if written.is_err() {
-                break;
+            let stored = Instant::now();
+            if is_new {
+                self.store(id, &hash, chunk.bytes(), None, 0)?;
             }
+            self.report.search_ns += searched;
+            self.report.work_ns += searched + chunk.work_ns + stored.elapsed().as_nanos() as u64;
         }
-        self.scratch = encoded;
-        self.report.search_ns += search.load(Ordering::Relaxed);
-        self.report.work_ns += search.load(Ordering::Relaxed) + work.load(Ordering::Relaxed);
-        written?;
         Ok(ids)
     }
 
-    /// Bytes that a row of each of these groups would take, each stored alone.
+    /// Bytes that a row of each of these chunks would take, each stored alone.
     ///
     /// Errors: `Quantize`.
     pub fn measure(
         &self,
-        groups: &[GroupCodes<'_>],
+        chunks: &mut [GrowingChunk],
         key: &(dyn std::fmt::Display + Sync),
         pool: &rayon::ThreadPool,
     ) -> Result<Vec<f32>> {
-        let effort = self.effort;
-        let measure = |g: &GroupCodes<'_>| -> Result<f32> {
-            let mut out = Vec::new();
-            write_chunk(&g.shape, g.codes, Extra::default(), effort, key, &mut out)?;
-            Ok(out.len() as f32 / g.shape.n_rows.max(1) as f32)
-        };
-        pool.install(|| groups.par_iter().map(measure).collect())
+        end_all(chunks, self.effort, key, pool)?;
+        Ok(chunks.iter().map(GrowingChunk::row_bytes).collect())
     }
 
     /// Bytes that the chunk of a content takes.
@@ -316,6 +271,19 @@ impl ChunkWriter {
             }
         }
     }
+}
+
+fn end_all(
+    chunks: &mut [GrowingChunk],
+    effort: Effort,
+    key: &(dyn std::fmt::Display + Sync),
+    pool: &rayon::ThreadPool,
+) -> Result<()> {
+    // Only heads are left to write, unless all is encoded again.
+    if effort == Effort::Fast {
+        return chunks.iter_mut().try_for_each(|chunk| chunk.end(effort, key));
+    }
+    pool.install(|| chunks.par_iter_mut().try_for_each(|chunk| chunk.end(effort, key)))
 }
 
 /// Adds the time since then.

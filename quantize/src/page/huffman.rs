@@ -20,16 +20,23 @@ pub(crate) type Histogram = [u32; 256];
 pub(crate) type Lengths = [u8; 256];
 
 pub(crate) fn histogram(bytes: &[u8]) -> Histogram {
+    histogram_of([bytes])
+}
+
+/// [`histogram`] of pieces.
+pub(crate) fn histogram_of<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Histogram {
     // Four tables, so that runs of one byte do not wait on their own counter.
     let mut h = [[0u32; 256]; 4];
-    let (quads, tail) = bytes.as_chunks::<4>();
-    for q in quads {
-        for (h, b) in h.iter_mut().zip(q) {
-            h[usize::from(*b)] += 1;
+    for bytes in pieces {
+        let (quads, tail) = bytes.as_chunks::<4>();
+        for q in quads {
+            for (h, b) in h.iter_mut().zip(q) {
+                h[usize::from(*b)] += 1;
+            }
         }
-    }
-    for b in tail {
-        h[0][usize::from(*b)] += 1;
+        for b in tail {
+            h[0][usize::from(*b)] += 1;
+        }
     }
     std::array::from_fn(|i| h[0][i] + h[1][i] + h[2][i] + h[3][i])
 }

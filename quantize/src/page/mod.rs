@@ -139,37 +139,32 @@ pub fn encode_page(
     {
         return Ok(enc);
     }
-    let split = sparse::split(code, codes);
-    let fixed = fixed(code, codes, &split);
+    let packs = code.width() == 1 && code.bits() < 8;
+    let whole = if packs { pack::size(code.bits(), codes.len()) } else { codes.len() };
+    // Copying is faster than expanding: a tie would not do.
+    let limit = whole - whole / 17;
+    let from = out.len();
     if matches!(effort, Effort::Small | Effort::Column) && codes.len() > w {
-        let from = out.len();
-        let limit = fixed.1;
+        let split = sparse::split(code, codes);
+        let sparse = split.bits.len() + split.dense.len() + usize::from(w == 1);
         let enc = encode_small(code, codes, &split, map_w, effort, shared, out)?;
-        if out.len() - from < limit {
+        if out.len() - from < if sparse < limit { sparse } else { whole } {
             return Ok(enc);
         }
         out.truncate(from);
+        if sparse < limit {
+            sparse::write_sparse(code, &split, out);
+            return Ok(Encoding::Sparse);
+        }
+    } else if sparse::write_if_smaller(code, codes, limit, out) {
+        return Ok(Encoding::Sparse);
     }
-    match fixed.0 {
-        Encoding::Packed => pack::write(code.bits(), codes, out),
-        Encoding::Sparse => sparse::write_sparse(code, &split, out),
-        _ => out.extend_from_slice(codes),
+    if packs {
+        pack::write(code.bits(), codes, out);
+        return Ok(Encoding::Packed);
     }
-    Ok(fixed.0)
-}
-
-/// The smallest encoding whose size is known without trying, and that size.
-fn fixed(code: Code, codes: &[u8], split: &sparse::Split) -> (Encoding, usize) {
-    let mut best = (Encoding::Plain, codes.len());
-    if code.width() == 1 && code.bits() < 8 {
-        best = (Encoding::Packed, pack::size(code.bits(), codes.len()));
-    }
-    let sparse = split.bits.len() + split.dense.len() + usize::from(code.width() == 1);
-    // Copying is faster than expanding: a tie would not do.
-    if sparse + sparse / 16 < best.1 {
-        best = (Encoding::Sparse, sparse);
-    }
-    best
+    out.extend_from_slice(codes);
+    Ok(Encoding::Plain)
 }
 
 /// Encodes as `enc` where that takes fewer bytes than the codes; `None`, and nothing appended, where not, or where `enc`

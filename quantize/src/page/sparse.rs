@@ -19,7 +19,7 @@ use super::{SharedDecoder, SharedEncoder, bitmap, block, huffman};
 use crate::{
     Code,
     error::{Result, corrupt},
-    simd,
+    simd::{self, scalar_page::COMPRESS_SLACK},
 };
 
 /// Bytes beyond the last value that vector kernels may read.
@@ -63,16 +63,55 @@ pub(crate) struct Split {
 }
 
 pub(crate) fn split(code: Code, codes: &[u8]) -> Split {
-    let fill = if code.width() == 1 {
-        let hist = huffman::histogram(codes);
-        // The first of equals.
-        (0..=255u8).rev().max_by_key(|&b| hist[usize::from(b)]).unwrap_or(0)
-    } else {
-        0
-    };
-    let (mut bits, mut dense) = (Vec::new(), Vec::new());
-    simd::compress(code.width(), codes, fill, &mut bits, &mut dense);
+    let fill = if code.width() == 1 { most_common(&huffman::histogram(codes)).0 } else { 0 };
+    let mut bits = vec![0; (codes.len() / code.width()).div_ceil(8)];
+    let mut dense = vec![0; codes.len() + COMPRESS_SLACK];
+    let len = simd::compress(code.width(), codes, fill, &mut bits, &mut dense);
+    dense.truncate(len);
     Split { fill, bits, dense }
+}
+
+/// The most common byte, the first of equals, and how often it is there.
+fn most_common(hist: &huffman::Histogram) -> (u8, u32) {
+    let count = |b: u8| hist[usize::from(b)];
+    let byte = (0..=255u8).rev().max_by_key(|&b| count(b)).unwrap_or(0);
+    (byte, count(byte))
+}
+
+/// Of codes of one byte, this many of every [`SAMPLE_EVERY`] tell the most common one.
+const SAMPLE: usize = 64;
+const SAMPLE_EVERY: usize = 512;
+
+/// Writes a `Sparse` page where that takes fewer than `limit` bytes; `false`, and nothing written, where not. Of codes of
+/// one byte the fill is the most common one of a sample.
+pub(crate) fn write_if_smaller(code: Code, codes: &[u8], limit: usize, out: &mut Vec<u8>) -> bool {
+    let width = code.width();
+    let n_bits = (codes.len() / width).div_ceil(8);
+    let mut fill = 0;
+    if width == 1 {
+        let n = codes.chunks(SAMPLE_EVERY).map(|c| c.len().min(SAMPLE)).sum::<usize>();
+        let (byte, count) =
+            most_common(&huffman::histogram_of(codes.chunks(SAMPLE_EVERY).map(|c| &c[..c.len().min(SAMPLE)])));
+        fill = byte;
+        let others = codes.len() * (n - count as usize) / n.max(1);
+        // A sample errs: only what is far from it is not tried.
+        if n_bits + others > limit + limit / 8 {
+            return false;
+        }
+    }
+    SCRATCH.with_borrow_mut(|s| {
+        let (bits, dense) = (grown(&mut s.bits, n_bits), grown(&mut s.dense, codes.len() + COMPRESS_SLACK));
+        let len = simd::compress(width, codes, fill, bits, dense);
+        if n_bits + len + usize::from(width == 1) >= limit {
+            return false;
+        }
+        if width == 1 {
+            out.push(fill);
+        }
+        out.extend_from_slice(bits);
+        out.extend_from_slice(&dense[..len]);
+        true
+    })
 }
 
 pub(crate) fn write_sparse(code: Code, s: &Split, out: &mut Vec<u8>) {

@@ -23,7 +23,7 @@ recompiled! {
     stats: fn range_of(code: Code, codes: &[u8]) -> PageStats;
     scalar: fn max_into(acc: &mut [f32], row: &[f32]);
     scalar: fn add_into(acc: &mut [f32], row: &[f32]);
-    scalar: fn mean_2x2(top: &[f32], bottom: &[f32], out: &mut [f32]);
+    scalar: fn mean_2x2(rows: &[f32], w: usize, out: &mut [f32]);
     scalar: fn max_abs_bits(v: &[f32]) -> u32;
     scalar: fn f32_to_bf16(v: &[f32], out: &mut [u8]);
     scalar: fn bf16_to_f32(bytes: &[u8], out: &mut [f32]);
@@ -34,9 +34,10 @@ recompiled! {
     scalar: fn greater(v: &[f32], t: f32, out: &mut [u8]);
     scalar: fn bits_to_f32(codes: &[u8], out: &mut [f32]);
     scalar: fn table_16(table: &[u8; 1 << 16], v: &[f32], out: &mut [u8]);
+    scalar: fn table_16_edges(table: &[u8; 1 << 16], edges: &[f32; 256], passes: usize, v: &[f32], out: &mut [u8]);
     scalar: fn look_up(table: &[f32; 256], codes: &[u8], out: &mut [f32]);
     scalar: fn error_sums(v: &[f32], approx: &[f32]) -> Sums;
-    scalar_page: fn compress(width: usize, codes: &[u8], fill: u8, bits: &mut Vec<u8>, dense: &mut Vec<u8>);
+    scalar_page: fn compress(width: usize, codes: &[u8], fill: u8, bits: &mut [u8], dense: &mut [u8]) -> usize;
     scalar_page: fn expand(width: usize, bits: &[u8], dense: &[u8], fill: u8, out: &mut [u8]);
     scalar_page: fn expand_f16(bits: &[u8], dense: &[u8], out: &mut [f32]);
     scalar_page: fn expand_bf16(bits: &[u8], dense: &[u8], out: &mut [f32]);

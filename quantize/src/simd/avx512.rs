@@ -20,7 +20,7 @@ recompiled! {
     stats: fn range_of(code: Code, codes: &[u8]) -> PageStats;
     scalar: fn max_into(acc: &mut [f32], row: &[f32]);
     scalar: fn add_into(acc: &mut [f32], row: &[f32]);
-    scalar: fn mean_2x2(top: &[f32], bottom: &[f32], out: &mut [f32]);
+    scalar: fn mean_2x2(rows: &[f32], w: usize, out: &mut [f32]);
     scalar: fn max_abs_bits(v: &[f32]) -> u32;
     scalar: fn f32_to_bf16(v: &[f32], out: &mut [u8]);
     scalar: fn bf16_to_f32(bytes: &[u8], out: &mut [f32]);
@@ -31,6 +31,7 @@ recompiled! {
     scalar: fn greater(v: &[f32], t: f32, out: &mut [u8]);
     scalar: fn bits_to_f32(codes: &[u8], out: &mut [f32]);
     scalar: fn table_16(table: &[u8; 1 << 16], v: &[f32], out: &mut [u8]);
+    scalar: fn table_16_edges(table: &[u8; 1 << 16], edges: &[f32; 256], passes: usize, v: &[f32], out: &mut [u8]);
     scalar: fn error_sums(v: &[f32], approx: &[f32]) -> Sums;
     scalar_page: fn to_planes(width: usize, rotation: u32, codes: &[u8], planes: &mut [u8]);
     scalar_page: fn from_planes(width: usize, rotation: u32, planes: &[u8], codes: &mut [u8]);
@@ -79,15 +80,13 @@ fn store(bytes: &mut [u8; REG], v: __m512i) {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi2,popcnt")]
-pub(crate) fn compress(width: usize, codes: &[u8], fill: u8, bits: &mut Vec<u8>, dense: &mut Vec<u8>) {
+pub(crate) fn compress(width: usize, codes: &[u8], fill: u8, bits: &mut [u8], dense: &mut [u8]) -> usize {
     let per = REG / width;
-    let (regs, _) = codes.as_chunks::<REG>();
-    let from = dense.len();
-    // Every store writes a whole register, of which a prefix is kept.
-    dense.resize(from + codes.len() + REG, 0);
+    let (regs, rest) = codes.as_chunks::<REG>();
     let fills = _mm512_set1_epi8(fill as i8);
-    let mut at = from;
-    for reg in regs {
+    let mut at = 0;
+    let (whole, last) = bits.split_at_mut((regs.len() * per / 8).min(bits.len()));
+    for (reg, bits) in regs.iter().zip(whole.chunks_exact_mut(per / 8)) {
         let v = load(reg);
         let (mask, kept) = match width {
             1 => {
@@ -107,14 +106,15 @@ pub(crate) fn compress(width: usize, codes: &[u8], fill: u8, bits: &mut Vec<u8>,
                 (u64::from(m), _mm512_maskz_compress_epi64(m, v))
             }
         };
-        bits.extend_from_slice(&mask.to_le_bytes()[..per / 8]);
+        bits.copy_from_slice(&mask.to_le_bytes()[..per / 8]);
+        // Every store writes a whole register, of which a prefix is kept.
         if let Some(to) = dense.get_mut(at..).and_then(|d| d.first_chunk_mut()) {
             store(to, kept);
         }
         at += mask.count_ones() as usize * width;
     }
-    dense.truncate(at);
-    scalar_page::compress(width, &codes[regs.len() * REG..], fill, bits, dense);
+    let room = dense.get_mut(at..).unwrap_or_default();
+    at + scalar_page::compress(width, rest, fill, last, room)
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi2,popcnt")]

@@ -22,11 +22,35 @@ pub(crate) fn add_into(acc: &mut [f32], row: &[f32]) {
     }
 }
 
+/// Means of 2×2 windows of rows of `w` values, which are taken in pairs.
 #[inline(always)]
-pub(crate) fn mean_2x2(top: &[f32], bottom: &[f32], out: &mut [f32]) {
-    let rows = top.as_chunks::<2>().0.iter().zip(bottom.as_chunks::<2>().0);
-    for (([a, b], [c, d]), o) in rows.zip(out) {
-        *o = ((a + c) + (b + d)) * 0.25;
+pub(crate) fn mean_2x2(rows: &[f32], w: usize, out: &mut [f32]) {
+    /// A known width becomes a few shuffles.
+    #[inline(always)]
+    fn known<const W: usize>(rows: &[f32], out: &mut [f32]) {
+        for (pair, out) in rows.chunks_exact(2 * W).zip(out.chunks_exact_mut(W / 2)) {
+            pair_of_rows(&pair[..W], &pair[W..2 * W], &mut out[..W / 2]);
+        }
+    }
+    #[inline(always)]
+    fn pair_of_rows(top: &[f32], bottom: &[f32], out: &mut [f32]) {
+        let rows = top.as_chunks::<2>().0.iter().zip(bottom.as_chunks::<2>().0);
+        for (([a, b], [c, d]), o) in rows.zip(out) {
+            *o = ((a + c) + (b + d)) * 0.25;
+        }
+    }
+    match w {
+        2 => known::<2>(rows, out),
+        4 => known::<4>(rows, out),
+        8 => known::<8>(rows, out),
+        16 => known::<16>(rows, out),
+        32 => known::<32>(rows, out),
+        _ => {
+            for (pair, out) in rows.chunks_exact(2 * w.max(1)).zip(out.chunks_exact_mut((w / 2).max(1))) {
+                let (top, bottom) = pair.split_at(w);
+                pair_of_rows(top, bottom, out);
+            }
+        }
     }
 }
 
@@ -104,6 +128,18 @@ pub(crate) fn greater(v: &[f32], t: f32, out: &mut [u8]) {
 pub(crate) fn table_16(table: &[u8; 1 << 16], v: &[f32], out: &mut [u8]) {
     for (x, o) in v.iter().zip(out) {
         *o = table[(x.to_bits() >> 16) as usize];
+    }
+}
+
+/// As [`table_16`], where up to `passes` edges lie inside a cell: `edges[c]` is the one above code c.
+#[inline(always)]
+pub(crate) fn table_16_edges(table: &[u8; 1 << 16], edges: &[f32; 256], passes: usize, v: &[f32], out: &mut [u8]) {
+    for (x, o) in v.iter().zip(out) {
+        let mut code = table[(x.to_bits() >> 16) as usize];
+        for _ in 0..passes {
+            code = code.wrapping_add(u8::from(edges[usize::from(code)] <= *x));
+        }
+        *o = code;
     }
 }
 

@@ -15,19 +15,29 @@ fn set_bits(bits: &[u8]) -> impl Iterator<Item = usize> {
     })
 }
 
-/// Appends the bitmap of the codes that are not `fill` in every byte, and those codes.
-pub(crate) fn compress(width: usize, codes: &[u8], fill: u8, bits: &mut Vec<u8>, dense: &mut Vec<u8>) {
-    fn run<const W: usize>(codes: &[u8], fill: u8, bits: &mut Vec<u8>, dense: &mut Vec<u8>) {
-        for eight in codes.as_chunks::<W>().0.chunks(8) {
+/// Bytes that vector forms of [`compress`] may write behind what they keep.
+pub(crate) const COMPRESS_SLACK: usize = 64;
+
+/// Writes the bitmap of the codes that are not `fill` in every byte, and those codes. Returns the bytes of the latter.
+///
+/// Shape: `bits` has a bit a code, rounded up to bytes; `dense` as many bytes as `codes`, and [`COMPRESS_SLACK`].
+pub(crate) fn compress(width: usize, codes: &[u8], fill: u8, bits: &mut [u8], dense: &mut [u8]) -> usize {
+    fn run<const W: usize>(codes: &[u8], fill: u8, bits: &mut [u8], dense: &mut [u8]) -> usize {
+        let mut at = 0;
+        for (eight, bits) in codes.as_chunks::<W>().0.chunks(8).zip(bits) {
             let mut byte = 0;
             for (i, c) in eight.iter().enumerate() {
                 if *c != [fill; W] {
                     byte |= 1 << i;
-                    dense.extend_from_slice(c);
+                    if let Some(to) = dense.get_mut(at..at + W) {
+                        to.copy_from_slice(c);
+                    }
+                    at += W;
                 }
             }
-            bits.push(byte);
+            *bits = byte;
         }
+        at
     }
     match width {
         1 => run::<1>(codes, fill, bits, dense),

@@ -61,13 +61,17 @@ macro_rules! check {
             same!($form, scalar, vec![0u8; 8 * n], f32_to_f64(w));
             same!($form, scalar, vec![0u8; n], greater(w, 0.5));
             same!($form, scalar, vec![0u8; n], table_16(table_16, w));
+            same!($form, scalar, vec![0u8; n], table_16_edges(table_16, &table, 2, w));
             same!($form, scalar, vec![0f32; n], look_up(&table, &bytes[..n]));
             same!($form, scalar, vec![0f32; n], bits_to_f32(&bytes[..n]));
             same!($form, scalar, vec![0f32; n], f16_to_f32(&bytes[..2 * n]));
             same!($form, scalar, vec![0f32; n], bf16_to_f32(&bytes[..2 * n]));
             same!($form, scalar, vec![0f32; n], bytes_to_f32(&bytes[..4 * n]));
             same!($form, scalar, vec![0f32; n], f64_to_f32(&bytes[..8 * n]));
-            same!($form, scalar, vec![0f32; n], mean_2x2(&v[..2 * n], &v[2 * n..4 * n]));
+            for w in [2, 4, 6, 8, 16, 32, 34] {
+                let pairs = 4 * n / (2 * w);
+                same!($form, scalar, vec![0f32; pairs * w / 2], mean_2x2(&v[..pairs * 2 * w], w));
+            }
             for bits in 1..=8 {
                 let packed = &bytes[..crate::page::packed_size(bits, n)];
                 same!($form, scalar_page, vec![0u8; n], unpack(bits, packed));
@@ -77,10 +81,14 @@ macro_rules! check {
                 same!($form, scalar_page, vec![0u8; width * n], to_planes(width, rotation, codes));
                 same!($form, scalar_page, vec![0u8; width * n], from_planes(width, rotation, codes));
                 for fill in [0, bytes.first().copied().unwrap_or(9)] {
-                    let (mut bits, mut dense, mut bits_b, mut dense_b) = (vec![], vec![], vec![], vec![]);
-                    scalar_page::compress(width, codes, fill, &mut bits, &mut dense);
+                    let room = codes.len() + scalar_page::COMPRESS_SLACK;
+                    let (mut bits, mut dense) = (vec![7; n.div_ceil(8)], vec![7; room]);
+                    let (mut bits_b, mut dense_b) = (vec![9; n.div_ceil(8)], vec![9; room]);
+                    let len = scalar_page::compress(width, codes, fill, &mut bits, &mut dense);
+                    dense.truncate(len);
                     // SAFETY: the caller checked the level.
-                    unsafe { $form::compress(width, codes, fill, &mut bits_b, &mut dense_b) };
+                    let len = unsafe { $form::compress(width, codes, fill, &mut bits_b, &mut dense_b) };
+                    dense_b.truncate(len);
                     assert_eq!((&bits, &dense), (&bits_b, &dense_b), "compress {width} {n}");
                     // With and without room behind, and too short.
                     for extra in [0, 64] {

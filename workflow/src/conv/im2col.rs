@@ -20,7 +20,7 @@ pub(super) fn pack(g: &Geometry, weight: &Tensor) -> Result<Tensor> {
 
 pub(super) fn forward(g: &Geometry, x: &[f32], packed: &Tensor, finish: &Finish, out: &mut [f32]) -> Result<()> {
     let depth = packed.dim(2)?;
-    let images = images_per_block(g, depth);
+    let images = super::block_images(images_per_block(g, depth), x.len() / g.image_len());
     out.par_chunks_mut(images * g.out_len())
         .zip(x.par_chunks(images * g.image_len()))
         .try_for_each(|(out, x)| block(g, x, packed, depth, finish, out))

@@ -73,6 +73,11 @@ fn forward_values(g: &Geometry, x: &[f32], packed: &Tensor, finish: &Finish) -> 
     Ok(out)
 }
 
+/// Images in a block, of at most `most` and of `n` in all: fewer where there would not be a block for every thread.
+fn block_images(most: usize, n: usize) -> usize {
+    most.min(n.div_ceil(rayon::current_num_threads())).max(1)
+}
+
 /// Columns to multiply for `n` of them, in whole vectors.
 ///
 /// The matrix product takes another path, with another order of summation, for fewer than two columns, and for at most

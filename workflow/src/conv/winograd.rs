@@ -52,7 +52,7 @@ struct Tiling {
 pub(super) fn forward(g: &Geometry, x: &[f32], packed: &Tensor, finish: &Finish, out: &mut [f32]) -> Result<()> {
     let (down, across) = (g.out_h.div_ceil(2), g.out_w.div_ceil(2));
     let per_image = PLACES * (g.channels + g.out) * down * across;
-    let images = (BLOCK_VALUES / per_image).max(1);
+    let images = super::block_images(BLOCK_VALUES / per_image, x.len() / g.image_len());
     out.par_chunks_mut(images * g.out_len()).zip(x.par_chunks(images * g.image_len())).try_for_each(|(out, x)| {
         let tiles = x.len() / g.image_len() * down * across;
         let tiling = Tiling { down, across, width: padded_columns(tiles, g.out, g.channels) };
