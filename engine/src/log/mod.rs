@@ -5,6 +5,7 @@ mod bases;
 mod budget;
 mod columns;
 mod fill;
+mod habits;
 mod options;
 mod seen;
 mod source;
