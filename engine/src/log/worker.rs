@@ -58,6 +58,13 @@ pub enum Job {
         /// Bytes taken from the budget.
         bytes: usize,
     },
+    /// Batches that were appended, and lie together now.
+    Joined {
+        /// The batches.
+        parts: Vec<RecordBatch>,
+        /// All of them.
+        whole: RecordBatch,
+    },
     /// Rows of an intermediate whose values are withheld.
     Rows {
         /// The intermediate.
@@ -291,6 +298,14 @@ impl Worker {
                     self.writer.report.logical_bytes += rows.len() as u64 * builder.logical_row_bytes();
                 }
                 self.table(id, |builder, sealed| builder.append(&rows, &batch, sealed))?;
+            }
+            Job::Joined { parts, whole } => {
+                let mut at = 0;
+                for part in &parts {
+                    let there = whole.slice(at, part.num_rows());
+                    part.columns().iter().zip(there.columns()).for_each(|(a, b)| self.writer.seen.moved(a, b));
+                    at += part.num_rows();
+                }
             }
             Job::Rows { id, rows } => {
                 self.writer.report.rows += rows.len() as u64;

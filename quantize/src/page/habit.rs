@@ -33,6 +33,7 @@ impl Habit {
 mod tests {
     use super::*;
     use crate::{Effort, encode_page};
+    use rand::{Rng, SeedableRng, rngs::StdRng};
 
     fn habit(numbers: impl Iterator<Item = f64>) -> Habit {
         let (mut codes, mut page) = (Vec::new(), Vec::new());
@@ -44,12 +45,13 @@ mod tests {
 
     #[test]
     fn differences_are_told_from_numbers() {
-        let noise = |i: u64| ((i * i).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 44) as f64;
-        let scattered = habit((0..4096).map(noise));
+        let mut rng = StdRng::seed_from_u64(1);
+        let numbers: Vec<f64> = (0..4096).map(|_| f64::from(rng.random_range(0..1 << 20))).collect();
+        let scattered = habit(numbers.iter().copied());
         assert!(!scattered.differences, "{scattered:?}");
         let mut sum = 0.0;
-        let rising = habit((0..4096).map(|i| {
-            sum += noise(i);
+        let rising = habit(numbers.iter().map(|x| {
+            sum += x;
             sum
         }));
         assert!(rising.differences, "{rising:?}");
