@@ -1,7 +1,8 @@
 //! The ten Zillow templates, five settings each: what fifty pipelines take when every stage is stored plainly, with exact
 //! and with approximate de-duplication; what logging costs; what READ gains over RERUN.
 //!
-//! `cargo bench --bench pipelines -- --quick` tries it with 5,000 properties; `rows=N` takes any number.
+//! `cargo bench --bench pipelines -- --quick` tries it with 5,000 properties; `rows=N` takes any number. `single` alone
+//! compares single templates with their logs, `templates=4,9` some of them, `times=N` as often.
 
 mod common;
 
@@ -31,7 +32,10 @@ fn main() {
         space(&dir);
     }
     if wanted("single") {
-        single(&dir);
+        single(&dir, &args);
+    }
+    if wanted("fifty") {
+        fifty(&dir);
     }
     if wanted("questions") {
         questions(&dir);
@@ -64,18 +68,13 @@ fn template(number: usize) -> Template {
     Template::parse(&file, &std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
-/// Seconds of running each setting of a template as a script of its own would: files read, nothing kept.
-fn bare(number: usize, dir: &Path) -> Vec<f64> {
-    let template = template(number);
-    let n_settings = template.settings().len();
-    let run = |setting: usize| {
-        let begun = Instant::now();
-        let data = data(dir);
-        let plan = plan_template(&template, &data, None).unwrap().swap_remove(setting);
-        plan.run(&data, |_, _| Ok(())).unwrap();
-        begun.elapsed().as_secs_f64()
-    };
-    (0..n_settings).map(run).collect()
+/// Seconds of running a setting of a template as a script of its own would: files read, nothing kept.
+fn alone(number: usize, setting: usize, dir: &Path) -> f64 {
+    let begun = Instant::now();
+    let data = data(dir);
+    let plan = plan_template(&template(number), &data, None).unwrap().swap_remove(setting);
+    plan.run(&data, |_, _| Ok(())).unwrap();
+    begun.elapsed().as_secs_f64()
 }
 
 /// Bytes of a table as Parquet under zstd.
@@ -205,44 +204,56 @@ fn reading(store: &Store) {
     }
 }
 
-/// What logging costs: a template's first setting into an empty store, and all fifty pipelines.
-fn single(dir: &Path) {
-    println!(
-        "\nSeconds of each template: its first setting alone, the same logged into an empty store; all five, all five logged into one store"
-    );
-    println!(
-        "{:10} {:>8} {:>8} {:>6} {:>8} {:>8} {:>12}",
-        "template", "alone", "logged", "", "five", "logged", "stages run"
-    );
+/// What logging costs a single pipeline: a template's first setting into an empty store.
+fn single(dir: &Path, args: &[String]) {
+    let setting = |name: &str| args.iter().find_map(|a| a.strip_prefix(name));
+    let times: usize = setting("times=").map_or(3, |n| n.parse().unwrap());
+    let numbers: Vec<usize> = match setting("templates=") {
+        Some(list) => list.split(',').map(|n| n.parse().unwrap()).collect(),
+        None => (1..=10).collect(),
+    };
+    println!("\nSeconds of each template's first setting, alone and logged into an empty store: medians of {times}");
+    println!("{:10} {:>8} {:>8} {:>6}", "template", "alone", "logged", "");
+    let mut worst = (0.0f64, 0);
+    for number in numbers {
+        let (mut without, mut with) = (Vec::new(), Vec::new());
+        // Turn by turn, so that a slow spell of the machine meets both.
+        for _ in 0..times {
+            without.push(alone(number, 0, dir));
+            let scratch = scratch();
+            with.push(log(&scratch.path().join("s.mq"), number, 0..1, dir, LogOptions::default()).seconds);
+        }
+        let [without, with] = [without, with].map(|mut seconds| {
+            seconds.sort_by(f64::total_cmp);
+            seconds[times / 2]
+        });
+        println!("P{number:<9} {without:>8.3} {with:>8.3} {:>5.2}×", with / without);
+        if with / without > worst.0 {
+            worst = (with / without, number);
+        }
+    }
+    at_most(&format!("a single template, at most (P{})", worst.1), worst.0, "×", 1.25);
+}
+
+/// What logging all fifty pipelines costs.
+fn fifty(dir: &Path) {
+    println!("\nSeconds of each template's five settings: alone, and logged into one store");
+    println!("{:10} {:>8} {:>8} {:>12}", "template", "alone", "logged", "stages run");
     let scratch = scratch();
     let all_path = scratch.path().join("all.mq");
     let (mut searched, mut worked) = (0, 0);
-    let (mut alone_sum, mut logged_sum, mut worst) = (0.0, 0.0, (0.0f64, 0));
+    let (mut alone_sum, mut logged_sum) = (0.0, 0.0);
     for number in 1..=10 {
-        let five = bare(number, dir);
-        let fresh = scratch.path().join(format!("{number}.mq"));
-        // Beside each other, so that a slow spell of the machine meets both.
-        let alone = bare(number, dir)[0].min(five[0]);
-        let first = log(&fresh, number, 0..1, dir, LogOptions::default()).seconds;
+        let sum: f64 = (0..5).map(|setting| alone(number, setting, dir)).sum();
         let all = log(&all_path, number, 0..5, dir, LogOptions::default());
-        let (logged, ran, stages) = (all.seconds, all.ran, all.stages);
         (searched, worked) = (searched + all.log.search_ns, worked + all.log.work_ns);
-        let sum: f64 = five.iter().sum();
-        println!(
-            "P{number:<9} {alone:>8.2} {first:>8.2} {:>5.2}× {sum:>8.2} {logged:>8.2} {ran:>5} of {}",
-            first / alone,
-            stages
-        );
-        if first / alone > worst.0 {
-            worst = (first / alone, number);
-        }
-        (alone_sum, logged_sum) = (alone_sum + sum, logged_sum + logged);
+        println!("P{number:<9} {sum:>8.2} {:>8.2} {:>5} of {}", all.seconds, all.ran, all.stages);
+        (alone_sum, logged_sum) = (alone_sum + sum, logged_sum + all.seconds);
     }
     at_most("all fifty, logged with de-duplication, against alone", logged_sum / alone_sum, "×", 1.10);
     let searched = searched as f64 / 1e9;
     at_most("hashing, signatures and look-ups, of the time of logging", searched / logged_sum * 100.0, "%", 10.0);
     plain("the same, of the log's own work, operators left out", searched / (worked as f64 / 1e9) * 100.0, "%");
-    at_most(&format!("a single template, at most (P{})", worst.1), worst.0, "×", 1.25);
 }
 
 /// TRAD of the paper: READ against RERUN, question by question.

@@ -1,13 +1,12 @@
 //! CSV files as Arrow tables with inferred types.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::{
     ArrayRef, BooleanBuilder, Date32Builder, Float32Builder, Float64Builder, GenericStringBuilder, Int64Builder,
-    OffsetSizeTrait,
 };
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use csv::{ByteRecord, ReaderBuilder};
 
@@ -46,53 +45,113 @@ pub fn read_csv(path: impl AsRef<Path>) -> Result<RecordBatch, DatasetError> {
 /// Errors: as there; `NoSuchColumn` for a type of a column that the file does not have, `Unsupported` for another type,
 /// `BadRow` naming line and column of a value that is not of its type.
 pub fn read_csv_as(path: impl AsRef<Path>, types: &[(String, DataType)]) -> Result<RecordBatch, DatasetError> {
-    let path = path.as_ref();
-    let bytes = read_file(path, "a CSV file", "check the path")?;
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
-    let (names, columns) = infer(path, bytes)?;
-    let origin = path.display().to_string();
-    let mut builders: Vec<ColumnBuilder> = columns.iter().map(Inferred::builder).collect();
-    for (name, data_type) in types {
-        let builder = names.iter().position(|n| n == name).and_then(|at| builders.get_mut(at));
-        let builder = builder.ok_or_else(|| DatasetError::NoSuchColumn {
-            origin: origin.clone(),
-            column: name.clone(),
-            present: names.join(", "),
-        })?;
-        *builder = ColumnBuilder::of(data_type).ok_or_else(|| DatasetError::Unsupported {
-            origin: origin.clone(),
-            what: format!("column '{name}' as {data_type}"),
-            hint: "use int64, float64, float32, boolean, date or text",
-        })?;
-    }
-    for_each_record(path, bytes, |record, line| {
-        for ((builder, field), name) in builders.iter_mut().zip(record).zip(&names) {
-            let text = std::str::from_utf8(field).unwrap_or_default();
-            if !builder.push(text) {
-                let why = format!("{text:?} is not {}", builder.describe());
-                return Err(DatasetError::BadRow { path: path.to_owned(), line, column: name.clone(), why });
-            }
-        }
-        Ok(())
+    let file = CsvFile::open(path, types)?;
+    let mut whole = RecordBatch::new_empty(file.schema());
+    file.read(usize::MAX, &mut |batch| {
+        whole = batch;
+        Ok::<_, DatasetError>(())
     })?;
-    let arrays: Vec<ArrayRef> = builders.into_iter().map(ColumnBuilder::finish).collect();
-    let fields: Vec<Field> =
-        names.iter().zip(&arrays).map(|(name, array)| Field::new(name, array.data_type().clone(), true)).collect();
-    RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).map_err(arrow_error(&origin))
+    Ok(whole)
 }
 
-/// Names and types of the columns; checks every line.
-fn infer(path: &Path, bytes: &[u8]) -> Result<(Vec<String>, Vec<Inferred>), DatasetError> {
+/// A CSV file every line of which was looked at: its columns are known, and its values can be read.
+pub struct CsvFile {
+    path: PathBuf,
+    bytes: Vec<u8>,
+    schema: SchemaRef,
+    n_rows: usize,
+}
+
+/// What CSV files of other systems begin with.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+impl CsvFile {
+    /// Looks at a file, as [`read_csv_as`] does.
+    ///
+    /// Errors: as there.
+    pub fn open(path: impl AsRef<Path>, types: &[(String, DataType)]) -> Result<Self, DatasetError> {
+        let path = path.as_ref();
+        let mut bytes = read_file(path, "a CSV file", "check the path")?;
+        if bytes.starts_with(BYTE_ORDER_MARK) {
+            bytes.drain(..BYTE_ORDER_MARK.len());
+        }
+        let (names, columns, n_rows) = infer(path, &bytes, types)?;
+        let field = |(name, column): (&String, &Look)| Field::new(name, column.data_type(), true);
+        let schema = Arc::new(Schema::new(names.iter().zip(&columns).map(field).collect::<Vec<_>>()));
+        Ok(Self { path: path.to_owned(), bytes, schema, n_rows })
+    }
+
+    /// Names and types of its columns.
+    pub fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    /// Number of its rows.
+    pub fn n_rows(&self) -> usize {
+        self.n_rows
+    }
+
+    /// Gives all rows in order, so many at a time; of a file without rows an empty batch.
+    ///
+    /// Errors: those of `each`; `BadRow`.
+    pub fn read<E: From<DatasetError>>(
+        &self,
+        rows: usize,
+        each: &mut dyn FnMut(RecordBatch) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let fields = self.schema.fields().iter();
+        let mut builders: Vec<ColumnBuilder> = fields.map(|field| ColumnBuilder::of(field.data_type())).collect();
+        let (mut pending, mut given) = (0, false);
+        let mut give = |builders: &mut [ColumnBuilder]| {
+            let arrays = builders.iter_mut().map(ColumnBuilder::finish).collect();
+            let batch = RecordBatch::try_new(self.schema(), arrays);
+            each(batch.map_err(arrow_error(&self.path.display().to_string()))?)
+        };
+        for_each_record(&self.path, &self.bytes, |record, _| {
+            for (builder, field) in builders.iter_mut().zip(record) {
+                builder.push(std::str::from_utf8(field).unwrap_or_default());
+            }
+            pending += 1;
+            if pending == rows {
+                (pending, given) = (0, true);
+                give(&mut builders)?;
+            }
+            Ok::<_, E>(())
+        })?;
+        if pending > 0 || !given { give(&mut builders) } else { Ok(()) }
+    }
+}
+
+/// Names and types of the columns, and the number of rows; checks every line.
+fn infer(
+    path: &Path,
+    bytes: &[u8],
+    types: &[(String, DataType)],
+) -> Result<(Vec<String>, Vec<Look>, usize), DatasetError> {
     let mut names: Vec<String> = Vec::new();
-    let mut columns = Vec::new();
     let bad = |line, column: String, why: String| DatasetError::BadRow { path: path.to_owned(), line, column, why };
     let header = header(path, bytes)?;
     for (i, name) in header.iter().enumerate() {
         let name =
             std::str::from_utf8(name).map_err(|_| bad(1, format!("{}", i + 1), "the name is not UTF-8".to_owned()))?;
         names.push(if name.is_empty() { format!("column_{}", i + 1) } else { name.to_owned() });
-        columns.push(Inferred::default());
     }
+    let mut columns: Vec<Look> = names.iter().map(|_| Look::Inferred(Inferred::default())).collect();
+    let origin = path.display().to_string();
+    for (name, data_type) in types {
+        let column = names.iter().position(|n| n == name).and_then(|at| columns.get_mut(at));
+        let column = column.ok_or_else(|| DatasetError::NoSuchColumn {
+            origin: origin.clone(),
+            column: name.clone(),
+            present: names.join(", "),
+        })?;
+        *column = Look::given(data_type).ok_or_else(|| DatasetError::Unsupported {
+            origin: origin.clone(),
+            what: format!("column '{name}' as {data_type}"),
+            hint: "use int64, float64, float32, boolean, date or text",
+        })?;
+    }
+    let mut n_rows = 0;
     for_each_record(path, bytes, |record, line| {
         if record.len() != names.len() {
             let (found, expected) = (record.len(), names.len());
@@ -100,14 +159,14 @@ fn infer(path: &Path, bytes: &[u8]) -> Result<(Vec<String>, Vec<Inferred>), Data
             return Err(bad(line, column, format!("the line has {found} fields, the header {expected}")));
         }
         for ((field, column), name) in record.iter().zip(&mut columns).zip(&names) {
-            match std::str::from_utf8(field) {
-                Ok(text) => column.update(text),
-                Err(_) => return Err(bad(line, name.clone(), "the text is not UTF-8".to_owned())),
-            }
+            let text = std::str::from_utf8(field);
+            let text = text.map_err(|_| bad(line, name.clone(), "the text is not UTF-8".to_owned()))?;
+            column.update(text).map_err(|what| bad(line, name.clone(), format!("{text:?} is not {what}")))?;
         }
-        Ok(())
+        n_rows += 1;
+        Ok::<_, DatasetError>(())
     })?;
-    Ok((names, columns))
+    Ok((names, columns, n_rows))
 }
 
 fn header(path: &Path, bytes: &[u8]) -> Result<ByteRecord, DatasetError> {
@@ -124,11 +183,11 @@ fn header(path: &Path, bytes: &[u8]) -> Result<ByteRecord, DatasetError> {
 }
 
 /// Calls `visit` with every record and its line number.
-fn for_each_record(
+fn for_each_record<E: From<DatasetError>>(
     path: &Path,
     bytes: &[u8],
-    mut visit: impl FnMut(&ByteRecord, u64) -> Result<(), DatasetError>,
-) -> Result<(), DatasetError> {
+    mut visit: impl FnMut(&ByteRecord, u64) -> Result<(), E>,
+) -> Result<(), E> {
     let mut reader = ReaderBuilder::new().has_headers(true).flexible(true).from_reader(bytes);
     let mut record = ByteRecord::new();
     loop {
@@ -143,10 +202,60 @@ fn for_each_record(
             Ok(false) => return Ok(()),
             Err(error) => {
                 let (column, why) = ("1".to_owned(), error.to_string());
-                return Err(DatasetError::BadRow { path: path.to_owned(), line, column, why });
+                return Err(DatasetError::BadRow { path: path.to_owned(), line, column, why }.into());
             }
         }
     }
+}
+
+/// What is known of a column while lines are looked at.
+enum Look {
+    /// Its type was given.
+    Given(DataType, usize),
+    /// Its type is what fits all values.
+    Inferred(Inferred),
+}
+
+impl Look {
+    fn given(data_type: &DataType) -> Option<Look> {
+        use DataType::{Boolean, Date32, Float32, Float64, Int64, Utf8};
+        matches!(data_type, Int64 | Float64 | Float32 | Boolean | Date32 | Utf8)
+            .then(|| Look::Given(data_type.clone(), 0))
+    }
+
+    /// Looks at a value; says what it should be where it is not that.
+    fn update(&mut self, text: &str) -> Result<(), &'static str> {
+        let (data_type, len) = match self {
+            Look::Inferred(inferred) => {
+                inferred.update(text);
+                return Ok(());
+            }
+            Look::Given(data_type, len) => (data_type, len),
+        };
+        *len += text.len();
+        let (fits, what) = match data_type {
+            DataType::Int64 => (parse_int(text).is_some(), "a whole number"),
+            DataType::Float64 => (parse_float(text).is_some(), "a number"),
+            DataType::Float32 => (parse_single(text).is_some(), "a number"),
+            DataType::Boolean => (parse_bool(text).is_some(), "true or false"),
+            DataType::Date32 => (parse_date(text).is_some(), "a date such as 2016-01-31"),
+            _ => (true, "a text"),
+        };
+        if fits || text.is_empty() { Ok(()) } else { Err(what) }
+    }
+
+    fn data_type(&self) -> DataType {
+        match self {
+            Look::Given(DataType::Utf8, len) => text_type(*len),
+            Look::Given(data_type, _) => data_type.clone(),
+            Look::Inferred(inferred) => inferred.data_type(),
+        }
+    }
+}
+
+/// The type of texts of so many bytes: Utf8 counts its bytes in an i32.
+fn text_type(len_bytes: usize) -> DataType {
+    if len_bytes > i32::MAX as usize { DataType::LargeUtf8 } else { DataType::Utf8 }
 }
 
 /// Types that still fit all values of a column.
@@ -182,15 +291,13 @@ impl Inferred {
         self.date = self.date && parse_date(text).is_some();
     }
 
-    fn builder(&self) -> ColumnBuilder {
+    fn data_type(&self) -> DataType {
         match self {
-            Inferred { any: true, int: true, .. } => ColumnBuilder::Int(Int64Builder::new()),
-            Inferred { any: true, float: true, .. } => ColumnBuilder::Float(Float64Builder::new()),
-            Inferred { any: true, boolean: true, .. } => ColumnBuilder::Bool(BooleanBuilder::new()),
-            Inferred { any: true, date: true, .. } => ColumnBuilder::Date(Date32Builder::new()),
-            // Utf8 counts its bytes in an i32.
-            _ if self.text_len_bytes > i32::MAX as usize => ColumnBuilder::LargeText(GenericStringBuilder::new()),
-            _ => ColumnBuilder::Text(GenericStringBuilder::new()),
+            Inferred { any: true, int: true, .. } => DataType::Int64,
+            Inferred { any: true, float: true, .. } => DataType::Float64,
+            Inferred { any: true, boolean: true, .. } => DataType::Boolean,
+            Inferred { any: true, date: true, .. } => DataType::Date32,
+            _ => text_type(self.text_len_bytes),
         }
     }
 }
@@ -206,66 +313,42 @@ enum ColumnBuilder {
 }
 
 impl ColumnBuilder {
-    fn of(data_type: &DataType) -> Option<ColumnBuilder> {
-        Some(match data_type {
+    fn of(data_type: &DataType) -> ColumnBuilder {
+        match data_type {
             DataType::Int64 => ColumnBuilder::Int(Int64Builder::new()),
             DataType::Float64 => ColumnBuilder::Float(Float64Builder::new()),
             DataType::Float32 => ColumnBuilder::Float32(Float32Builder::new()),
             DataType::Boolean => ColumnBuilder::Bool(BooleanBuilder::new()),
             DataType::Date32 => ColumnBuilder::Date(Date32Builder::new()),
-            DataType::Utf8 => ColumnBuilder::Text(GenericStringBuilder::new()),
-            _ => return None,
-        })
-    }
-
-    /// Appends a value, nothing for an empty text; whether it was of the column's type.
-    fn push(&mut self, text: &str) -> bool {
-        fn number<T>(text: &str, parse: impl Fn(&str) -> Option<T>) -> (Option<T>, bool) {
-            let value = parse(text);
-            let fits = value.is_some() || text.is_empty();
-            (value, fits)
-        }
-        fn push_text<O: OffsetSizeTrait>(builder: &mut GenericStringBuilder<O>, text: &str) -> bool {
-            builder.append_option((!text.is_empty()).then_some(text));
-            true
-        }
-        macro_rules! push {
-            ($builder:expr, $parse:expr) => {{
-                let (value, fits) = number(text, $parse);
-                $builder.append_option(value);
-                fits
-            }};
-        }
-        match self {
-            ColumnBuilder::Int(builder) => push!(builder, parse_int),
-            ColumnBuilder::Float(builder) => push!(builder, parse_float),
-            ColumnBuilder::Float32(builder) => push!(builder, |t: &str| t.trim().parse().ok()),
-            ColumnBuilder::Bool(builder) => push!(builder, parse_bool),
-            ColumnBuilder::Date(builder) => push!(builder, parse_date),
-            ColumnBuilder::Text(builder) => push_text(builder, text),
-            ColumnBuilder::LargeText(builder) => push_text(builder, text),
+            DataType::LargeUtf8 => ColumnBuilder::LargeText(GenericStringBuilder::new()),
+            _ => ColumnBuilder::Text(GenericStringBuilder::new()),
         }
     }
 
-    fn describe(&self) -> &'static str {
+    /// Appends a value of the column's type, nothing for an empty text.
+    fn push(&mut self, text: &str) {
+        let word = (!text.is_empty()).then_some(text);
         match self {
-            ColumnBuilder::Int(_) => "a whole number",
-            ColumnBuilder::Float(_) | ColumnBuilder::Float32(_) => "a number",
-            ColumnBuilder::Bool(_) => "true or false",
-            ColumnBuilder::Date(_) => "a date such as 2016-01-31",
-            ColumnBuilder::Text(_) | ColumnBuilder::LargeText(_) => "a text",
+            ColumnBuilder::Int(builder) => builder.append_option(parse_int(text)),
+            ColumnBuilder::Float(builder) => builder.append_option(parse_float(text)),
+            ColumnBuilder::Float32(builder) => builder.append_option(parse_single(text)),
+            ColumnBuilder::Bool(builder) => builder.append_option(parse_bool(text)),
+            ColumnBuilder::Date(builder) => builder.append_option(parse_date(text)),
+            ColumnBuilder::Text(builder) => builder.append_option(word),
+            ColumnBuilder::LargeText(builder) => builder.append_option(word),
         }
     }
 
-    fn finish(self) -> ArrayRef {
+    /// The column so far; what is appended next begins another one.
+    fn finish(&mut self) -> ArrayRef {
         match self {
-            ColumnBuilder::Int(mut builder) => Arc::new(builder.finish()),
-            ColumnBuilder::Float(mut builder) => Arc::new(builder.finish()),
-            ColumnBuilder::Float32(mut builder) => Arc::new(builder.finish()),
-            ColumnBuilder::Bool(mut builder) => Arc::new(builder.finish()),
-            ColumnBuilder::Date(mut builder) => Arc::new(builder.finish()),
-            ColumnBuilder::Text(mut builder) => Arc::new(builder.finish()),
-            ColumnBuilder::LargeText(mut builder) => Arc::new(builder.finish()),
+            ColumnBuilder::Int(builder) => Arc::new(builder.finish()),
+            ColumnBuilder::Float(builder) => Arc::new(builder.finish()),
+            ColumnBuilder::Float32(builder) => Arc::new(builder.finish()),
+            ColumnBuilder::Bool(builder) => Arc::new(builder.finish()),
+            ColumnBuilder::Date(builder) => Arc::new(builder.finish()),
+            ColumnBuilder::Text(builder) => Arc::new(builder.finish()),
+            ColumnBuilder::LargeText(builder) => Arc::new(builder.finish()),
         }
     }
 }
@@ -275,6 +358,10 @@ fn parse_int(text: &str) -> Option<i64> {
 }
 
 fn parse_float(text: &str) -> Option<f64> {
+    text.trim().parse().ok()
+}
+
+fn parse_single(text: &str) -> Option<f32> {
     text.trim().parse().ok()
 }
 

@@ -49,7 +49,7 @@ mod table_hash;
 mod table_set;
 mod tar;
 
-pub use csv_file::{read_csv, read_csv_as};
+pub use csv_file::{CsvFile, read_csv, read_csv_as};
 pub use dataset::{Dataset, open};
 pub use error::DatasetError;
 pub use fetch::fetch;

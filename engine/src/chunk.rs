@@ -2,7 +2,7 @@
 //! decoded without its neighbours.
 
 use mistique_quantize::{
-    BasePage, Code, Effort, Encoding, QuantizeError, SharedDecoder, SharedEncoder, decode_against, decode_page,
+    BasePage, Code, Effort, Encoding, Habit, QuantizeError, SharedDecoder, SharedEncoder, decode_against, decode_page,
     decode_page_f32, encode_against, encode_copied, encode_page, estimate_against, page_stats,
 };
 use xxhash_rust::xxh3::{Xxh3, xxh3_64, xxh3_128};
@@ -213,9 +213,10 @@ pub fn bits_against(content: &ChunkCodes, base: &ChunkCodes, key: &dyn std::fmt:
     Ok(sum)
 }
 
-/// The encoding of a written chunk's first page; `None` of a chunk without pages.
-pub fn first_encoding(chunk: &[u8]) -> Option<Encoding> {
-    chunk.get(CHUNK_HEADER_LEN + 8).and_then(|id| Encoding::try_from(*id).ok()).filter(|_| chunk.u32_at(20) != Some(0))
+/// What served the first page of a written chunk; `None` of a chunk without pages.
+pub fn first_habit(chunk: &[u8]) -> Option<Habit> {
+    let page = ChunkView::parse(chunk, "a chunk", 0).ok()?.page(0).ok()?;
+    Some(Habit::of_page(page.code, page.encoding, page.bytes))
 }
 
 /// What there is to make pages small.

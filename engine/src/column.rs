@@ -105,19 +105,18 @@ pub fn to_codes(column: &ArrayRef) -> Result<ColumnCodes> {
         let codes = rows.iter().flat_map(|number| number.map_or(0, |n| code_of[n]).to_le_bytes()).collect();
         return Ok(ColumnCodes { code, codes, validity, dictionary: Some(write_dictionary(&words)?) });
     }
-    let mut codes = vec![0; n * code.width()];
-    if let Some(bits) = column.as_any().downcast_ref::<BooleanArray>() {
-        bits.values().set_indices().for_each(|i| codes[i] = 1);
+    let width = code.width();
+    let mut codes = if let Some(bits) = column.as_any().downcast_ref::<BooleanArray>() {
+        bits.values().iter().map(u8::from).collect()
     } else {
         let data = column.to_data();
-        let width = code.width();
         let start = data.offset() * width;
         let values = data.buffers().first().map(Buffer::as_slice).and_then(|b| b.get(start..start + n * width));
-        codes.iter_mut().zip(values.unwrap_or_default()).for_each(|(code, value)| *code = *value);
-    }
+        values.unwrap_or_default().to_vec()
+    };
+    codes.resize(n * width, 0);
     // What lies under a null is undefined; zeros make equal columns equal bytes.
     if let Some(nulls) = nulls {
-        let width = code.width();
         (!nulls.inner()).set_indices().for_each(|i| codes[i * width..(i + 1) * width].fill(0));
     }
     Ok(ColumnCodes { code, codes, validity, dictionary: None })

@@ -22,7 +22,7 @@ pub use convert::to_f32;
 pub use error::{QuantizeError, Result};
 pub use measure::UnitError;
 pub use page::{
-    BasePage, Effort, Encoding, SharedDecoder, SharedEncoder, decode_against, decode_page, decode_page_f32,
+    BasePage, Effort, Encoding, Habit, SharedDecoder, SharedEncoder, decode_against, decode_page, decode_page_f32,
     encode_against, encode_copied, encode_page, estimate_against,
 };
 pub use params::{PARAMS_VERSION, Params};

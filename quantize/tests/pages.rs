@@ -3,23 +3,25 @@
 use std::collections::HashSet;
 
 use mistique_quantize::{
-    Code, Effort, Encoding, QuantizeError, SharedDecoder, SharedEncoder, decode_page, decode_page_f32, encode_page,
-    to_f32,
+    Code, Effort, Encoding, Habit, QuantizeError, SharedDecoder, SharedEncoder, decode_page, decode_page_f32,
+    encode_page, to_f32,
 };
 use proptest::prelude::*;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
-const EFFORTS: [Effort; 10] = [
+const EFFORTS: [Effort; 12] = [
     Effort::Fast,
     Effort::Small,
     Effort::Column,
-    Effort::Like(Encoding::Entropy),
-    Effort::Like(Encoding::Zstd),
-    Effort::Like(Encoding::ShuffledZstd),
-    Effort::Like(Encoding::Pco),
-    Effort::Like(Encoding::Decimal),
-    Effort::Like(Encoding::Sparse),
-    Effort::Like(Encoding::Shared),
+    Effort::Like(Habit::of(Encoding::Entropy)),
+    Effort::Like(Habit::of(Encoding::Zstd)),
+    Effort::Like(Habit::of(Encoding::ShuffledZstd)),
+    Effort::Like(Habit::of(Encoding::Pco)),
+    Effort::Like(Habit::of(Encoding::Decimal)),
+    Effort::Like(Habit { encoding: Encoding::Pco, differences: false }),
+    Effort::Like(Habit { encoding: Encoding::Decimal, differences: false }),
+    Effort::Like(Habit::of(Encoding::Sparse)),
+    Effort::Like(Habit::of(Encoding::Shared)),
 ];
 
 fn codes() -> Vec<Code> {

@@ -306,3 +306,36 @@ fn a_bad_cell_is_named_by_row_and_column() {
     let error = plan_template(&Template::parse("t.yaml", text).unwrap(), &data, None).err().unwrap().to_string();
     assert!(error.contains("line 3, column y: the line has 1 fields, the header 2"), "{error}");
 }
+
+#[test]
+fn rows_logged_while_a_file_is_read_are_its_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    let noise =
+        |i: u64| i.wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(31).wrapping_mul(0xBF58_476D_1CE4_E5B9) >> 40;
+    // Two full RowBlocks and a part of one; the second alone has nulls, and texts of its own.
+    let line = |i: u64| match i {
+        8192..16384 if i.is_multiple_of(3) => format!("{i},,b{}\n", i % 7),
+        _ => format!("{i},{},a{}\n", noise(i) as f64 / 8.0, i % 5),
+    };
+    let lines: String = (0..20_000).map(line).collect();
+    std::fs::write(dir.path().join("a.csv"), format!("id,x,kind\n{lines}")).unwrap();
+    let data = Data::open(dir.path().to_str().unwrap()).unwrap();
+    let text = "name: p\nproject: town\nstages:
+  - {name: a, op: ReadCSV, file: a.csv, types: {id: float64}}
+  - {name: b, op: DropColumns, inputs: [a], columns: [kind]}
+";
+    let store = memory_store();
+    let plans = plans(text, &data, Some(&store));
+    let report = log(&store, &plans, &data, &options()).unwrap();
+    // What the second stage passes on is not stored again.
+    assert_eq!((report.log.new_chunks, report.log.duplicate_chunks), (9, 6));
+    plans[0]
+        .run(&data, |stage, ran| {
+            let name = ["a", "b"][stage];
+            let (rows, batch) = read(&store, &format!("town.p.{name}"));
+            assert_eq!(&rows, &**ran.outcome.tables[0].rows());
+            assert_same(name, &batch, ran.outcome.tables[0].batch());
+            Ok(())
+        })
+        .unwrap();
+}

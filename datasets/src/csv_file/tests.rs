@@ -43,6 +43,39 @@ fn types_and_nulls() {
 }
 
 #[test]
+fn parts_are_the_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("t.csv");
+    let lines: String = (0..10).map(|i| format!("{i},{},w{i}\n", if i < 5 { "" } else { "0.5" })).collect();
+    fs::write(&path, format!("\u{feff}a,b,c\n{lines}")).unwrap();
+    let types = [("a".to_owned(), DataType::Float32)];
+    let (whole, file) = (read_csv_as(&path, &types).unwrap(), CsvFile::open(&path, &types).unwrap());
+    assert_eq!((file.schema(), file.n_rows()), (whole.schema(), 10));
+    for rows in [1, 4, 5, 10, 11] {
+        let mut parts = Vec::new();
+        file.read(rows, &mut |part| {
+            parts.push(part);
+            Ok::<_, DatasetError>(())
+        })
+        .unwrap();
+        assert_eq!(parts.len(), 10usize.div_ceil(rows));
+        assert_eq!(arrow::compute::concat_batches(&whole.schema(), &parts).unwrap(), whole, "{rows}");
+    }
+    // One without rows is read too, as a batch that knows its columns.
+    fs::write(&path, "a,b\n").unwrap();
+    let mut n = 0;
+    CsvFile::open(&path, &[])
+        .unwrap()
+        .read(4, &mut |part| {
+            n += 1;
+            assert_eq!((part.num_rows(), part.num_columns()), (0, 2));
+            Ok::<_, DatasetError>(())
+        })
+        .unwrap();
+    assert_eq!(n, 1);
+}
+
+#[test]
 fn dates() {
     for (text, days) in [
         ("1970-01-01", Some(0)),

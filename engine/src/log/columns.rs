@@ -1,22 +1,20 @@
 //! Columns of tables to stored chunks: what is known is not looked at, what is new is coded against a like column where that
 //! pays, and encoded alone elsewhere.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use arrow::array::ArrayRef;
-use mistique_quantize::{Effort, Encoding};
+use mistique_quantize::Effort;
 use rayon::prelude::*;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::bases::Like;
+use super::habits::Served;
 use super::writer::{ChunkWriter, add_time, timed};
 use super::{Dedup, pays};
-use crate::chunk::{
-    ChunkCodes, ChunkHash, ChunkShape, Extra, Near, bits_against, first_encoding, salted, write_against, write_chunk,
-};
+use crate::chunk::{ChunkCodes, ChunkHash, ChunkShape, Extra, Near, bits_against, salted, write_against, write_chunk};
 use crate::column::{ColumnCodes, to_codes};
 use crate::error::{EngineError, Result};
 use crate::partition::Base;
@@ -86,47 +84,13 @@ impl Fresh {
 
 /// What became of a fresh column.
 struct Made {
+    /// How it came out alone, where that says something of the rows after it.
+    served: Option<Served>,
     bytes: Vec<u8>,
     base: Option<Base>,
     saved: u64,
     /// Of one that others can be coded against.
     sketch: Option<Sketch>,
-}
-
-/// How a column's chunks were encoded last.
-#[derive(Debug, Clone, Copy)]
-struct Habit {
-    encoding: Encoding,
-    bytes_a_row: f32,
-}
-
-/// How columns, by name and type, were encoded last: of each all encodings are tried once, and again when it changes.
-#[derive(Debug, Default)]
-pub struct Habits(HashMap<u64, Habit>);
-
-impl Habits {
-    /// Encodes a column alone.
-    fn encode(&self, column: &Fresh, key: Key<'_>, out: &mut Vec<u8>) -> Result<()> {
-        let (shape, codes) = (&column.content.shape, &column.content.codes);
-        if let Some(Habit { encoding, bytes_a_row }) = self.0.get(&column.kind) {
-            write_chunk(shape, codes, column.extra(), Effort::Like(*encoding), key, out)?;
-            // Tables of a column's own values weigh more where there are few rows.
-            let most = bytes_a_row * shape.n_rows as f32 * 1.125 + 512.0;
-            if out.len() as f32 <= most {
-                return Ok(());
-            }
-        }
-        write_chunk(shape, codes, column.extra(), Effort::Column, key, out)
-    }
-
-    /// Remembers how a column came out.
-    fn learn(&mut self, column: &Fresh, bytes: &[u8]) {
-        // Constants are found without trying anything.
-        if let Some(encoding) = first_encoding(bytes).filter(|e| *e != Encoding::Constant) {
-            let bytes_a_row = bytes.len() as f32 / column.content.shape.n_rows.max(1) as f32;
-            self.0.insert(column.kind, Habit { encoding, bytes_a_row });
-        }
-    }
 }
 
 impl ChunkWriter {
@@ -186,10 +150,10 @@ impl ChunkWriter {
         }
         add_time(&search, looked_up);
         let made = self.make(intermediate, &fresh, key, pool, (&search, &work))?;
-        for (column, Made { mut bytes, base, saved, sketch }) in fresh.iter().zip(made) {
+        for (column, Made { served, mut bytes, base, saved, sketch }) in fresh.iter().zip(made) {
             timed(&work, || self.store(column.id, &column.hash, &mut bytes, base, saved))?;
-            if base.is_none() {
-                self.habits.learn(column, &bytes);
+            if let Some(served) = served {
+                self.habits.learn(column.kind, served);
             }
             if let Some(sketch) = sketch {
                 self.index.add(&sketch, column.id);
@@ -234,10 +198,11 @@ impl ChunkWriter {
                 return Ok(made);
             }
             let mut bytes = Vec::new();
-            timed(work, || habits.encode(column, key, &mut bytes))?;
+            let (content, extra) = (&column.content, column.extra());
+            let served = timed(work, || habits.encode(column.kind, content, extra, key, &mut bytes))?;
             let worth = similar && bytes.len() > MIN_ALONE_BYTES;
             let sketch = worth.then(|| timed(search, || sketch_of(sketcher, column)));
-            Ok(Made { bytes, base: None, saved: 0, sketch })
+            Ok(Made { served, bytes, base: None, saved: 0, sketch })
         };
         let jobs: Vec<_> = fresh.iter().zip(named).collect();
         let mut made: Vec<Made> = pool.install(|| jobs.into_par_iter().map(first).collect::<Result<_>>())?;
@@ -317,7 +282,8 @@ impl Made {
     fn code_against(&mut self, base: Base, bytes: Vec<u8>) {
         let alone = self.bytes.len() + self.saved as usize;
         if bytes.len() < self.bytes.len() && pays(bytes.len(), alone) {
-            *self = Self { saved: (alone - bytes.len()) as u64, bytes, base: Some(base), sketch: None };
+            let saved = (alone - bytes.len()) as u64;
+            *self = Self { served: self.served, saved, bytes, base: Some(base), sketch: None };
         }
     }
 }
@@ -329,7 +295,7 @@ fn copy_of(column: &Fresh, likes: &[Like], key: Key<'_>) -> Result<Option<Made>>
         let copied = column.against(like, Near::Copied, key)?.filter(|bytes| bytes.len() < MIN_ALONE_BYTES);
         if let Some(bytes) = copied.filter(|bytes| pays(bytes.len(), like.len as usize)) {
             let saved = like.len - bytes.len() as u64;
-            return Ok(Some(Made { bytes, base: Some(like.base), saved, sketch: None }));
+            return Ok(Some(Made { served: None, bytes, base: Some(like.base), saved, sketch: None }));
         }
     }
     Ok(None)

@@ -6,6 +6,7 @@ mod budget;
 mod columns;
 mod fill;
 mod growing;
+mod habits;
 mod options;
 mod seen;
 mod source;
@@ -21,7 +22,8 @@ use std::sync::mpsc::{Sender, channel, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
-use arrow::datatypes::SchemaRef;
+use arrow::compute::concat_batches;
+use arrow::datatypes::{Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 
 pub(crate) use fill::is_divisible;
@@ -518,6 +520,17 @@ impl Logger {
         let bytes = batch.get_array_memory_size();
         self.budget.take(bytes);
         self.send(Job::Table { id: handle.0, rows: rows.to_vec(), batch, bytes })
+    }
+
+    /// One batch of batches that were appended in this order, each to its end a RowBlock: what of its columns is given to
+    /// this log again is known, and not looked at.
+    ///
+    /// Errors: `Arrow` for batches of different columns, `LogFailed`.
+    pub fn join(&mut self, parts: Vec<RecordBatch>) -> Result<RecordBatch> {
+        let schema = parts.first().map_or_else(|| Arc::new(Schema::empty()), RecordBatch::schema);
+        let whole = concat_batches(&schema, &parts)?;
+        self.send(Job::Joined { parts, whole: whole.clone() })?;
+        Ok(whole)
     }
 
     /// Says, with the next commit, that the model's log is finished.

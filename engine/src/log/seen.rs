@@ -58,6 +58,15 @@ impl Seen {
         self.held.get(&identity).map(|stored| (stored.chunk, stored.len))
     }
 
+    /// Knows an array by where a copy of it lies.
+    pub fn moved(&mut self, from: &ArrayRef, to: &ArrayRef) {
+        let Some((identity, _)) = Identity::of(from) else { return };
+        if let Some(stored) = self.held.pop(&identity) {
+            self.bytes -= stored.bytes;
+            self.add(to, stored.chunk, stored.len);
+        }
+    }
+
     /// Remembers an array's chunk.
     pub fn add(&mut self, array: &ArrayRef, chunk: i64, len: u64) {
         let Some((identity, bytes)) = Identity::of(array).filter(|(_, bytes)| *bytes <= self.most) else { return };
@@ -105,6 +114,18 @@ mod tests {
         seen.add(&columns[0], 1, 1);
         assert_eq!(seen.chunk_of(&arrow::array::make_array(masked)), None);
         assert_eq!(seen.chunk_of(&arrow::array::make_array(plain)), Some((1, 1)));
+    }
+
+    #[test]
+    fn a_copy_takes_the_place_of_an_array() {
+        let parts: [ArrayRef; 2] = [0..10, 10..15].map(|rows| Arc::new(Int64Array::from_iter_values(rows)) as ArrayRef);
+        let whole = arrow::compute::concat(&[&parts[0], &parts[1]]).unwrap();
+        let mut seen = Seen::new(1 << 20);
+        seen.add(&parts[0], 1, 80);
+        seen.moved(&parts[0], &whole.slice(0, 10));
+        seen.moved(&parts[1], &whole.slice(10, 5));
+        assert_eq!([&parts[0], &whole.slice(0, 10)].map(|a| seen.chunk_of(a)), [None, Some((1, 80))]);
+        assert_eq!((seen.chunk_of(&whole.slice(10, 5)), seen.bytes), (None, 80), "it was not known before");
     }
 
     #[test]

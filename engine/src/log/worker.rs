@@ -58,6 +58,13 @@ pub enum Job {
         /// Bytes taken from the budget.
         bytes: usize,
     },
+    /// Batches that were appended, and lie together now.
+    Joined {
+        /// The batches.
+        parts: Vec<RecordBatch>,
+        /// All of them.
+        whole: RecordBatch,
+    },
     /// Rows of an intermediate whose values are withheld.
     Rows {
         /// The intermediate.
@@ -115,6 +122,27 @@ impl Drop for Closing {
     }
 }
 
+/// The threads that the log works on.
+struct Threads {
+    /// They step back for the model.
+    yielding: rayon::ThreadPool,
+    /// They do not: for the time in which a commit is waited for.
+    urgent: rayon::ThreadPool,
+    awaited: Arc<AtomicBool>,
+}
+
+impl Threads {
+    /// Those to work on now: asked for each RowBlock, since the wait for a commit can begin amid a table.
+    fn now(&self) -> &rayon::ThreadPool {
+        if self.awaited.load(Ordering::Relaxed) { &self.urgent } else { &self.yielding }
+    }
+
+    /// Does the log's own part of the work, of which nothing waits for the model either while a commit is waited for.
+    fn work<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
+        if self.awaited.load(Ordering::Relaxed) { self.urgent.install(f) } else { f() }
+    }
+}
+
 /// State of the log's thread.
 pub struct Worker {
     storage: Arc<dyn Storage>,
@@ -129,11 +157,7 @@ pub struct Worker {
     /// Intermediates of which only rows are kept.
     withheld: HashSet<i64>,
     buffers: Buffers,
-    /// Threads that step back for the model.
-    pool: Arc<rayon::ThreadPool>,
-    /// Threads that do not: for the time in which a commit is waited for.
-    urgent: Arc<rayon::ThreadPool>,
-    awaited: Arc<AtomicBool>,
+    threads: Arc<Threads>,
     budget: Arc<Budget>,
     failed: Arc<OnceLock<Arc<EngineError>>>,
     on_bad: OnUnholdable,
@@ -155,10 +179,10 @@ impl Worker {
         let threads = |name: &'static str, start: fn(usize)| {
             let builder = rayon::ThreadPoolBuilder::new().num_threads(n_threads).start_handler(start);
             let pool = builder.thread_name(move |i| format!("{name}-{i}")).build();
-            pool.map(Arc::new).map_err(|e| EngineError::io("log", "start threads", std::io::Error::other(e)))
+            pool.map_err(|e| EngineError::io("log", "start threads", std::io::Error::other(e)))
         };
         // Both now: a thread begins with the priority of the one that starts it, and the log's own steps back.
-        let pool = threads("mistique-log", |_| step_back())?;
+        let yielding = threads("mistique-log", |_| step_back())?;
         let urgent = threads("mistique-urgent", |_| ())?;
         Ok(Self {
             storage,
@@ -170,9 +194,7 @@ impl Worker {
             blocks: Vec::new(),
             withheld: HashSet::new(),
             buffers: Buffers::default(),
-            pool,
-            urgent,
-            awaited,
+            threads: Arc::new(Threads { yielding, urgent, awaited }),
             budget,
             failed,
             on_bad,
@@ -192,8 +214,7 @@ impl Worker {
             };
             let result = match self.failed.get() {
                 Some(earlier) => Err(EngineError::LogFailed(Arc::clone(earlier))),
-                None if self.awaited.load(Ordering::Relaxed) => Arc::clone(&self.urgent).install(|| self.take(job)),
-                None => self.take(job),
+                None => Arc::clone(&self.threads).work(|| self.take(job)),
             };
             if let Err(e) = &result {
                 tracing::debug!("log: {e}");
@@ -210,17 +231,12 @@ impl Worker {
             };
             self.budget.done(bytes, self.held_bytes());
             if let Some(reply) = reply {
-                self.awaited.store(false, Ordering::Relaxed);
+                self.threads.awaited.store(false, Ordering::Relaxed);
                 // The caller may have gone; the commit stands all the same.
                 let _ = reply.send(answer);
             }
         }
         self.writer.abandon();
-    }
-
-    /// The threads to work on.
-    fn threads(&self) -> Arc<rayon::ThreadPool> {
-        Arc::clone(if self.awaited.load(Ordering::Relaxed) { &self.urgent } else { &self.pool })
     }
 
     fn held_bytes(&self) -> usize {
@@ -246,7 +262,11 @@ impl Worker {
             Job::Replace(id) => self.commit.replaced_models.push(id),
             Job::ReplaceIntermediate(id) => self.commit.replaced_intermediates.push(id),
             Job::Run(run) => self.commit.runs.push(*run),
-            Job::Stage(id, stage) => self.commit.stages.push((id, stage)),
+            Job::Stage(id, stage) => {
+                // No more rows come: what is left need not wait for the commit.
+                self.flush(id)?;
+                self.commit.stages.push((id, stage));
+            }
             Job::Link(link) => self.commit.links.push(link),
             Job::Complete(id, complete) => self.commit.complete.push((id, complete)),
             Job::Intermediate(begin) => {
@@ -279,6 +299,14 @@ impl Worker {
                 }
                 self.table(id, |builder, sealed| builder.append(&rows, &batch, sealed))?;
             }
+            Job::Joined { parts, whole } => {
+                let mut at = 0;
+                for part in &parts {
+                    let there = whole.slice(at, part.num_rows());
+                    part.columns().iter().zip(there.columns()).for_each(|(a, b)| self.writer.seen.moved(a, b));
+                    at += part.num_rows();
+                }
+            }
             Job::Rows { id, rows } => {
                 self.writer.report.rows += rows.len() as u64;
                 match self.builders.get(&id) {
@@ -288,8 +316,7 @@ impl Worker {
                 }
             }
             Job::Fill(fill) => {
-                let pool = self.threads();
-                self.commit.fills.extend(fill.run(&mut self.writer, &pool, self.on_bad)?);
+                self.commit.fills.extend(fill.run(&mut self.writer, self.threads.now(), self.on_bad)?);
             }
             Job::Commit(_) => return self.commit(),
         }
@@ -323,18 +350,18 @@ impl Worker {
 
     /// Lets a tensor's builder work; what it seals is stored.
     fn tensor(&mut self, id: i64, work: impl FnOnce(&mut TensorBuilder, &mut Tools<'_>) -> Result<()>) -> Result<()> {
-        let pool = &*self.threads();
+        let threads = &*self.threads;
         let Some(Builder::Tensor(builder)) = self.builders.get_mut(&id) else { return Ok(()) };
         let key = builder.key.clone();
         let (blocks, estimates) = (&mut self.blocks, &mut self.commit.group_bytes);
         let withheld = self.withheld.contains(&id);
-        let mut put = Put { writer: &mut self.writer, pool, key: &key, id, withheld, blocks, estimates };
+        let mut put = Put { writer: &mut self.writer, threads, key: &key, id, withheld, blocks, estimates };
         let mut sealed = |content: &TensorContent, mut b: SealedBlock, buffers: &mut Buffers| {
             put.block(&b.rows, content.layout.n_groups(), &mut b.chunks)?;
             buffers.give_back(b);
             Ok(())
         };
-        work(builder, &mut Tools { pool, buffers: &mut self.buffers, sealed: &mut sealed })
+        work(builder, &mut Tools { pool: threads.now(), buffers: &mut self.buffers, sealed: &mut sealed })
     }
 
     /// The same for a table's builder.
@@ -343,12 +370,12 @@ impl Worker {
         id: i64,
         work: impl FnOnce(&mut TableBuilder, &mut dyn FnMut(SealedTable) -> Result<()>) -> Result<()>,
     ) -> Result<()> {
-        let pool = &*self.threads();
+        let threads = &*self.threads;
         let Some(Builder::Table(key, builder)) = self.builders.get_mut(&id) else { return Ok(()) };
         let (blocks, estimates) = (&mut self.blocks, &mut self.commit.group_bytes);
         let (key, n_groups) = (key.clone(), builder.n_columns());
         let withheld = self.withheld.contains(&id);
-        let mut put = Put { writer: &mut self.writer, pool, key: &key, id, withheld, blocks, estimates };
+        let mut put = Put { writer: &mut self.writer, threads, key: &key, id, withheld, blocks, estimates };
         let names = builder.names();
         work(builder, &mut |b| {
             let columns = b.columns.iter().zip(&names);
@@ -368,7 +395,7 @@ impl Worker {
         }
         let Some(Builder::Tensor(builder)) = self.builders.get_mut(&id) else { return Ok(()) };
         let Some(mut chunks) = builder.keep_rows_only() else { return Ok(()) };
-        let bytes = self.writer.measure(&mut chunks, &builder.key, &self.pool)?;
+        let bytes = self.writer.measure(&mut chunks, &builder.key, self.threads.now())?;
         self.commit.group_bytes.push((id, bytes));
         Ok(())
     }
@@ -420,7 +447,7 @@ pub fn step_back() {
 /// Where the sealed RowBlocks of one intermediate go.
 struct Put<'a> {
     writer: &'a mut ChunkWriter,
-    pool: &'a rayon::ThreadPool,
+    threads: &'a Threads,
     key: &'a IntermediateKey,
     id: i64,
     withheld: bool,
@@ -432,11 +459,11 @@ impl Put<'_> {
     fn block(&mut self, rows: &[u64], n_groups: usize, chunks: &mut [GrowingChunk]) -> Result<()> {
         let chunks = if self.withheld {
             if !chunks.is_empty() && !self.is_estimated() {
-                self.estimates.push((self.id, self.writer.measure(chunks, self.key, self.pool)?));
+                self.estimates.push((self.id, self.writer.measure(chunks, self.key, self.threads.now())?));
             }
             vec![WITHHELD; n_groups]
         } else {
-            self.writer.put(chunks, self.key, self.pool)?
+            self.writer.put(chunks, self.key, self.threads.now())?
         };
         self.blocks.push(NewBlock { intermediate_id: self.id, rows: RowSet::from_ids(rows), chunks });
         Ok(())
@@ -446,11 +473,11 @@ impl Put<'_> {
         let set = RowSet::from_ids(rows);
         let chunks = if self.withheld {
             if !columns.is_empty() && !self.is_estimated() {
-                self.estimates.push((self.id, self.writer.measure_columns(columns, self.key, self.pool)?));
+                self.estimates.push((self.id, self.writer.measure_columns(columns, self.key, self.threads.now())?));
             }
             vec![WITHHELD; n_groups]
         } else {
-            self.writer.put_columns(self.id, columns, xxh3_64(&set.to_bytes()), self.key, self.pool)?
+            self.writer.put_columns(self.id, columns, xxh3_64(&set.to_bytes()), self.key, self.threads.now())?
         };
         self.blocks.push(NewBlock { intermediate_id: self.id, rows: set, chunks });
         Ok(())

@@ -10,8 +10,8 @@ use mistique_quantize::Effort;
 use rayon::prelude::*;
 
 use super::bases::Bases;
-use super::columns::Habits;
 use super::growing::GrowingChunk;
+use super::habits::Habits;
 use super::seen::Seen;
 use super::{Dedup, LogOptions};
 use crate::catalog::{Catalog, LshRow, NewChunk};

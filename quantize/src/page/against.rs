@@ -8,7 +8,7 @@ use number::*;
 use pair::Pair;
 
 use super::decimal::POWERS;
-use super::{Effort, Encoding, decode_page, encode_page};
+use super::{Effort, Encoding, Habit, decode_page, encode_page};
 use crate::Code;
 use crate::error::{QuantizeError, Result, check_len, corrupt};
 
@@ -148,7 +148,7 @@ fn write(model: &Model, code: Code, residuals: &[u64], out: &mut Vec<u8>) -> Res
     let width = model.residual_code(code);
     // Of residuals that differ much, pco is the smallest.
     let many = bits_of(residuals) > 3 * residuals.len() as u64;
-    let effort = if many { Effort::Like(Encoding::Pco) } else { Effort::Column };
+    let effort = if many { Effort::Like(Habit::of(Encoding::Pco)) } else { Effort::Column };
     let encoding = encode_page(width, &store(width, residuals), 1, effort, None, out)?;
     out[at] = encoding as u8;
     Ok(())

@@ -76,9 +76,9 @@ fn numbers(code: Code, codes: &[u8]) -> Vec<f64> {
     }
 }
 
-/// Appends the codes as decimals, by pco at a level where that is smaller than the integers; `false`, and nothing appended,
+/// Appends the codes as decimals, by pco where that is smaller than the integers; `false`, and nothing appended,
 /// where they are none.
-pub(super) fn compress(code: Code, codes: &[u8], level: usize, out: &mut Vec<u8>) -> Result<bool> {
+pub(super) fn compress(code: Code, codes: &[u8], search: pco::Search, out: &mut Vec<u8>) -> Result<bool> {
     let Some((exponent, all)) = multiples(code, &numbers(code, codes)) else { return Ok(false) };
     let widest = all.iter().fold(0, |bits, m| bits | (m ^ (m >> 63)));
     let width = match 64 - widest.leading_zeros() {
@@ -90,7 +90,7 @@ pub(super) fn compress(code: Code, codes: &[u8], level: usize, out: &mut Vec<u8>
     all.iter().for_each(|m| bytes.extend_from_slice(&m.to_le_bytes()[..usize::from(width)]));
     let at = out.len();
     out.extend_from_slice(&[exponent, width, Encoding::Pco as u8]);
-    pco::compress(Code::Int(width), &bytes, level, out)?;
+    pco::compress(Code::Int(width), &bytes, search, out)?;
     if out.len() - at > bytes.len() {
         out.truncate(at + 2);
         out.push(0);
@@ -98,6 +98,12 @@ pub(super) fn compress(code: Code, codes: &[u8], level: usize, out: &mut Vec<u8>
         out[at + 2] = encoding as u8;
     }
     Ok(true)
+}
+
+/// The pco stream in a page, and the type of its codes.
+pub(super) fn stream(page: &[u8]) -> Option<(Code, &[u8])> {
+    let (&[_, width, encoding], stream) = page.split_first_chunk()?;
+    (encoding == Encoding::Pco as u8).then_some((Code::Int(width), stream))
 }
 
 /// Decodes what [`compress`] wrote.
@@ -135,9 +141,11 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const QUICK: pco::Search = pco::Search::Quick { differences: true };
+
     fn round_trip(code: Code, codes: &[u8]) -> Option<usize> {
         let mut page = Vec::new();
-        if !compress(code, codes, pco::SMALL, &mut page).unwrap() {
+        if !compress(code, codes, pco::Search::Small, &mut page).unwrap() {
             assert!(page.is_empty());
             return None;
         }
@@ -179,7 +187,7 @@ mod tests {
     #[test]
     fn damage_is_an_error() {
         let mut page = Vec::new();
-        assert!(compress(Code::F64, &f64s([0.5, 0.25, -3.0]), pco::QUICK, &mut page).unwrap());
+        assert!(compress(Code::F64, &f64s([0.5, 0.25, -3.0]), QUICK, &mut page).unwrap());
         let mut out = [0; 24];
         for cut in 0..page.len() {
             assert!(decompress(Code::F64, &page[..cut], &mut out).is_err(), "{cut}");

@@ -8,6 +8,7 @@ mod against;
 mod bitmap;
 mod block;
 mod decimal;
+mod habit;
 mod huffman;
 mod model;
 mod pack;
@@ -17,6 +18,7 @@ mod sparse;
 mod zstd;
 
 pub use against::{BasePage, decode_against, encode_against, encode_copied, estimate_against};
+pub use habit::Habit;
 pub(crate) use huffman::{MAX_LEN, STORE, TABLE};
 pub(crate) use model::{MODEL_CONTEXTS, MODEL_LEN, MODEL_TABLE};
 #[cfg(test)]
@@ -39,8 +41,8 @@ pub enum Effort {
     Small,
     /// For columns of tables: the smallest there is for a few thousand numbers.
     Column,
-    /// As `Column`, trying only the encoding that served the rows before, since a column keeps its nature, and quickly.
-    Like(Encoding),
+    /// As `Column`, trying only what served the rows before, since a column keeps its nature, and quickly.
+    Like(Habit),
 }
 
 impl Effort {
@@ -134,8 +136,8 @@ pub fn encode_page(
         out.extend_from_slice(&codes[..w]);
         return Ok(Encoding::Constant);
     }
-    if let Effort::Like(enc) = effort
-        && let Some(enc) = encode_like(code, codes, map_w, enc, out)?
+    if let Effort::Like(habit) = effort
+        && let Some(enc) = encode_like(code, codes, map_w, habit, out)?
     {
         return Ok(enc);
     }
@@ -167,15 +169,17 @@ pub fn encode_page(
     Ok(Encoding::Plain)
 }
 
-/// Encodes as `enc` where that takes fewer bytes than the codes; `None`, and nothing appended, where not, or where `enc`
-/// is one whose size is known without trying.
-fn encode_like(code: Code, codes: &[u8], map_w: usize, enc: Encoding, out: &mut Vec<u8>) -> Result<Option<Encoding>> {
+/// Encodes by habit where that takes fewer bytes than the codes; `None`, and nothing appended, where not, or where the
+/// encoding is one whose size is known without trying.
+fn encode_like(code: Code, codes: &[u8], map_w: usize, habit: Habit, out: &mut Vec<u8>) -> Result<Option<Encoding>> {
     let from = out.len();
+    let Habit { encoding: enc, differences } = habit;
+    let quick = pco::Search::Quick { differences };
     match enc {
         Encoding::Entropy => sparse::write_entropy(code, codes, &sparse::split(code, codes), map_w, out)?,
-        Encoding::Pco if pco::holds(code) => pco::compress(code, codes, pco::QUICK, out)?,
+        Encoding::Pco if pco::holds(code) => pco::compress(code, codes, quick, out)?,
         Encoding::Decimal if decimal::holds(code) => {
-            if !decimal::compress(code, codes, pco::QUICK, out)? {
+            if !decimal::compress(code, codes, quick, out)? {
                 return Ok(None);
             }
         }
@@ -219,7 +223,7 @@ fn encode_small(
         other.clear();
     }
     if effort == Effort::Column && pco::holds(code) {
-        pco::compress(code, codes, pco::SMALL, &mut other)?;
+        pco::compress(code, codes, pco::Search::Small, &mut other)?;
         if other.len() < out.len() - from {
             out.truncate(from);
             out.extend_from_slice(&other);
@@ -227,7 +231,10 @@ fn encode_small(
         }
         other.clear();
     }
-    if effort == Effort::Column && decimal::holds(code) && decimal::compress(code, codes, pco::SMALL, &mut other)? {
+    if effort == Effort::Column
+        && decimal::holds(code)
+        && decimal::compress(code, codes, pco::Search::Small, &mut other)?
+    {
         if other.len() < out.len() - from {
             out.truncate(from);
             out.extend_from_slice(&other);

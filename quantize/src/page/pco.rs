@@ -1,9 +1,10 @@
 //! pco streams: numbers by how they are distributed, for columns of tables.
 
 use half::f16;
-use pco::ChunkConfig;
 use pco::data_types::Number;
+use pco::metadata::DeltaEncoding;
 use pco::standalone::{DecompressorItem, FileDecompressor, simple_compress};
+use pco::{ChunkConfig, DeltaSpec};
 
 use crate::Code;
 use crate::error::{QuantizeError, Result, corrupt};
@@ -29,15 +30,36 @@ macro_rules! by_type {
 }
 
 /// How hard streams are looked for that are small.
-pub(crate) const SMALL: usize = 8;
-/// Two fifths of the time, and 3% more bytes (columns of homes).
-pub(crate) const QUICK: usize = 6;
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Search {
+    /// Long.
+    Small,
+    /// Two fifths of the time, and 3% more bytes (columns of homes); less where differences of numbers are not tried.
+    Quick { differences: bool },
+}
 
-/// Appends the codes as a pco stream of a level.
+impl Search {
+    fn config(self) -> ChunkConfig {
+        let (level, differences) = match self {
+            Self::Small => (8, true),
+            Self::Quick { differences } => (6, differences),
+        };
+        let delta = if differences { DeltaSpec::Auto } else { DeltaSpec::NoOp };
+        ChunkConfig::default().with_compression_level(level).with_delta_spec(delta)
+    }
+}
+
+/// Appends the codes as a pco stream.
 ///
 /// Errors: `UnsupportedCode`, `Pco`.
-pub(crate) fn compress(code: Code, codes: &[u8], level: usize, out: &mut Vec<u8>) -> Result<()> {
-    by_type!(code, compress_as(codes, level, out))
+pub(crate) fn compress(code: Code, codes: &[u8], search: Search, out: &mut Vec<u8>) -> Result<()> {
+    by_type!(code, compress_as(codes, search, out))
+}
+
+/// Whether a stream holds differences of numbers; also where that cannot be told.
+pub(crate) fn has_differences(code: Code, bytes: &[u8]) -> bool {
+    let found: Result<bool> = by_type!(code, has_differences_as(bytes));
+    found.unwrap_or(true)
 }
 
 /// Decodes exactly `out.len()` bytes of codes.
@@ -49,16 +71,28 @@ pub(crate) fn decompress(code: Code, bytes: &[u8], out: &mut [u8]) -> Result<()>
 
 fn compress_as<T: Number, const W: usize>(
     codes: &[u8],
-    level: usize,
+    search: Search,
     out: &mut Vec<u8>,
     from: impl Fn([u8; W]) -> T,
     _: impl Fn(T) -> [u8; W],
 ) -> Result<()> {
     let numbers: Vec<T> = codes.as_chunks::<W>().0.iter().map(|b| from(*b)).collect();
-    let config = ChunkConfig::default().with_compression_level(level);
-    let stream = simple_compress(&numbers, &config).map_err(|e| QuantizeError::Pco(e.to_string()))?;
+    let stream = simple_compress(&numbers, &search.config()).map_err(|e| QuantizeError::Pco(e.to_string()))?;
     out.extend_from_slice(&stream);
     Ok(())
+}
+
+fn has_differences_as<T: Number, const W: usize>(
+    bytes: &[u8],
+    _: impl Fn([u8; W]) -> T,
+    _: impl Fn(T) -> [u8; W],
+) -> Result<bool> {
+    let bad = |_| corrupt("pco stream", "contents");
+    let (file, rest) = FileDecompressor::new(bytes).map_err(bad)?;
+    match file.chunk_decompressor::<T, _>(rest).map_err(bad)? {
+        DecompressorItem::Chunk(chunk) => Ok(chunk.meta().delta_encoding != DeltaEncoding::NoOp),
+        DecompressorItem::EndOfData(_) => Ok(false),
+    }
 }
 
 fn decompress_as<T: Number + Default, const W: usize>(

@@ -288,6 +288,9 @@ pub enum OperatorError {
     /// Arrow.
     #[error("arrow: {0}")]
     Arrow(#[from] ArrowError),
+    /// The log that takes the rows.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
 }
 
 impl OperatorError {

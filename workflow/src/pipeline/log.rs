@@ -10,14 +10,15 @@ use mistique_engine::{
 use serde_json::Value;
 
 use super::cache::{Cache, Values};
-use super::check::{Plan, ReadFrom, output_fingerprint};
+use super::check::{Plan, ReadFrom, StagePlan, output_fingerprint};
 use super::data::Data;
 use super::described::Pipeline;
 use super::document::Template;
 use super::error::PipelineError;
-use super::operator::{Input, Learnt};
+use super::operator::{Input, Learnt, Parts};
 use super::run::Ran;
 use super::stored::{Timing, key_of, known_outputs, read_table};
+use super::streamed::Streamed;
 
 /// Device under which pipelines' costs are kept.
 pub(crate) const DEVICE: &str = "cpu";
@@ -346,10 +347,18 @@ impl Session<'_> {
             None => None,
         };
         let before = learnt.is_some();
-        let Ran { outcome, learnt: own, learn_seconds, seconds } =
-            plan.run_stage(index, values, learnt.clone(), self.data)?;
+        let file = plan.pipeline.stages().get(index).and_then(|s| s.operator.file());
+        let data = self.data;
+        let mut streamed = match (file, &stage.outputs[..]) {
+            (Some(_), [(name, _)]) => self.streamed(model, name, position, stage)?,
+            _ => None,
+        };
+        let parts = streamed.as_mut().map(|parts| parts as &mut dyn Parts);
+        let ran = plan.run_stage(index, values, learnt.clone(), data, parts)?;
+        let is_logged = streamed.is_some_and(|s| s.is_whole());
+        let Ran { outcome, learnt: own, learn_seconds, seconds } = ran;
         self.run_seconds += seconds;
-        if let Some(file) = plan.pipeline.stages().get(index).and_then(|s| s.operator.file()) {
+        if let Some(file) = file {
             self.data.forget(file);
         }
         reads(plan, index).iter().for_each(|f| self.cache.used(f));
@@ -363,7 +372,8 @@ impl Session<'_> {
             }
             None => None,
         };
-        for (output, (table, (name, _))) in outcome.tables.iter().zip(&stage.outputs).enumerate() {
+        let tables = outcome.tables.iter().zip(&stage.outputs).enumerate().filter(|_| !is_logged);
+        for (output, (table, (name, _))) in tables {
             let fingerprint = output_fingerprint(&stage.fingerprint, output);
             let position = position + output as i64;
             if !self.log.link_stage(model, name, position, &fingerprint)? {
@@ -380,6 +390,21 @@ impl Session<'_> {
         let learnt = own.or(learnt.filter(|_| stage.learns == Some(index)));
         self.cache.put(stage.fingerprint, Values { tables: outcome.tables, learnt });
         Ok(record)
+    }
+
+    /// Where the rows of a stage that reads a file go as they are read; `None` where the log has them.
+    fn streamed<'b>(
+        &'b mut self,
+        model: ModelHandle,
+        name: &'b str,
+        position: i64,
+        stage: &StagePlan,
+    ) -> Result<Option<Streamed<'b>>, PipelineError> {
+        let fingerprint = output_fingerprint(&stage.fingerprint, 0);
+        if self.log.link_stage(model, name, position, &fingerprint)? {
+            return Ok(None);
+        }
+        Ok(Some(Streamed::new(&mut self.log, model, name, position, fingerprint)))
     }
 
     fn fingerprint(plan: &Plan, stage: usize) -> Fingerprint {
@@ -415,7 +440,7 @@ impl Session<'_> {
             });
         }
         let learnt = stage.learns.map(|of| self.learnt(plan, of)).transpose()?;
-        let ran = plan.run_stage(index, values, learnt, self.data)?;
+        let ran = plan.run_stage(index, values, learnt, self.data, None)?;
         self.run_seconds += ran.seconds;
         let table = ran.outcome.tables.get(output).cloned().ok_or_else(|| self.gone(plan, index))?;
         self.cache.put(stage.fingerprint, Values { tables: ran.outcome.tables, learnt: None });

@@ -16,12 +16,14 @@ mod learnt;
 mod log;
 mod models;
 mod node;
+mod opened;
 mod operator;
 mod operators;
 mod params;
 mod rerun;
 mod run;
 mod stored;
+mod streamed;
 mod table;
 #[cfg(test)]
 mod testing;
@@ -35,7 +37,7 @@ pub use error::{OperatorError, PipelineError, Spot};
 pub use log::{
     Fate, ModelReport, PipelineOptions, PipelineProgress, PipelineReport, StageReport, log_pipelines, plan_template,
 };
-pub use operator::{Checked, Given, Input, Inputs, Learnt, Operator, OperatorKind, Outcome, Slot};
+pub use operator::{Checked, Given, Input, Inputs, Learnt, Operator, OperatorKind, Outcome, Parts, Slot};
 pub use params::Params;
 pub use rerun::PipelineRerun;
 pub use run::Ran;

@@ -170,6 +170,22 @@ impl Outcome {
     }
 }
 
+/// Takes the rows of a stage's only table while the stage still runs.
+pub trait Parts {
+    /// How many rows it takes at a time; the last ones may be fewer.
+    fn n_rows(&self) -> usize;
+
+    /// Takes rows, in order.
+    ///
+    /// Errors: `Engine`.
+    fn take(&mut self, part: Table) -> Result<(), OperatorError>;
+
+    /// The table of all that was taken.
+    ///
+    /// Errors: `Engine`.
+    fn whole(&mut self) -> Result<Table, OperatorError>;
+}
+
 /// An operator with its parameters. It must give the same bits for the same inputs, however often and with however many
 /// threads it runs: RERUN and the store rely on it.
 pub trait Operator: Debug + Send + Sync {
@@ -195,6 +211,13 @@ pub trait Operator: Debug + Send + Sync {
     ///
     /// Errors: any.
     fn run(&self, inputs: &Inputs<'_>) -> Result<Outcome, OperatorError>;
+
+    /// As [`Operator::run`], giving rows to `parts` as they come, for operators that have some before they have all.
+    ///
+    /// Errors: any.
+    fn run_in_parts(&self, inputs: &Inputs<'_>, _parts: &mut dyn Parts) -> Result<Outcome, OperatorError> {
+        self.run(inputs)
+    }
 
     /// The file that it reads, for operators that read one: its content is part of the stage's fingerprint.
     fn file(&self) -> Option<&str> {

@@ -178,7 +178,7 @@ impl<'a> PipelineRerun<'a> {
             // Reading a file begins with a look at whether it is the one that was logged.
             let begun = if described.operator.file().is_some() { checking } else { Instant::now() };
             let learnt = own.learns.map(|s| self.learnt(model, loaded, s)).transpose()?;
-            let ran = plan.run_stage(stage, values, learnt, &data).map_err(|e| match e {
+            let ran = plan.run_stage(stage, values, learnt, &data, None).map_err(|e| match e {
                 PipelineError::Engine(e) => e,
                 other => refuse(model, other),
             })?;

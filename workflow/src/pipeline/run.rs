@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::check::{Plan, ReadFrom};
 use super::data::Data;
 use super::error::{OperatorError, PipelineError};
-use super::operator::{Input, Inputs, Learnt, Outcome};
+use super::operator::{Input, Inputs, Learnt, Outcome, Parts};
 use super::table::Table;
 
 /// What a stage gave.
@@ -23,7 +23,7 @@ pub struct Ran {
 
 impl Plan {
     /// Runs stage `index` of the plan on `values`, the values of its inputs in order. `learnt` is what it has learnt
-    /// before, or what the stage that `fit` names has; otherwise it learns.
+    /// before, or what the stage that `fit` names has; otherwise it learns. `parts` takes rows as they come.
     ///
     /// Errors: `Stage`.
     pub fn run_stage(
@@ -32,19 +32,23 @@ impl Plan {
         values: Vec<Input>,
         learnt: Option<Learnt>,
         data: &Data,
+        parts: Option<&mut dyn Parts>,
     ) -> Result<Ran, PipelineError> {
         let Some((stage, plan)) = self.pipeline.stages().get(index).zip(self.stages.get(index)) else {
             return Ok(Ran::default());
         };
-        let failed = |source: OperatorError| PipelineError::Stage {
-            model: self.pipeline.model_name(),
-            stage: stage.name.clone(),
-            op: stage.kind.name.into(),
-            source: Box::new(source),
+        let failed = |source: OperatorError| match source {
+            OperatorError::Engine(e) => PipelineError::Engine(e),
+            source => PipelineError::Stage {
+                model: self.pipeline.model_name(),
+                stage: stage.name.clone(),
+                op: stage.kind.name.into(),
+                source: Box::new(source),
+            },
         };
-        // What the check parsed is part of the stage's work, and what the stage itself parses is counted once.
+        // What the check looked at is part of the stage's work, and what the stage itself looks at is counted once.
         let file = stage.operator.file();
-        let parsed_before = file.map_or(0.0, |f| data.take_seconds(f));
+        let looked_before = file.map_or(0.0, |f| data.take_seconds(f));
         let begun = Instant::now();
         let mut inputs = Inputs { values, learnt, data };
         let mut own = None;
@@ -54,8 +58,12 @@ impl Plan {
             inputs.learnt.clone_from(&own);
         }
         let learn_seconds = begun.elapsed().as_secs_f64();
-        let outcome = stage.operator.run(&inputs).map_err(failed)?;
-        let seconds = parsed_before + begun.elapsed().as_secs_f64();
+        let outcome = match parts {
+            Some(parts) => stage.operator.run_in_parts(&inputs, parts),
+            None => stage.operator.run(&inputs),
+        };
+        let outcome = outcome.map_err(failed)?;
+        let seconds = looked_before + begun.elapsed().as_secs_f64();
         if let Some(file) = file {
             data.take_seconds(file);
         }
@@ -83,7 +91,7 @@ impl Plan {
                 ReadFrom::Learnt { stage } => held(stage)?.learnt.clone().map(Input::Learnt),
             });
             let learnt = stage.learns.filter(|s| *s != index).and_then(|s| held(s)?.learnt.clone());
-            let ran = self.run_stage(index, values.collect(), learnt, data)?;
+            let ran = self.run_stage(index, values.collect(), learnt, data, None)?;
             sink(index, &ran)?;
             done.push(Some(ran));
             for (s, last) in last_use.iter().enumerate() {

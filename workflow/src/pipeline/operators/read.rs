@@ -14,17 +14,18 @@ use mistique_datasets::{DatasetError, TableFile};
 use crate::pipeline::columns::{Columns, TYPES, type_name, type_of_name};
 use crate::pipeline::data::Data;
 use crate::pipeline::error::{OperatorError, PipelineError};
-use crate::pipeline::operator::{Checked, Given, Inputs, Operator, Outcome};
+use crate::pipeline::opened::Opened;
+use crate::pipeline::operator::{Checked, Given, Inputs, Operator, Outcome, Parts};
 use crate::pipeline::params::Params;
 use crate::pipeline::table::Table;
 
-/// Reads the file at a path, its columns of the types that were asked for by name.
-type ReadFile = fn(&Path, &[(String, DataType)]) -> Result<RecordBatch, DatasetError>;
+/// Looks at the file at a path, its columns of the types that were asked for by name.
+type OpenFile = fn(&Path, &[(String, DataType)]) -> Result<Opened, DatasetError>;
 
-/// A format of files: its name, and how one is read.
+/// A format of files: its name, and how one is looked at.
 pub(super) struct Format {
     pub(super) name: &'static str,
-    pub(super) read: ReadFile,
+    pub(super) open: OpenFile,
 }
 
 impl fmt::Debug for Format {
@@ -53,24 +54,58 @@ impl Reading {
         Ok(Self { format, file, types, columns: params.texts_opt("columns")? })
     }
 
+    /// All that the file's values depend on.
+    fn key(&self) -> String {
+        format!("{self:?}")
+    }
+
+    fn open(&self, data: &Data) -> Result<Arc<Opened>, OperatorError> {
+        data.opened(&self.file, &self.key(), || {
+            Ok(match data.file(&self.file)? {
+                TableFile::Path(path) => (self.format.open)(path.as_ref(), &self.types)?,
+                TableFile::Generated(generated) => Opened::Read(generated.make()?),
+            })
+        })
+    }
+
     fn read(&self, data: &Data) -> Result<Table, OperatorError> {
-        data.parsed(&self.file, &format!("{self:?}"), || {
-            let batch = match data.file(&self.file)? {
-                TableFile::Path(path) => (self.format.read)(path.as_ref(), &self.types)?,
-                TableFile::Generated(generated) => generated.make()?,
-            };
-            adapt(self, batch)
+        data.parsed(&self.file, &self.key(), || {
+            let opened = self.open(data)?;
+            let mut whole = opened.held();
+            opened.read(usize::MAX, &mut |batch| {
+                whole = batch;
+                Ok::<_, OperatorError>(())
+            })?;
+            adapt(self, 0, whole)
         })
     }
 }
 
 impl Operator for Reading {
     fn check(&self, _: &[Given], data: &Data) -> Result<Checked, OperatorError> {
-        Ok(Checked::table(Columns::of(&self.read(data)?.schema())))
+        let schema = match data.held(&self.key()) {
+            Some(table) => table.schema(),
+            None => adapt(self, 0, self.open(data)?.held())?.schema(),
+        };
+        Ok(Checked::table(Columns::of(&schema)))
     }
 
     fn run(&self, inputs: &Inputs<'_>) -> Result<Outcome, OperatorError> {
         Ok(Outcome::table(self.read(inputs.data)?))
+    }
+
+    fn run_in_parts(&self, inputs: &Inputs<'_>, parts: &mut dyn Parts) -> Result<Outcome, OperatorError> {
+        let opened = self.open(inputs.data)?;
+        let mut first = 0;
+        opened.read(parts.n_rows(), &mut |batch| {
+            let part = adapt(self, first, batch)?;
+            first += part.n_rows() as u64;
+            parts.take(part)
+        })?;
+        // The file's bytes are not held beside its values.
+        inputs.data.close(&self.key());
+        drop(opened);
+        Ok(Outcome::table(parts.whole()?))
     }
 
     fn file(&self) -> Option<&str> {
@@ -79,8 +114,8 @@ impl Operator for Reading {
 }
 
 /// The table of what was read: rows by position, columns converted and chosen as asked.
-fn adapt(reading: &Reading, batch: RecordBatch) -> Result<Table, OperatorError> {
-    let rows = Arc::new((0..batch.num_rows() as u64).collect());
+fn adapt(reading: &Reading, first: u64, batch: RecordBatch) -> Result<Table, OperatorError> {
+    let rows = Arc::new((first..first + batch.num_rows() as u64).collect());
     let mut table = Table::new(rows, batch)?;
     for (name, wanted) in &reading.types {
         let column = table.column("types", name)?;

@@ -4,15 +4,19 @@
 //! type is not the first of int64, float64, boolean, date (`2016-01-31`) that fits all values, else text; `columns`, to
 //! keep only some. An empty field is null.
 
-use mistique_datasets::read_csv_as;
+use mistique_datasets::CsvFile;
 
 use super::read::{Format, Reading};
 use crate::pipeline::error::PipelineError;
+use crate::pipeline::opened::Opened;
 use crate::pipeline::operator::{Operator, OperatorKind};
 use crate::pipeline::params::Params;
 
 pub(crate) const KIND: OperatorKind = OperatorKind { name: "ReadCSV", version: 1, inputs: &[], fit: false, parse };
 
 fn parse(params: &mut Params) -> Result<Box<dyn Operator>, PipelineError> {
-    Ok(Box::new(Reading::parse(params, Format { name: "CSV", read: |path, types| read_csv_as(path, types) })?))
+    Ok(Box::new(Reading::parse(
+        params,
+        Format { name: "CSV", open: |path, types| Ok(Opened::Csv(CsvFile::open(path, types)?)) },
+    )?))
 }

@@ -7,11 +7,15 @@ use mistique_datasets::read_parquet;
 
 use super::read::{Format, Reading};
 use crate::pipeline::error::PipelineError;
+use crate::pipeline::opened::Opened;
 use crate::pipeline::operator::{Operator, OperatorKind};
 use crate::pipeline::params::Params;
 
 pub(crate) const KIND: OperatorKind = OperatorKind { name: "ReadParquet", version: 1, inputs: &[], fit: false, parse };
 
 fn parse(params: &mut Params) -> Result<Box<dyn Operator>, PipelineError> {
-    Ok(Box::new(Reading::parse(params, Format { name: "Parquet", read: |path, _| read_parquet(path) })?))
+    Ok(Box::new(Reading::parse(
+        params,
+        Format { name: "Parquet", open: |path, _| Ok(Opened::Read(read_parquet(path)?)) },
+    )?))
 }
