@@ -315,6 +315,18 @@ impl IntermediateRecord {
             }),
         }
     }
+
+    /// The table, or an error that says that it is a tensor.
+    ///
+    /// Errors: `Unsupported`.
+    pub fn table(&self) -> Result<&TableContent> {
+        match &*self.content {
+            Content::Table(t) => Ok(t),
+            Content::Tensor(_) => {
+                Err(EngineError::Unsupported { what: self.key.to_string(), why: "it is a tensor, not a table".into() })
+            }
+        }
+    }
 }
 
 /// First bytes of a zstd frame; an Arrow stream begins with four bytes of ones.

@@ -129,7 +129,9 @@ impl ChunkReader<'_> {
                 }
                 Content::Table(t) => {
                     let blocks = (record.n_rows as usize).div_ceil(t.block_rows.max(1));
-                    store.table_estimate(t, &TableWork::of_blocks(blocks, record.n_rows as usize, &wanted))?.seconds
+                    store
+                        .table_estimate(record, &TableWork::of_blocks(blocks, record.n_rows as usize, &wanted))?
+                        .seconds
                 }
             };
             let groups = (0..n_groups).map(|g| wanted.contains(&g)).collect();

@@ -204,11 +204,15 @@ impl<'a> Stages<'a> {
                 let taken = self.moved(context, cost::OUTPUT, &self.device, n * t.layout.row_values() as f64)?;
                 Ok((store.read_estimate(record, &work)? + taken, work.bytes))
             }
+            Content::Table(_) if every => {
+                let work = store.whole_table_work(record)?;
+                Ok((store.table_estimate(record, &work)?, work.bytes()))
+            }
             Content::Table(t) => {
                 let columns: Vec<usize> = (0..t.schema.fields().len()).collect();
                 let blocks = (n as usize).div_ceil(t.block_rows).max(1);
                 let work = TableWork::of_blocks(blocks, n as usize, &columns);
-                Ok((store.table_estimate(t, &work)?, work.bytes(t)))
+                Ok((store.table_estimate(record, &work)?, work.bytes()))
             }
         }
     }
@@ -292,12 +296,19 @@ impl<'a> Stages<'a> {
             bytes += copy.bytes;
         }
         for request in requests {
-            if let Content::Tensor(t) = &*request.record.content {
-                let values = (request.rows.len() * t.layout.row_values()) as f64;
-                total += self.moved(context, cost::OUTPUT, &self.device, values)?;
-                if let Some(pool) = super::output::pool_of(request, t) {
-                    total += self.moved(context, cost::POOL, &pool, values)?;
+            match &*request.record.content {
+                Content::Tensor(t) => {
+                    let values = (request.rows.len() * t.layout.row_values()) as f64;
+                    total += self.moved(context, cost::OUTPUT, &self.device, values)?;
+                    if let Some(pool) = super::output::pool_of(request, t) {
+                        total += self.moved(context, cost::POOL, &pool, values)?;
+                    }
                 }
+                Content::Table(t) if (request.rows.len() as u64) < request.record.n_rows => {
+                    let values = (request.rows.len() * t.schema.fields().len()) as f64;
+                    total += self.moved(context, cost::OUTPUT, &cost::picked(&self.device), values)?;
+                }
+                Content::Table(_) => {}
             }
         }
         Ok(Price { estimate: measured.then_some(total), bytes })
