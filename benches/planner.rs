@@ -2,7 +2,8 @@
 //!
 //! The figures of the cost model come from logging and one `calibrate`; every prediction is made before the grid is run.
 //! `cold` is a new session (nothing loaded, nothing held in memory, files in the page cache), `cached` the same session
-//! asked again. Times are the shortest of three runs, of one where a run takes longer than a second.
+//! asked again. Times are the shortest of three runs, of one where a run takes longer than a second. `cells` as an argument
+//! lists every cell.
 
 mod common;
 

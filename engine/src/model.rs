@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use mistique_quantize::{Code, MapShape, Params, Scheme};
 
+use crate::column::code_of;
 use crate::error::{EngineError, Result};
 use crate::format::{MAX_BLOCK_BYTES, MAX_BLOCK_ROWS, MAX_CHUNK_BYTES, MIN_CHUNK_BYTES, PAGE_VALUES};
 use crate::key::{IntermediateKey, ModelKey};
@@ -229,6 +230,12 @@ pub struct TableContent {
 }
 
 impl TableContent {
+    /// Bytes that a row of `columns` takes decoded, validity included.
+    pub(crate) fn held_row_bytes(&self, columns: &[usize]) -> usize {
+        let fields = columns.iter().filter_map(|c| self.schema.fields().get(*c));
+        fields.map(|f| code_of(f.data_type()).map_or(0, |code| code.width() + 1)).sum()
+    }
+
     /// As [`Content::logical_row_bytes`].
     pub fn logical_row_bytes(&self) -> u64 {
         let width = |t: &DataType| if *t == DataType::Boolean { 1 } else { t.primitive_width().unwrap_or(16) };

@@ -37,9 +37,13 @@ fn gather_subject(class: &str, scattered: bool) -> String {
     if scattered { format!("{class}, scattered") } else { class.to_string() }
 }
 
-/// One task is done where it is asked for; several have threads to wake.
-fn start_subject(tasks: usize) -> &'static str {
-    if tasks > 1 { "table" } else { "table, one task" }
+/// One task is done where it is asked for; several have threads to wake, and columns that keep all of them busy wake all.
+fn start_subject(n_columns: usize, n_blocks: usize) -> &'static str {
+    match n_columns * n_blocks {
+        0 | 1 => "table, one task",
+        _ if is_wide(n_columns) => "table, wide",
+        _ => cost::TABLE,
+    }
 }
 
 /// Whether so many columns keep all threads busy, so that the chunks of each are read one after the other.
@@ -78,7 +82,7 @@ struct ColumnWork {
 
 impl TableWork {
     /// Of so many RowBlocks, none of whose chunks is held, and all of whose rows are wanted.
-    pub fn of_blocks(n_blocks: usize, n_rows: usize, columns: &[usize]) -> Self {
+    fn of_blocks(n_blocks: usize, n_rows: usize, columns: &[usize]) -> Self {
         let column = |c: &usize| ColumnWork { column: *c, held: 0, opens: n_blocks, rows: n_rows };
         let columns: Vec<ColumnWork> = columns.iter().map(column).collect();
         Self { n_blocks, n_rows, scattered: false, places: n_blocks * columns.len(), columns }
@@ -155,6 +159,19 @@ impl Store {
         Ok(self.work_of_blocks(&blocks, &columns, record.n_rows as usize, false))
     }
 
+    /// What reading columns of `n_rows` rows would have to do, were they stored and none of them in memory.
+    ///
+    /// Errors: `Unsupported` for a tensor.
+    pub fn table_work_if_stored(
+        &self,
+        record: &IntermediateRecord,
+        n_rows: usize,
+        columns: &[usize],
+    ) -> Result<TableWork> {
+        let n_blocks = n_rows.div_ceil(record.table()?.block_rows.max(1)).max(1);
+        Ok(TableWork::of_blocks(n_blocks, n_rows, columns))
+    }
+
     fn work_of_blocks(&self, blocks: &[Block], columns: &[usize], n_rows: usize, scattered: bool) -> TableWork {
         let step = blocks.len().div_ceil(SAMPLE).max(1);
         let sampled: Vec<&Block> = blocks.iter().step_by(step).collect();
@@ -180,7 +197,7 @@ impl Store {
     pub fn table_estimate(&self, record: &IntermediateRecord, work: &TableWork) -> Result<Estimate> {
         let classes = work.by_class(record.table()?);
         let mut rates = TableRates {
-            start: self.rate(cost::READ_START, start_subject(work.columns.len() * work.n_blocks), unmeasured::START)?,
+            start: self.rate(cost::READ_START, start_subject(work.columns.len(), work.n_blocks), unmeasured::START)?,
             place: self.rate(cost::READ_PLACE, "", unmeasured::PLACE)?,
             open: self.rate(cost::READ_OPEN, cost::TABLE, unmeasured::OPEN)?,
             held: self.rate(cost::HELD_TABLE, "", unmeasured::HELD_CHUNK)?,
@@ -237,7 +254,7 @@ impl Store {
         if tasks > 0 && tasked < START_SECONDS {
             // What keeping the figures took is part of the read.
             let start = (begun.elapsed().as_secs_f64() - meter.places.1 - tasked).max(0.0);
-            keep(cost::READ_START, start_subject(tasks), start, 1.0);
+            keep(cost::READ_START, start_subject(meter.n_columns, meter.n_blocks), start, 1.0);
         }
     }
 }
@@ -274,10 +291,57 @@ impl ByClass {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, Int64Array, StringArray};
+    use arrow::record_batch::RecordBatch;
+
     use super::*;
+    use crate::key::ModelKey;
+    use crate::log::{IfExists, LogOptions};
+    use crate::model::ModelSpec;
+    use crate::row_plan::Rows;
+    use crate::storage::MemoryStorage;
+    use crate::store::StoreOptions;
 
     fn sure(seconds: f64) -> Estimate {
         Estimate { seconds, variance: 0.0 }
+    }
+
+    #[test]
+    fn chunks_in_memory_are_counted() {
+        let storage = Arc::new(MemoryStorage::new(None).unwrap());
+        let store = Store::on(storage, true, StoreOptions::default()).unwrap();
+        let n = 10_000u64;
+        let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(0..n as i64));
+        let words: ArrayRef = Arc::new(StringArray::from_iter_values((0..n).map(|i| format!("w{}", i % 7))));
+        let batch = RecordBatch::try_from_iter([("a", numbers), ("b", words)]).unwrap();
+        let key = ModelKey::new("p", "m");
+        let mut log = store.logger(LogOptions::default()).unwrap();
+        let model = log.model(&ModelSpec::raw(key.clone()), IfExists::Continue).unwrap();
+        let handle = log.table(model, "t", 0, &batch.schema()).unwrap();
+        log.append_table(handle, &(0..n).collect::<Vec<_>>(), &batch).unwrap();
+        log.commit().unwrap();
+        drop(log);
+        let record = store.intermediate(&key.intermediate("t")).unwrap();
+        let (first, second) = (8_192, n as usize - 8_192);
+        let column = |column, held, opens, rows| ColumnWork { column, held, opens, rows };
+        let work = store.whole_table_work(&record).unwrap();
+        assert_eq!((work.places, work.n_blocks), (4, 2));
+        assert_eq!(work.columns, [column(0, 0, 2, n as usize), column(1, 0, 2, n as usize)]);
+        assert_eq!(work, store.table_work_if_stored(&record, n as usize, &[0, 1]).unwrap());
+        // The first RowBlock is read: its numbers are held, its words are not, whose dictionary is in the chunk alone.
+        let plan = store.plan_rows(&record, &Rows::Range(0..5)).unwrap();
+        store.read_table(&record, &plan, &[0, 1]).unwrap();
+        let work = store.whole_table_work(&record).unwrap();
+        assert_eq!(work.columns, [column(0, 1, 1, second), column(1, 0, 2, n as usize)]);
+        assert_eq!((work.places, work.held(), work.fresh()), (2, 1, 3));
+        let few = store.table_work(&plan, &[0, 1]);
+        assert_eq!(few.columns, [column(0, 1, 0, 0), column(1, 0, 1, first)]);
+        assert_eq!((few.places, few.n_rows), (0, 5));
+        // Less work takes less time.
+        let seconds = |work: &TableWork| store.table_estimate(&record, work).unwrap().seconds;
+        assert!(seconds(&few) < seconds(&work));
     }
 
     #[test]

@@ -42,8 +42,8 @@ impl Store {
             fields.get(*c).map(Arc::clone).ok_or_else(missing)
         };
         let chosen: Vec<FieldRef> = columns.iter().map(field).collect::<Result<_>>()?;
-        let row_bytes: usize = chosen.iter().map(|f| column::code_of(f.data_type()).map_or(0, |c| c.width() + 1)).sum();
-        let held = self.pool.admits(plan.blocks.iter().map(|b| b.rows.len()).sum::<usize>() * row_bytes);
+        let block_rows: usize = plan.blocks.iter().map(|b| b.rows.len()).sum();
+        let held = self.pool.admits(block_rows * table.held_row_bytes(columns));
         let meter = TableMeter {
             n_rows: plan.n_rows(),
             n_blocks: plan.blocks.len(),
@@ -94,7 +94,8 @@ impl Store {
             return Ok(column::empty(data_type));
         }
         let begun = Instant::now();
-        let runs = plan.runs().filter_map(|(block, position, _, len)| {
+        let parts = &parts;
+        let runs = plan.runs().filter_map(move |(block, position, _, len)| {
             let part = parts.get(block).and_then(Option::as_ref)?;
             Some(column::Run { content: &part.content, words: part.words.as_ref(), position, len })
         });

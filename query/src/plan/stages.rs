@@ -7,7 +7,7 @@ use std::sync::Arc;
 use mistique_engine::cost::{self, Estimate};
 use mistique_engine::{
     Code, Content, Given, IntermediateRecord, ModelRecord, Rerun, RerunValues, RowPlan, RowSet, Rows, StageNode,
-    TableWork, UnitAxis,
+    UnitAxis,
 };
 
 use super::cut::{Cut, Node, Wanted, cheapest};
@@ -210,8 +210,7 @@ impl<'a> Stages<'a> {
             }
             Content::Table(t) => {
                 let columns: Vec<usize> = (0..t.schema.fields().len()).collect();
-                let blocks = (n as usize).div_ceil(t.block_rows).max(1);
-                let work = TableWork::of_blocks(blocks, n as usize, &columns);
+                let work = store.table_work_if_stored(record, n as usize, &columns)?;
                 Ok((store.table_estimate(record, &work)?, work.bytes()))
             }
         }
