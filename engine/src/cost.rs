@@ -89,9 +89,9 @@ pub fn sized(subject: &str, n_values: f64) -> String {
     format!("{subject}{size}")
 }
 
-/// The subject of picking rows of tables on a device.
-pub fn picked(device: &str) -> String {
-    format!("{device}, table")
+/// The subject of picking rows of tables on a device: rows that follow each other, or rows that may lie apart.
+pub fn picked(device: &str, scattered: bool) -> String {
+    format!("{device}, table{}", if scattered { ", scattered" } else { "" })
 }
 
 /// Where a page's codes go when they have been read.

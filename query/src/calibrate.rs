@@ -245,16 +245,22 @@ impl ChunkReader<'_> {
                 missing.push(format!("outputs of {}: no time was left", record.key));
                 break;
             }
-            let rows = match &*record.content {
+            let selections = match &*record.content {
                 Content::Tensor(_) => {
                     let rows = (2.0 * RATE_VALUES) as u64 / row_values(record).max(1) as u64 + 1;
-                    RowSelection::Range(0..rows.min(most))
+                    vec![RowSelection::Range(0..rows.min(most))]
                 }
-                Content::Table(_) => RowSelection::List(scattered(&self.store().plan_rows(record, &Rows::All)?.rows)),
+                Content::Table(_) => {
+                    let apart = scattered(&self.store().plan_rows(record, &Rows::All)?.rows);
+                    let first = apart.iter().min().copied().unwrap_or_default();
+                    vec![RowSelection::Range(first..first + apart.len() as u64), RowSelection::List(apart)]
+                }
             };
-            let request = Request::new(self.key(&record.key)).with_rows(rows);
-            for _ in 0..WANTED {
-                self.get(&request.clone().with_plan(PlanChoice::Rerun))?;
+            for rows in selections {
+                let request = Request::new(self.key(&record.key)).with_rows(rows).with_plan(PlanChoice::Rerun);
+                for _ in 0..WANTED {
+                    self.get(&request)?;
+                }
             }
         }
         Ok(())

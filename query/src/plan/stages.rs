@@ -305,7 +305,8 @@ impl<'a> Stages<'a> {
                 }
                 Content::Table(t) if (request.rows.len() as u64) < request.record.n_rows => {
                     let values = (request.rows.len() * t.schema.fields().len()) as f64;
-                    total += self.moved(context, cost::OUTPUT, &cost::picked(&self.device), values)?;
+                    let subject = cost::picked(&self.device, matches!(request.rows, RowSet::List(_)));
+                    total += self.moved(context, cost::OUTPUT, &subject, values)?;
                 }
                 Content::Table(_) => {}
             }

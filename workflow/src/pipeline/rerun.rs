@@ -224,6 +224,11 @@ impl<'a> PipelineRerun<'a> {
     }
 }
 
+/// Whether rows follow each other.
+fn is_run(rows: &[u64]) -> bool {
+    rows.windows(2).all(|pair| pair.last() == pair.first().map(|row| row + 1).as_ref())
+}
+
 /// The rows asked for, in their order.
 fn pick(model: &ModelRecord, table: &Table, rows: &[u64]) -> Result<RerunValues> {
     if table.rows().as_slice() == rows {
@@ -315,7 +320,7 @@ impl Rerun for PipelineRerun<'_> {
         let columns: usize = tables.iter().filter(|t| t.n_rows() != rows.len()).map(|t| t.batch().num_columns()).sum();
         let seconds = begun.elapsed().as_secs_f64() / (columns * rows.len()).max(1) as f64;
         if columns * rows.len() >= RATE_VALUES
-            && let Err(e) = self.store.add_cost(cost::OUTPUT, &cost::picked(DEVICE), seconds)
+            && let Err(e) = self.store.add_cost(cost::OUTPUT, &cost::picked(DEVICE, !is_run(rows)), seconds)
         {
             tracing::debug!("the time of picking rows is not kept: {e}");
         }
