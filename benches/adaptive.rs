@@ -1,7 +1,7 @@
 //! Adaptive materialization (5.8.5): 25 queries of all four categories over a network and over a pipeline, with everything
 //! stored, with nothing stored, and with what γ says; how fast each is once materialization has set in, and its bytes.
 //!
-//! `cargo bench --bench adaptive -- seed=7` draws other queries.
+//! `cargo bench --bench adaptive -- seed=7` draws other queries; `queries` as an argument lists each of them.
 
 mod common;
 
@@ -9,7 +9,7 @@ use std::path::Path;
 
 use common::{at_least, at_most, images, plain, scratch, trained, wanted};
 use mistique::pipeline::{Data, PipelineOptions, Template, log_pipelines, plan_template};
-use mistique::workload::{Category, ModeRun, generate, replay};
+use mistique::workload::{Category, ModeRun, QueryRun, generate, replay};
 use mistique::{Device, Input, LayerPattern, Materialize, ModelKey, Network, RunOptions, Store, log_intermediates};
 
 const QUERIES: usize = 25;
@@ -75,9 +75,23 @@ fn measure(what: &str, store: &Store, path: &Path, seed: u64) {
         plain(&format!("  {name}: last of {PASSES} passes"), run.seconds(SET_IN) * 1e3, "ms");
         plain(&format!("  {name}: values in the store after it"), run.end_bytes() as f64 / 1e6, "MB");
     }
-    let last = adaptive.passes[SET_IN].iter().zip(&queries);
-    for (run, query) in last.filter(|(run, _)| run.plan != "READ") {
-        println!("  adaptive: still {} in the last pass, {:.1} ms: {}", run.plan, run.seconds * 1e3, query.to_line());
+    let last = adaptive.passes[SET_IN].iter().zip(&all.passes[SET_IN]).zip(&queries);
+    let every = std::env::args().any(|a| a == "queries");
+    for ((run, of_all), query) in last.filter(|((run, _), _)| every || run.plan != "READ") {
+        println!(
+            "  adaptive: {} in the last pass, {:.2} ms (all: {} {:.2} ms): {}",
+            run.plan,
+            run.seconds * 1e3,
+            of_all.plan,
+            of_all.seconds * 1e3,
+            query.to_line()
+        );
+    }
+    if every {
+        let after = |run: &QueryRun| format!("{:.2}", run.stored_bytes as f64 / 1e6);
+        for pass in &adaptive.passes {
+            println!("  adaptive: MB after each query: {}", pass.iter().map(after).collect::<Vec<_>>().join(" "));
+        }
     }
     let share = adaptive.end_bytes() as f64 / all.end_bytes() as f64;
     at_least("  speed of adaptive against all, once it has set in", speed(all, adaptive, SET_IN), "×", 0.9);

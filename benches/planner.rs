@@ -2,7 +2,8 @@
 //!
 //! The figures of the cost model come from logging and one `calibrate`; every prediction is made before the grid is run.
 //! `cold` is a new session (nothing loaded, nothing held in memory, files in the page cache), `cached` the same session
-//! asked again. Times are the shortest of three runs, of one where a run takes longer than a second.
+//! asked again. Times are the shortest of three runs, of one where a run takes longer than a second. `cells` as an argument
+//! lists every cell.
 
 mod common;
 
@@ -94,6 +95,19 @@ impl Cell {
 
     fn measured(&self, plan: &str) -> Option<f64> {
         self.plans.iter().find(|p| p.0 == plan).map(|p| p.2)
+    }
+
+    fn line(&self) -> String {
+        let time = |(plan, predicted, measured): &(&str, f64, f64)| {
+            format!("{plan} {:.2} ({:.2})", measured * 1e3, predicted * 1e3)
+        };
+        let times: Vec<String> = self.plans.iter().map(time).collect();
+        let order = if self.scattered { "scattered" } else { "range" };
+        let Self { layer, scheme, n_rows, session, chosen, .. } = self;
+        format!(
+            "{layer} {scheme} {n_rows} {order} {session:?}: chose {chosen}; ms measured (predicted): {}",
+            times.join(", ")
+        )
     }
 
     fn best(&self) -> (&'static str, f64) {
@@ -315,22 +329,12 @@ fn report(name: &str, cells: &[Cell]) {
         let count = |best: &str| cells.iter().filter(|c| c.chosen == chosen && c.best().0 == best).count();
         println!("  {chosen:10} {:>8} {:>8} {:>8}", count("READ"), count("RERUN"), count("ANCESTOR"));
     }
+    if std::env::args().any(|a| a == "cells") {
+        cells.iter().for_each(|c| println!("  {}", c.line()));
+    }
     let mut wrong: Vec<&Cell> = cells.iter().filter(|c| c.measured(c.chosen).unwrap() > 1.2 * c.best().1).collect();
     wrong.sort_by(|a, b| lost(b).total_cmp(&lost(a)));
-    for c in wrong.iter().take(12) {
-        let times: Vec<String> =
-            c.plans.iter().map(|(p, a, b)| format!("{p} {:.2} ({:.2})", b * 1e3, a * 1e3)).collect();
-        let order = if c.scattered { "scattered" } else { "range" };
-        println!(
-            "  wrong: {} {} {} {order} {:?}: chose {}; ms measured (predicted): {}",
-            c.layer,
-            c.scheme,
-            c.n_rows,
-            c.session,
-            c.chosen,
-            times.join(", ")
-        );
-    }
+    wrong.iter().take(12).for_each(|c| println!("  wrong: {}", c.line()));
 }
 
 fn lost(c: &Cell) -> f64 {

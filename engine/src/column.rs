@@ -193,60 +193,91 @@ pub struct Run<'a> {
     pub len: usize,
 }
 
+/// The values of runs, one array of `W` bytes each.
+fn values<'a, const W: usize>(n: usize, runs: impl Iterator<Item = Run<'a>>) -> Result<Vec<u8>, String> {
+    let mut values: Vec<[u8; W]> = Vec::with_capacity(n);
+    append(&mut values, runs, |content| Some(content.codes.as_chunks::<W>().0))?;
+    Ok(values.into_flattened())
+}
+
+/// Appends the rows of runs; `of` finds all rows of a chunk.
+fn append<'a, T: Copy + 'a>(
+    out: &mut Vec<T>,
+    runs: impl Iterator<Item = Run<'a>>,
+    of: impl Fn(&'a ChunkCodes) -> Option<&'a [T]>,
+) -> Result<(), String> {
+    for Run { content, position, len, .. } in runs {
+        let all = of(content).ok_or("a chunk without what its column has")?;
+        // Most rows lie apart, or in long runs.
+        if len == 1 {
+            out.push(*all.get(position).ok_or("a chunk cut off")?);
+        } else {
+            out.extend_from_slice(all.get(position..position + len).ok_or("a chunk cut off")?);
+        }
+    }
+    Ok(())
+}
+
+/// Which rows of runs are valid, one byte each (1: valid); `None` where no chunk has nulls.
+fn validity<'a>(n: usize, runs: impl Iterator<Item = Run<'a>> + Clone) -> Result<Option<Vec<u8>>, String> {
+    if runs.clone().all(|run| run.content.validity.is_none()) {
+        return Ok(None);
+    }
+    let mut valid = Vec::with_capacity(n);
+    for run in runs {
+        match &run.content.validity {
+            Some(_) => append(&mut valid, std::iter::once(run), |content| content.validity.as_deref())?,
+            None => valid.resize(valid.len() + run.len, 1),
+        }
+    }
+    Ok(Some(valid))
+}
+
+/// The words of runs, one after another, and where each ends; those of nulls are empty.
+fn words<'a>(
+    n: usize,
+    runs: impl Iterator<Item = Run<'a>>,
+    valid: Option<&[u8]>,
+) -> Result<(OffsetBuffer<i32>, Vec<u8>), String> {
+    let (mut ends, mut letters) = (Vec::with_capacity(n + 1), Vec::new());
+    ends.push(0);
+    for Run { content, words, position, len } in runs {
+        let words = words.ok_or("a text column without a dictionary")?;
+        let codes = content.codes.as_chunks::<2>().0.get(position..position + len).ok_or("codes cut off")?;
+        for code in codes {
+            if valid.is_none_or(|v| v.get(ends.len() - 1) != Some(&0)) {
+                let word = words.get(u16::from_le_bytes(*code)).ok_or("a code outside of the dictionary")?;
+                letters.extend_from_slice(word);
+            }
+            ends.push(i32::try_from(letters.len()).map_err(|_| "more than 2 GiB of text; read fewer rows")?);
+        }
+    }
+    Ok((OffsetBuffer::new(ends.into()), letters))
+}
+
 /// A column of type `t` of `n` rows, run by run.
 ///
 /// Errors: a text that says what does not agree.
-pub fn gather<'a>(t: &DataType, n: usize, runs: impl Iterator<Item = Run<'a>>) -> Result<ArrayRef, String> {
-    let width = code_of(t).ok_or("a type that tables do not hold")?.width();
-    let text = *t == DataType::Utf8;
-    let (mut ends, mut letters) = (Vec::with_capacity(if text { n + 1 } else { 0 }), Vec::new());
-    let mut codes = Vec::with_capacity(if text { 0 } else { n * width });
-    let mut valid: Option<Vec<u8>> = None;
-    let mut done = 0;
-    for run in runs {
-        let Run { content, position, len, .. } = run;
-        let part = content.codes.get(position * width..(position + len) * width).ok_or("codes cut off")?;
-        let mask = content.validity.as_ref().map(|v| v.get(position..position + len).ok_or("validity cut off"));
-        let mask = mask.transpose()?;
-        if text {
-            let words = run.words.ok_or("a text column without a dictionary")?;
-            for (i, code) in part.as_chunks::<2>().0.iter().enumerate() {
-                ends.push(letters.len());
-                if mask.is_none_or(|m| m.get(i) != Some(&0)) {
-                    let word = words.get(u16::from_le_bytes(*code)).ok_or("a code outside of the dictionary")?;
-                    letters.extend_from_slice(word);
-                }
-            }
-        } else {
-            codes.extend_from_slice(part);
-        }
-        match (mask, &mut valid) {
-            (Some(mask), valid) => {
-                let valid = valid.get_or_insert_with(|| {
-                    let mut all = Vec::with_capacity(n);
-                    all.resize(done, 1);
-                    all
-                });
-                valid.extend_from_slice(mask);
-            }
-            (None, Some(valid)) => valid.resize(done + len, 1),
-            (None, None) => {}
-        }
-        done += len;
+pub fn gather<'a>(t: &DataType, n: usize, runs: impl Iterator<Item = Run<'a>> + Clone) -> Result<ArrayRef, String> {
+    let code = code_of(t).ok_or("a type that tables do not hold")?;
+    let given: usize = runs.clone().map(|run| run.len).sum();
+    if given != n {
+        return Err(format!("{given} rows, {n} should be"));
     }
-    if done != n {
-        return Err(format!("{done} rows, {n} should be"));
-    }
-    let nulls = valid.map(|v| NullBuffer::new(BooleanBuffer::collect_bool(n, |i| v.get(i) == Some(&1))));
+    let valid = validity(n, runs.clone())?;
+    let nulls = valid.as_deref().map(|v| NullBuffer::new(BooleanBuffer::collect_bool(n, |i| v.get(i) == Some(&1))));
     let nulls = nulls.filter(|nulls| nulls.null_count() > 0);
+    if *t == DataType::Utf8 {
+        let (offsets, letters) = words(n, runs, valid.as_deref())?;
+        return Ok(Arc::new(StringArray::try_new(offsets, letters.into(), nulls).map_err(|e| e.to_string())?));
+    }
+    let codes = match code.width() {
+        1 => values::<1>(n, runs),
+        2 => values::<2>(n, runs),
+        4 => values::<4>(n, runs),
+        _ => values::<8>(n, runs),
+    }?;
     match t {
-        DataType::Utf8 => {
-            ends.push(letters.len());
-            let ends = ends.into_iter().map(i32::try_from).collect::<Result<Vec<_>, _>>();
-            let ends = ends.map_err(|_| "more than 2 GiB of text; read fewer rows")?;
-            let offsets = OffsetBuffer::new(ends.into());
-            Ok(Arc::new(StringArray::try_new(offsets, letters.into(), nulls).map_err(|e| e.to_string())?))
-        }
         DataType::Boolean => {
             let bits = BooleanBuffer::collect_bool(n, |i| codes.get(i) == Some(&1));
             Ok(Arc::new(BooleanArray::new(bits, nulls)))

@@ -31,15 +31,16 @@ pub const INPUT: &str = "input";
 pub const STAGE: &str = "stage";
 /// Seconds of a stage that reads the dataset itself, when what it reads is in memory; subject: [`stage_subject`] of one row.
 pub const HELD_INPUT: &str = "held-input";
-/// Seconds a value to hand a stage's output over, or to take a stored one in; subject: the device, [`sized`].
+/// Seconds a value to hand a stage's output over, or to take a stored one in; subject: the device, [`sized`]; to pick rows
+/// of a table that was run whole; subject: [`picked`].
 pub const OUTPUT: &str = "output";
 /// Seconds a value, as logged, to pool a RERUN's output as its stored copy is; subject: the pool, such as `pool(2)`, [`sized`].
 pub const POOL: &str = "pool";
-/// Seconds of a read outside of its tasks; subject: `tensor`, `tensor, one task` or `table`.
+/// Seconds of a read outside of its tasks; subject: `tensor` or [`TABLE`], `, one task` where it is one.
 pub const READ_START: &str = "read-start";
 /// Seconds to look up where a chunk lies; no subject.
 pub const READ_PLACE: &str = "read-place";
-/// Seconds to open a chunk: header and the tables that its pages share; subject: the scheme.
+/// Seconds to open a chunk: header and the tables that its pages share; subject: the scheme, or [`TABLE`].
 pub const READ_OPEN: &str = "read-open";
 /// Seconds a value of a page to read and decode it; subject: [`read_subject`].
 pub const READ: &str = "read";
@@ -49,10 +50,14 @@ pub const FRESH: &str = "fresh";
 pub const HELD_PAGE: &str = "held-page";
 /// Seconds a value wanted to decode it from pages held in memory; subject: the scheme.
 pub const HELD: &str = "held";
-/// Seconds to read and decode a ColumnChunk of a table; subject: a type class (`bool`, `integer`, `float`, `text`, `other`).
+/// The subject of what is the same for all tables.
+pub const TABLE: &str = "table";
+/// Seconds a row to decode a ColumnChunk of a table; subject: [`table_subject`].
 pub const READ_TABLE: &str = "read-table";
 /// Seconds to take a ColumnChunk of a table from the InMemoryStore; no subject.
 pub const HELD_TABLE: &str = "held-table";
+/// Seconds to put together a table's column, whatever its rows; no subject.
+pub const GATHER_COLUMN: &str = "gather-column";
 /// Seconds a value to put together a table's column from its chunks; subject: a type class, `, scattered` where most rows
 /// lie apart.
 pub const GATHER: &str = "gather";
@@ -84,6 +89,11 @@ pub fn sized(subject: &str, n_values: f64) -> String {
     format!("{subject}{size}")
 }
 
+/// The subject of picking rows of tables on a device: rows that follow each other, or rows that may lie apart.
+pub fn picked(device: &str, scattered: bool) -> String {
+    format!("{device}, table{}", if scattered { ", scattered" } else { "" })
+}
+
 /// Where a page's codes go when they have been read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
@@ -111,6 +121,12 @@ impl Target {
 pub fn read_subject(scheme: &str, target: Target, intermediate: Option<i64>) -> String {
     let of = intermediate.map_or_else(String::new, |id| format!("#{id}"));
     format!("{scheme}/{}{of}", target.name())
+}
+
+/// Subject of the rate at which columns of a class of types (`bool`, `integer`, `float`, `text`, `other`) are decoded; of
+/// one table where its number is given.
+pub fn table_subject(class: &str, intermediate: Option<i64>) -> String {
+    intermediate.map_or_else(|| class.to_string(), |id| format!("{class}#{id}"))
 }
 
 /// What figures are kept apart by: processor and number of cores of this machine.

@@ -37,6 +37,7 @@ mod stats;
 mod storage;
 mod store;
 mod stream;
+mod table_cost;
 
 pub use catalog::{Catalog, CostRecord, ErrorRecord, IndexRecord, OperatorRecord, StageRecord};
 pub use chunk::Zone;
@@ -61,10 +62,10 @@ pub use model::{
     TensorContent, TensorLayout, UnitAxis, fingerprint, hex,
 };
 pub use pool::PoolStats;
-pub use read_cost::TableWork;
 pub use rerun::{Given, Rerun, RerunValues, StageNode};
 pub use row_plan::{RowPlan, Rows};
 pub use rows::{RowMask, RowSet};
 pub use stats::{IntermediateStats, Saved, StoreStats};
 pub use storage::{FaultMode, FaultyStorage, FileInfo, LocalStorage, MemoryStorage, ReadFile, Storage, WriteFile};
 pub use store::{Store, StoreOptions};
+pub use table_cost::TableWork;

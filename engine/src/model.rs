@@ -7,6 +7,7 @@ use arrow::datatypes::{DataType, Schema, SchemaRef};
 use mistique_quantize::{Code, MapShape, Params, Scheme};
 
 use crate::chunk::ChunkShape;
+use crate::column::code_of;
 use crate::error::{EngineError, Result};
 use crate::format::{MAX_BLOCK_BYTES, MAX_BLOCK_ROWS, MAX_CHUNK_BYTES, MIN_CHUNK_BYTES, PAGE_VALUES};
 use crate::key::{IntermediateKey, ModelKey};
@@ -241,6 +242,12 @@ pub struct TableContent {
 }
 
 impl TableContent {
+    /// Bytes that a row of `columns` takes decoded, validity included.
+    pub(crate) fn held_row_bytes(&self, columns: &[usize]) -> usize {
+        let fields = columns.iter().filter_map(|c| self.schema.fields().get(*c));
+        fields.map(|f| code_of(f.data_type()).map_or(0, |code| code.width() + 1)).sum()
+    }
+
     /// As [`Content::logical_row_bytes`].
     pub fn logical_row_bytes(&self) -> u64 {
         let width = |t: &DataType| if *t == DataType::Boolean { 1 } else { t.primitive_width().unwrap_or(16) };
@@ -325,6 +332,18 @@ impl IntermediateRecord {
                 what: self.key.to_string(),
                 why: "it is a table, not a tensor; name one of its columns".into(),
             }),
+        }
+    }
+
+    /// The table, or an error that says that it is a tensor.
+    ///
+    /// Errors: `Unsupported`.
+    pub fn table(&self) -> Result<&TableContent> {
+        match &*self.content {
+            Content::Table(t) => Ok(t),
+            Content::Tensor(_) => {
+                Err(EngineError::Unsupported { what: self.key.to_string(), why: "it is a tensor, not a table".into() })
+            }
         }
     }
 }

@@ -120,9 +120,11 @@ impl InMemoryStore {
         keys.filter(|key| inner.pages.contains(key)).count()
     }
 
-    /// How many of these chunks are held whole; asking uses none of them.
-    pub fn holds_whole(&self, chunks: impl Iterator<Item = i64>) -> usize {
-        self.holds(chunks.map(|chunk| (chunk, WHOLE)))
+    /// How many of these chunks are held whole, and the rows of these; asking uses none of them.
+    pub fn holds_whole(&self, chunks: impl Iterator<Item = (i64, usize)>) -> (usize, usize) {
+        let inner = self.lock();
+        let held = chunks.filter(|(chunk, _)| inner.pages.contains(&(*chunk, WHOLE)));
+        held.fold((0, 0), |(n, all), (_, rows)| (n + 1, all + rows))
     }
 
     /// Forgets everything held.

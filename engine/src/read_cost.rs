@@ -1,27 +1,27 @@
-//! What a read will cost here and now: its work counted, its rates looked up, and both kept after every read.
+//! What a read of a tensor will cost here and now: its work counted, its rates looked up, and both kept after every read.
 
 use std::ops::Range;
+use std::time::Instant;
 
-use arrow::datatypes::DataType;
 use mistique_quantize::Code;
 
 use crate::catalog::Block;
 use crate::cost::{self, Estimate, ReadRates, ReadWork, Target, read_seconds};
 use crate::error::Result;
-use crate::model::{IntermediateRecord, TableContent, TensorLayout};
+use crate::model::{IntermediateRecord, TensorLayout};
 use crate::pool::InMemoryStore;
-use crate::read::{Chunks, Count, Meter, Piece, parts_of, pieces};
+use crate::read::{Chunks, Meter, Piece, parts_of, pieces};
 use crate::row_plan::RowPlan;
 use crate::rows::RowSet;
 use crate::store::Store;
 
 /// Pages and chunks of a request that are looked up in memory; the others are taken to be like them.
-const SAMPLE: usize = 64;
+pub(crate) const SAMPLE: usize = 64;
 /// Reads whose tasks take longer do not tell what a read takes beside them.
-const START_SECONDS: f64 = 1e-3;
+pub(crate) const START_SECONDS: f64 = 1e-3;
 
 /// Until they were measured on this machine: seconds of each part of a read.
-mod unmeasured {
+pub(crate) mod unmeasured {
     pub const START: f64 = 60e-6;
     pub const PLACE: f64 = 8e-6;
     pub const OPEN: f64 = 8e-6;
@@ -29,8 +29,9 @@ mod unmeasured {
     pub const FRESH: f64 = 2e-9;
     pub const HELD_PAGE: f64 = 3e-7;
     pub const HELD_VALUE: f64 = 1e-9;
-    pub const TABLE_CHUNK: f64 = 20e-6;
+    pub const ROW: f64 = 3e-9;
     pub const HELD_CHUNK: f64 = 5e-7;
+    pub const COLUMN: f64 = 1e-6;
 }
 
 /// The pages that rows touch, counted over all blocks.
@@ -180,29 +181,9 @@ fn work_of(
     }
 }
 
-fn gather_subject(class: &str, scattered: bool) -> String {
-    if scattered { format!("{class}, scattered") } else { class.to_string() }
-}
-
 /// One task is done where it is asked for; several have threads to wake.
 fn start_subject(tasks: f64) -> &'static str {
     if tasks > 1.0 { "tensor" } else { "tensor, one task" }
-}
-
-/// Classes of types: `other` first, which a type that is none of these counts as.
-const CLASSES: [&str; 5] = ["other", "bool", "integer", "float", "text"];
-/// Values from which on putting a column together tells a rate.
-const GATHER_VALUES: f64 = 1024.0;
-
-/// The class of a table column's type, by which its decoding is measured.
-fn type_class(data_type: &DataType) -> &'static str {
-    match data_type {
-        DataType::Boolean => "bool",
-        t if t.is_integer() => "integer",
-        t if t.is_floating() => "float",
-        DataType::Utf8 | DataType::LargeUtf8 => "text",
-        _ => "other",
-    }
 }
 
 impl Store {
@@ -257,35 +238,6 @@ impl Store {
         Ok(read_seconds(work, &rates))
     }
 
-    /// What reading columns of the planned rows of a table has to do.
-    pub fn table_work(&self, plan: &RowPlan, columns: &[usize]) -> TableWork {
-        let held = |c: &usize| {
-            let chunks = plan.blocks.iter().filter_map(|b| b.chunks.get(*c).copied());
-            let step = plan.blocks.len().div_ceil(SAMPLE).max(1);
-            let sampled = plan.blocks.len().div_ceil(step).max(1);
-            let held = self.pool().holds_whole(chunks.step_by(step));
-            (plan.blocks.len() * held).div_ceil(sampled)
-        };
-        let columns = columns.iter().map(|c| (*c, held(c))).collect();
-        TableWork { n_blocks: plan.blocks.len(), n_rows: plan.n_rows(), scattered: plan.is_scattered(), columns }
-    }
-
-    /// Seconds that the work takes by the rates measured on this machine (Eq. 5.4).
-    ///
-    /// Errors: `Catalog`.
-    pub fn table_estimate(&self, table: &TableContent, work: &TableWork) -> Result<Estimate> {
-        let held = self.rate(cost::HELD_TABLE, "", unmeasured::HELD_CHUNK)?;
-        let mut tasks = held.times(work.held() as f64);
-        for (column, n_held) in &work.columns {
-            let class = table.schema.fields().get(*column).map_or("other", |f| type_class(f.data_type()));
-            let chunk = self.rate(cost::READ_TABLE, class, unmeasured::TABLE_CHUNK)?;
-            let gather = self.rate(cost::GATHER, &gather_subject(class, work.scattered), unmeasured::VALUE)?;
-            tasks += chunk.times((work.n_blocks - n_held) as f64) + gather.times(work.n_rows as f64);
-        }
-        let threads = (work.columns.len() as f64).clamp(1.0, rayon::current_num_threads() as f64);
-        Ok(self.rate(cost::READ_START, "table", unmeasured::START)? + tasks.times(1.0 / threads))
-    }
-
     /// Seconds a value to touch fresh memory, on one thread.
     ///
     /// Errors: `Catalog`.
@@ -293,18 +245,18 @@ impl Store {
         self.rate(cost::FRESH, "", unmeasured::FRESH)
     }
 
-    fn rate(&self, what: &str, subject: &str, otherwise: f64) -> Result<Estimate> {
+    pub(crate) fn rate(&self, what: &str, subject: &str, otherwise: f64) -> Result<Estimate> {
         Ok(self.cost(what, subject)?.map_or_else(|| Estimate::guess(otherwise), Estimate::from))
     }
 
-    /// Keeps what a read measured. A store on read-only media is read all the same: its figures are this process's.
+    /// Keeps what a read measured that began then. A store on read-only media is read all the same: its figures are this process's.
     pub(crate) fn keep_read(
         &self,
         record: &IntermediateRecord,
         meter: &Meter,
         n_out: usize,
         places: (usize, f64),
-        wall: f64,
+        begun: Instant,
     ) {
         let scheme = record.content.scheme_text();
         let target = Target::of(meter.admitted);
@@ -332,12 +284,10 @@ impl Store {
         let tasks: f64 = parts.iter().map(|p| p.seconds()).sum();
         let beside = tasks / (meter.tasks as f64).clamp(1.0, rayon::current_num_threads() as f64);
         if meter.tasks > 0 && beside < START_SECONDS {
-            keep(
-                cost::READ_START,
-                start_subject(meter.tasks as f64),
-                (wall - if places.0 > 0 { places.1 } else { 0.0 } - beside).max(0.0),
-                1.0,
-            );
+            // What keeping the figures took is part of the read.
+            let looked = if places.0 > 0 { places.1 } else { 0.0 };
+            let start = (begun.elapsed().as_secs_f64() - looked - beside).max(0.0);
+            keep(cost::READ_START, start_subject(meter.tasks as f64), start, 1.0);
         }
     }
 
@@ -350,102 +300,6 @@ impl Store {
         {
             tracing::debug!("the read's time is not kept: {e}");
         }
-    }
-
-    /// Keeps what a read of a table measured.
-    pub(crate) fn keep_table_read(
-        &self,
-        table: &TableContent,
-        columns: &[usize],
-        scattered: bool,
-        meter: &TableMeter,
-        wall: f64,
-    ) {
-        let keep = |what: &str, subject: &str, count: &Count| {
-            if count.n() > 0.0
-                && let Err(e) = self.add_cost(what, subject, count.seconds() / count.n())
-            {
-                tracing::debug!("the read's time is not kept: {e}");
-            }
-        };
-        keep(cost::HELD_TABLE, "", &meter.held);
-        let mut tasks = meter.held.seconds();
-        for class in CLASSES {
-            let of_class =
-                |c: &&usize| table.schema.fields().get(**c).is_some_and(|f| type_class(f.data_type()) == class);
-            if columns.iter().any(|c| of_class(&c)) {
-                keep(cost::READ_TABLE, class, meter.chunks.of(class));
-                tasks += meter.chunks.of(class).seconds() + meter.gathers.of(class).seconds();
-            }
-            if meter.gathers.of(class).n() >= GATHER_VALUES {
-                keep(cost::GATHER, &gather_subject(class, scattered), meter.gathers.of(class));
-            }
-        }
-        let beside = tasks / (columns.len() as f64).clamp(1.0, rayon::current_num_threads() as f64);
-        if beside < START_SECONDS
-            && let Err(e) = self.add_cost(cost::READ_START, "table", (wall - beside).max(0.0))
-        {
-            tracing::debug!("the read's time is not kept: {e}");
-        }
-    }
-}
-
-/// What reading columns of a table has to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TableWork {
-    n_blocks: usize,
-    n_rows: usize,
-    scattered: bool,
-    /// Columns, and how many of their chunks are held in memory.
-    columns: Vec<(usize, usize)>,
-}
-
-impl TableWork {
-    /// Of so many RowBlocks, none of whose chunks is held, and all of whose rows are wanted.
-    pub fn of_blocks(n_blocks: usize, n_rows: usize, columns: &[usize]) -> Self {
-        Self { n_blocks, n_rows, scattered: false, columns: columns.iter().map(|c| (*c, 0)).collect() }
-    }
-
-    /// Chunks to take from memory.
-    pub fn held(&self) -> usize {
-        self.columns.iter().map(|(_, held)| held).sum()
-    }
-
-    /// Chunks to read and decode.
-    pub fn fresh(&self) -> usize {
-        self.n_blocks * self.columns.len() - self.held()
-    }
-
-    /// Bytes of the values to decode, before compression.
-    pub fn bytes(&self, table: &TableContent) -> f64 {
-        self.fresh() as f64 * table.block_rows as f64 * 8.0
-    }
-}
-
-/// What a read of a table did, by class of its columns.
-#[derive(Debug, Default)]
-pub(crate) struct TableMeter {
-    /// Chunks read and decoded.
-    pub chunks: ByClass,
-    /// Chunks taken from the InMemoryStore.
-    pub held: Count,
-    /// Values put together to columns.
-    pub gathers: ByClass,
-}
-
-/// Counts of each class of types.
-#[derive(Debug, Default)]
-pub(crate) struct ByClass([Count; CLASSES.len()]);
-
-impl ByClass {
-    fn of(&self, class: &str) -> &Count {
-        let place = CLASSES.iter().position(|c| *c == class).unwrap_or_default();
-        &self.0[place]
-    }
-
-    /// The count of a type's class.
-    pub fn of_type(&self, data_type: &DataType) -> &Count {
-        self.of(type_class(data_type))
     }
 }
 

@@ -186,7 +186,7 @@ impl RowPlan {
     }
 
     /// The runs of each block, in the order of the answer: `(block, position, out, len)`.
-    pub(crate) fn runs(&self) -> impl Iterator<Item = (usize, usize, usize, usize)> + '_ {
+    pub(crate) fn runs(&self) -> impl Iterator<Item = (usize, usize, usize, usize)> + Clone + '_ {
         self.runs.iter().map(|r| (r.block, r.position, r.out, r.len))
     }
 }

@@ -327,7 +327,9 @@ fn memory_is_bounded_and_writers_go_first() {
     let budget = 120 * row;
     let materializer = Materializer::start(&store, budget).unwrap();
     // Of RowBlocks that have some groups, rows wait.
-    let sent: Vec<bool> = (0..8).map(|_| materializer.offer(offer(&store, "pooled", 1400..1440))).collect();
+    // All are made before the first is sent, so that they come faster than they can be looked at.
+    let offers: Vec<_> = (0..64).map(|_| offer(&store, "pooled", 1400..1440)).collect();
+    let sent: Vec<bool> = offers.into_iter().map(|o| materializer.offer(o)).collect();
     assert!(sent.contains(&false) && sent[0], "{sent:?}");
     let report = materializer.finish();
     assert!(report.most_held_bytes <= budget, "{report:?}");

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use mistique_engine::cost::{self, BATCHES, RATE_VALUES, Target, read_subject};
-use mistique_engine::{Code, Content, CostRecord, IntermediateRecord, ModelRecord, Rerun, Rows};
+use mistique_engine::{Code, Content, CostRecord, IntermediateRecord, ModelRecord, Rerun, RowSet, Rows};
 
 use crate::error::Result;
 use crate::plan::PlanChoice;
@@ -14,6 +14,10 @@ use crate::rows::RowSelection;
 const WANTED: u64 = 3;
 /// Values of a read that tells the rate of a layer.
 const READ_VALUES: usize = 1 << 22;
+/// After so long threads sleep, as they do when a query comes: waking them is part of a read.
+const ASLEEP: Duration = Duration::from_millis(1);
+/// Rows that lie apart, of a read that tells the rate of tables.
+const SCATTERED_ROWS: usize = 1024;
 
 /// A figure of this machine.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,12 +43,24 @@ pub struct Calibration {
     pub took: Duration,
 }
 
-/// Values of a row as the model gives them; 0 of tables.
+/// Values of a row as the model gives them.
 fn row_values(record: &IntermediateRecord) -> usize {
     match &*record.content {
         Content::Tensor(t) => t.layout.row_values(),
-        Content::Table(_) => 0,
+        Content::Table(t) => t.schema.fields().len(),
     }
+}
+
+fn gcd(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+/// Some of the rows, in no order: enough to tell a rate.
+fn scattered(rows: &RowSet) -> Vec<u64> {
+    let n = rows.len();
+    // Without a common divisor, so that no row comes twice; the golden section leaves no two of them close.
+    let step = (1..=(n as f64 * 0.618) as usize).rev().find(|step| gcd(*step, n) == 1).unwrap_or(1);
+    (0..n.min(SCATTERED_ROWS)).filter_map(|i| rows.get(i * step % n)).collect()
 }
 
 impl ChunkReader<'_> {
@@ -118,15 +134,15 @@ impl ChunkReader<'_> {
                 let rows = Rows::Range(0..(4 * t.block_rows as u64));
                 let columns: Vec<usize> = (0..t.schema.fields().len()).collect();
                 let plan = store.plan_rows(record, &rows)?;
-                // Every other row, each found by itself.
-                let ids: Vec<u64> = plan.rows.iter().step_by(2).collect();
-                let apart = store.plan_rows(record, &Rows::List(ids))?;
-                // Decoded, and taken from memory.
+                let apart = store.plan_rows(record, &Rows::List(scattered(&plan.rows)))?;
+                let one = store.plan_rows(record, &Rows::List(plan.rows.get(0).into_iter().collect()))?;
+                // Decoded, and taken from memory; one row first, which tells what a column takes whatever its rows.
                 for _ in 0..WANTED {
-                    store.read_table(record, &apart, &columns)?;
                     store.clear_pool();
-                    store.read_table(record, &plan, &columns)?;
-                    store.read_table(record, &plan, &columns)?;
+                    for plan in [&one, &one, &plan, &plan, &apart] {
+                        std::thread::sleep(ASLEEP);
+                        store.read_table(record, plan, &columns)?;
+                    }
                 }
             }
             // Read whole, by another way, which measures itself.
@@ -197,8 +213,11 @@ impl ChunkReader<'_> {
         for size in sizes {
             let n = if workflow.batch_rows().is_some() { size } else { 0 };
             let rows: Vec<u64> = (0..n).collect();
-            for _ in 0..WANTED {
-                let mut lacking = false;
+            // A stage that runs whole is soon run, and what logging measured of it was measured beside the log; the first
+            // of these runs reads the dataset, which slows its other stages too.
+            let is_whole = workflow.batch_rows().is_none();
+            for _ in 0..if is_whole { 2 * WANTED } else { WANTED } {
+                let mut lacking = is_whole;
                 for stage in graph.iter() {
                     lacking |= self.lacks(cost::STAGE, &cost::stage_subject(&subject, &stage.name, size))?;
                 }
@@ -221,15 +240,27 @@ impl ChunkReader<'_> {
         });
         // What handing values over takes, told by the widest layer; and pooling them.
         let widest = records.iter().filter(|r| r.n_rows > 0).max_by_key(|r| row_values(r));
-        for record in pooled.into_iter().chain(widest).filter(|_| workflow.batch_rows().is_some()) {
+        for record in pooled.into_iter().chain(widest) {
             if Instant::now() > until {
                 missing.push(format!("outputs of {}: no time was left", record.key));
                 break;
             }
-            let rows = (2.0 * RATE_VALUES) as u64 / row_values(record).max(1) as u64 + 1;
-            let request = Request::new(self.key(&record.key)).with_rows(RowSelection::Range(0..rows.min(most)));
-            for _ in 0..WANTED {
-                self.get(&request.clone().with_plan(PlanChoice::Rerun))?;
+            let selections = match &*record.content {
+                Content::Tensor(_) => {
+                    let rows = (2.0 * RATE_VALUES) as u64 / row_values(record).max(1) as u64 + 1;
+                    vec![RowSelection::Range(0..rows.min(most))]
+                }
+                Content::Table(_) => {
+                    let apart = scattered(&self.store().plan_rows(record, &Rows::All)?.rows);
+                    let first = apart.iter().min().copied().unwrap_or_default();
+                    vec![RowSelection::Range(first..first + apart.len() as u64), RowSelection::List(apart)]
+                }
+            };
+            for rows in selections {
+                let request = Request::new(self.key(&record.key)).with_rows(rows).with_plan(PlanChoice::Rerun);
+                for _ in 0..WANTED {
+                    self.get(&request)?;
+                }
             }
         }
         Ok(())

@@ -35,6 +35,8 @@ const ANSWERS: [&str; 2] = ["answer_hits", "answer_misses"];
 const PLACES: usize = 1 << 18;
 /// Models whose intermediates are remembered.
 const MODELS: usize = 1 << 12;
+/// Tables whose RowBlocks are remembered.
+const TABLES: usize = 256;
 
 /// Ranges of row_ids that are remembered of an intermediate.
 const RANGES: usize = 1 << 12;
@@ -70,6 +72,8 @@ struct Known {
     models: HashMap<i64, Arc<Vec<IntermediateRecord>>>,
     /// Row_ids of intermediates as ranges, ascending.
     rows: HashMap<i64, Vec<Range<u64>>>,
+    /// All RowBlocks of tables.
+    blocks: HashMap<i64, Arc<Vec<Block>>>,
 }
 
 /// A store of model intermediates.
@@ -320,6 +324,23 @@ impl Store {
         RowPlan::new(record, blocks, rows)
     }
 
+    /// All RowBlocks of a table, remembered: plans ask for those of every ancestor.
+    ///
+    /// Errors: `Catalog`, `Corrupt`.
+    pub(crate) fn all_blocks(&self, table: &IntermediateRecord) -> Result<Arc<Vec<Block>>> {
+        self.refresh()?;
+        if let Some(found) = lock(&self.known).blocks.get(&table.id) {
+            return Ok(Arc::clone(found));
+        }
+        let found = Arc::new(self.catalog().blocks(table, 0, u64::MAX)?);
+        let mut known = lock(&self.known);
+        if known.blocks.len() >= TABLES {
+            known.blocks.clear();
+        }
+        known.blocks.insert(table.id, Arc::clone(&found));
+        Ok(found)
+    }
+
     /// Finds those of the rows that are stored, in their order, and says of each whether it is.
     ///
     /// Errors: `Catalog`.
@@ -440,7 +461,7 @@ impl Store {
         let places = self.load_places(&plan.blocks, &groups)?;
         let looked = looking.elapsed().as_secs_f64();
         let meter = read::read_f32(self, &codec, record, (plan, columns), out, may_hold)?;
-        self.keep_read(record, &meter, out.len(), (places, looked), begun.elapsed().as_secs_f64());
+        self.keep_read(record, &meter, out.len(), (places, looked), begun);
         Ok(())
     }
 

@@ -13,10 +13,10 @@ use crate::catalog::Block;
 use crate::chunk::{ChunkCodes, ChunkShape, ChunkView};
 use crate::column;
 use crate::error::{EngineError, Result};
-use crate::model::{Content, IntermediateRecord, TableContent};
+use crate::model::{IntermediateRecord, TableContent};
 use crate::read::Chunks;
-use crate::read_cost::TableMeter;
 use crate::row_plan::RowPlan;
+use crate::table_cost::{TableMeter, is_wide};
 
 /// A chunk of a table's column, decoded.
 struct Part {
@@ -30,32 +30,41 @@ impl Store {
     /// Errors: `Corrupt`, `Io`, `Arrow`.
     pub fn read_table(&self, record: &IntermediateRecord, plan: &RowPlan, columns: &[usize]) -> Result<RecordBatch> {
         self.refresh()?;
-        let Content::Table(table) = &*record.content else {
-            return Err(EngineError::Unsupported {
-                what: record.key.to_string(),
-                why: "it is a tensor, not a table".into(),
-            });
-        };
+        let begun = Instant::now();
+        let table = record.table()?;
         let groups = columns.iter().copied().collect();
         self.check_materialized(record, plan, &groups)?;
-        self.load_places(&plan.blocks, &groups)?;
+        let looking = Instant::now();
+        let places = (self.load_places(&plan.blocks, &groups)?, looking.elapsed().as_secs_f64());
         let fields = table.schema.fields();
         let field = |c: &usize| {
             let missing = || EngineError::NotFound { what: "column", name: c.to_string(), nearest: vec![] };
             fields.get(*c).map(Arc::clone).ok_or_else(missing)
         };
         let chosen: Vec<FieldRef> = columns.iter().map(field).collect::<Result<_>>()?;
-        let row_bytes: usize = chosen.iter().map(|f| column::code_of(f.data_type()).map_or(0, |c| c.width() + 1)).sum();
-        let held = self.pool.admits(plan.blocks.iter().map(|b| b.rows.len()).sum::<usize>() * row_bytes);
-        let (begun, meter) = (Instant::now(), TableMeter::default());
+        let block_rows: usize = plan.blocks.iter().map(|b| b.rows.len()).sum();
+        let held = self.pool.admits(block_rows * table.held_row_bytes(columns));
+        let meter = TableMeter {
+            n_rows: plan.n_rows(),
+            n_blocks: plan.blocks.len(),
+            n_columns: columns.len(),
+            scattered: plan.is_scattered(),
+            places,
+            ..TableMeter::default()
+        };
         let read = |&c: &usize| self.table_column(table, plan, c, held, &meter);
-        let arrays: Vec<ArrayRef> = columns.par_iter().map(read).collect::<Result<_>>()?;
-        self.keep_table_read(table, columns, plan.is_scattered(), &meter, begun.elapsed().as_secs_f64());
+        // Waking a thread takes longer than a small task does.
+        let arrays: Vec<ArrayRef> = match columns {
+            [one] => vec![read(one)?],
+            _ => columns.par_iter().map(read).collect::<Result<_>>()?,
+        };
+        self.keep_table_read(record, &meter, begun);
         let options = RecordBatchOptions::new().with_row_count(Some(plan.n_rows()));
         Ok(RecordBatch::try_new_with_options(Arc::new(Schema::new(chosen)), arrays, &options)?)
     }
 
-    /// A column of the planned rows: one task a chunk, copied to where the answer has its rows.
+    /// A column of the planned rows, put together from its chunks: one task each, where the columns do not keep all threads
+    /// busy.
     fn table_column(
         &self,
         table: &TableContent,
@@ -76,12 +85,17 @@ impl Store {
             let chunk = chunk.ok_or_else(|| EngineError::corrupt("catalog.db", 0, "a RowBlock lacks a chunk"))?;
             needed.then(|| self.column_chunk(chunk, data_type, block.rows.len(), held, meter)).transpose()
         };
-        let parts: Vec<Option<Part>> = plan.blocks.par_iter().zip(needed).map(read).collect::<Result<_>>()?;
+        let parts: Vec<Option<Part>> = if plan.blocks.len() == 1 || is_wide(meter.n_columns) {
+            plan.blocks.iter().zip(needed).map(read).collect::<Result<_>>()?
+        } else {
+            plan.blocks.par_iter().zip(needed).map(read).collect::<Result<_>>()?
+        };
         if plan.n_rows() == 0 {
             return Ok(column::empty(data_type));
         }
         let begun = Instant::now();
-        let runs = plan.runs().filter_map(|(block, position, _, len)| {
+        let parts = &parts;
+        let runs = plan.runs().filter_map(move |(block, position, _, len)| {
             let part = parts.get(block).and_then(Option::as_ref)?;
             Some(column::Run { content: &part.content, words: part.words.as_ref(), position, len })
         });
@@ -116,6 +130,8 @@ impl Store {
         if !expected(&view.shape()) {
             return Err(view.corrupt(0, "the chunk has another shape than the catalogue says"));
         }
+        meter.opens.add(1, begun);
+        let begun = Instant::now();
         let words = match view.dictionary() {
             None => None,
             Some(d) => Some(column::read_dictionary(d).ok_or_else(|| view.corrupt(0, "its dictionary is damaged"))?),
@@ -124,7 +140,7 @@ impl Store {
         if held && !text {
             self.pool.put_whole(chunk, Arc::clone(&content));
         }
-        meter.chunks.of_type(data_type).add(1, begun);
+        meter.rows.of_type(data_type).add(n_rows, begun);
         Ok(Part { content, words })
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mistique_engine::{
     Balance, ColumnDemand, Content, Demand, GroupSize, IntermediateRecord, Materialize, MaterializeReport,
-    Materializer, ModelRecord, Offer, RowSet, Rows, Store, TableWork, worth_storing,
+    Materializer, ModelRecord, Offer, RowSet, Rows, Store, worth_storing,
 };
 
 use crate::columns::Columns;
@@ -127,9 +127,9 @@ impl ChunkReader<'_> {
                     let share = wanted.len() as f64 / n_groups.max(1) as f64;
                     store.read_estimate(record, &work)?.seconds * share
                 }
-                Content::Table(t) => {
-                    let blocks = (record.n_rows as usize).div_ceil(t.block_rows.max(1));
-                    store.table_estimate(t, &TableWork::of_blocks(blocks, record.n_rows as usize, &wanted))?.seconds
+                Content::Table(_) => {
+                    let work = store.table_work_if_stored(record, rows.len(), &wanted)?;
+                    store.table_estimate(record, &work)?.seconds
                 }
             };
             let groups = (0..n_groups).map(|g| wanted.contains(&g)).collect();

@@ -49,8 +49,8 @@ impl PlanKind for FromAncestor {
 
     fn consider(&self, planning: &Planning<'_>) -> Result<Option<Considered>> {
         let (context, request) = (planning.context, planning.request);
-        let stages = match &planning.stages {
-            Err(why) => return Ok(Some(Considered::impossible(NAME, why.clone()))),
+        let stages = match planning.stages()? {
+            Err(why) => return Ok(Some(Considered::impossible(NAME, why))),
             Ok(stages) => stages,
         };
         let (cut, copies) = match find(context, stages, request)? {
@@ -66,10 +66,7 @@ impl PlanKind for FromAncestor {
 
     fn run(&self, planning: &Planning<'_>) -> Result<Vec<Answered>> {
         let (context, request) = (planning.context, planning.request);
-        let stages = match &planning.stages {
-            Ok(stages) => stages,
-            Err(why) => return planning.refuse(NAME, why.clone()),
-        };
+        let stages = planning.stages()?.or_else(|why| planning.refuse(NAME, why))?;
         let (cut, copies) = find(context, stages, request)?.or_else(|why| planning.refuse(NAME, why))?;
         let values = stages.run(context, &cut, &copies, std::slice::from_ref(&request.record.key.intermediate))?.pop();
         let data = output::shape(context, request, values)?;

@@ -10,6 +10,7 @@ mod shared;
 mod split;
 mod stages;
 
+use std::cell::OnceCell;
 use std::time::Duration;
 
 use mistique_engine::{
@@ -209,8 +210,8 @@ pub(crate) struct Planning<'a> {
     pub batch: &'a [Resolved],
     pub at: usize,
     pub request: &'a Resolved,
-    /// The model's stages, priced; or why it cannot be run.
-    pub stages: std::result::Result<Stages<'a>, String>,
+    /// The model's stages, once a plan asked for them: READ does without.
+    stages: OnceCell<std::result::Result<Stages<'a>, String>>,
     /// Plans that were considered before for every request of the batch.
     pub earlier: &'a [Vec<Considered>],
 }
@@ -221,10 +222,23 @@ impl<'a> Planning<'a> {
         batch: &'a [Resolved],
         at: usize,
         earlier: &'a [Vec<Considered>],
-    ) -> Result<Option<Self>> {
-        let Some(request) = batch.get(at) else { return Ok(None) };
-        let stages = Stages::price(context, &request.model, &request.rows)?;
-        Ok(Some(Self { context, batch, at, request, stages, earlier }))
+    ) -> Option<Self> {
+        let request = batch.get(at)?;
+        Some(Self { context, batch, at, request, stages: OnceCell::new(), earlier })
+    }
+
+    /// The model's stages, priced; or why it cannot be run.
+    ///
+    /// Errors: those of the store.
+    pub(crate) fn stages(&self) -> Result<std::result::Result<&Stages<'a>, String>> {
+        let stages = match self.stages.get() {
+            Some(stages) => stages,
+            None => {
+                let priced = Stages::price(self.context, &self.request.model, &self.request.rows)?;
+                self.stages.get_or_init(|| priced)
+            }
+        };
+        Ok(stages.as_ref().map_err(Clone::clone))
     }
 
     fn refuse<T>(&self, plan: &'static str, why: impl Into<String>) -> Result<T> {
@@ -262,7 +276,7 @@ pub(crate) fn explain(context: &Context<'_>, batch: &[Resolved]) -> Result<Vec<E
         why: "there are no kinds of plans".into(),
     })?;
     for (at, considered) in all.iter_mut().enumerate() {
-        let Some(planning) = Planning::new(context, batch, at, &[])? else { continue };
+        let Some(planning) = Planning::new(context, batch, at, &[]) else { continue };
         for kind in single {
             considered.extend(kind.consider(&planning)?);
         }
@@ -270,7 +284,7 @@ pub(crate) fn explain(context: &Context<'_>, batch: &[Resolved]) -> Result<Vec<E
     if batch.len() > 1 {
         let earlier = all.clone();
         for (at, considered) in all.iter_mut().enumerate() {
-            let Some(planning) = Planning::new(context, batch, at, &earlier)? else { continue };
+            let Some(planning) = Planning::new(context, batch, at, &earlier) else { continue };
             considered.extend(shared.consider(&planning)?);
         }
     }
@@ -304,7 +318,7 @@ pub(crate) fn run(context: &Context<'_>, batch: &[Resolved], at: usize, plan: &s
     // What each request would cost alone decides who takes part in a shared run.
     let earlier = if plan == shared::NAME {
         let alone = |i| -> Result<Vec<Considered>> {
-            let Some(planning) = Planning::new(context, batch, i, &[])? else { return Ok(Vec::new()) };
+            let Some(planning) = Planning::new(context, batch, i, &[]) else { return Ok(Vec::new()) };
             let single = KINDS.iter().filter(|k| k.name() != shared::NAME);
             let considered = single.map(|k| k.consider(&planning)).collect::<Result<Vec<_>>>()?;
             Ok(considered.into_iter().flatten().collect())
@@ -313,7 +327,7 @@ pub(crate) fn run(context: &Context<'_>, batch: &[Resolved], at: usize, plan: &s
     } else {
         Vec::new()
     };
-    let Some(planning) = Planning::new(context, batch, at, &earlier)? else { return Ok(Vec::new()) };
+    let Some(planning) = Planning::new(context, batch, at, &earlier) else { return Ok(Vec::new()) };
     match KINDS.iter().find(|k| k.name() == plan) {
         Some(kind) => kind.run(&planning),
         None => Ok(Vec::new()),

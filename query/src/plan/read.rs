@@ -60,7 +60,7 @@ impl PlanKind for Read {
             Ok(plan) => plan,
         };
         let (how, estimate, bytes) = match (&*request.record.content, &request.columns) {
-            (Content::Table(t), Columns::Table(columns)) => {
+            (Content::Table(_), Columns::Table(columns)) => {
                 let work = store.table_work(plan, columns);
                 let mut how = Vec::new();
                 if work.fresh() > 0 || work.held() == 0 {
@@ -69,7 +69,7 @@ impl PlanKind for Read {
                 if work.held() > 0 {
                     how.push(format!("take {} ColumnChunks from memory", work.held()));
                 }
-                (how.join(", "), store.table_estimate(t, &work)?, work.bytes(t))
+                (how.join(", "), store.table_estimate(&request.record, &work)?, work.bytes())
             }
             _ => {
                 let work = store.read_work(&request.record, plan, &ranges(request)?)?;

@@ -20,8 +20,8 @@ impl PlanKind for FromInput {
 
     fn consider(&self, planning: &Planning<'_>) -> Result<Option<Considered>> {
         let request = planning.request;
-        let stages = match &planning.stages {
-            Err(why) => return Ok(Some(Considered::impossible(NAME, why.clone()))),
+        let stages = match planning.stages()? {
+            Err(why) => return Ok(Some(Considered::impossible(NAME, why))),
             Ok(stages) => stages,
         };
         let target = match stages.stage(&request.record.key.intermediate) {
@@ -38,10 +38,7 @@ impl PlanKind for FromInput {
 
     fn run(&self, planning: &Planning<'_>) -> Result<Vec<Answered>> {
         let request = planning.request;
-        let stages = match &planning.stages {
-            Ok(stages) => stages,
-            Err(why) => return planning.refuse(NAME, why.clone()),
-        };
+        let stages = planning.stages()?.or_else(|why| planning.refuse(NAME, why))?;
         let target = stages.stage(&request.record.key.intermediate).or_else(|why| planning.refuse(NAME, why))?;
         let cut = stages.cut_at_dataset(&stages.needed(&[target]));
         let name = request.record.key.intermediate.clone();

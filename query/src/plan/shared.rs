@@ -68,7 +68,7 @@ impl PlanKind for Shared {
     /// The predicted time is this request's share of the run, in proportion to what the requests would cost alone: so
     /// either all of them are cheaper together, or none.
     fn consider(&self, planning: &Planning<'_>) -> Result<Option<Considered>> {
-        let Ok(stages) = &planning.stages else { return Ok(None) };
+        let Ok(stages) = planning.stages()? else { return Ok(None) };
         let Some(together) = find(planning, stages)? else { return Ok(None) };
         let requests = requests(planning, &together);
         let price = stages.total(planning.context, &together.cut, &together.copies, &requests)?;
@@ -94,10 +94,7 @@ impl PlanKind for Shared {
     }
 
     fn run(&self, planning: &Planning<'_>) -> Result<Vec<Answered>> {
-        let stages = match &planning.stages {
-            Ok(stages) => stages,
-            Err(why) => return planning.refuse(NAME, why.clone()),
-        };
+        let stages = planning.stages()?.or_else(|why| planning.refuse(NAME, why))?;
         let Some(together) = find(planning, stages)? else {
             return planning.refuse(NAME, "there is nothing that one run would answer together");
         };

@@ -26,7 +26,7 @@ fn halves(request: &Resolved, part: &Part) -> [Resolved; 2] {
 fn plans(planning: &Planning<'_>, halves: &[Resolved; 2]) -> Result<std::result::Result<[Considered; 2], String>> {
     let mut chosen = Vec::with_capacity(2);
     for (at, half) in halves.iter().enumerate() {
-        let Some(inner) = Planning::new(planning.context, halves, at, &[])? else { continue };
+        let Some(inner) = Planning::new(planning.context, halves, at, &[]) else { continue };
         let mut considered = Vec::new();
         for kind in KINDS.iter().filter(|k| half.choice.allows(k.choice()) && k.name() != NAME) {
             considered.extend(kind.consider(&inner)?);

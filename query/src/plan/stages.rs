@@ -7,7 +7,7 @@ use std::sync::Arc;
 use mistique_engine::cost::{self, Estimate};
 use mistique_engine::{
     Code, Content, Given, IntermediateRecord, ModelRecord, Rerun, RerunValues, RowPlan, RowSet, Rows, StageNode,
-    TableWork, UnitAxis,
+    UnitAxis,
 };
 
 use super::cut::{Cut, Node, Wanted, cheapest};
@@ -204,11 +204,14 @@ impl<'a> Stages<'a> {
                 let taken = self.moved(context, cost::OUTPUT, &self.device, n * t.layout.row_values() as f64)?;
                 Ok((store.read_estimate(record, &work)? + taken, work.bytes))
             }
+            Content::Table(_) if every => {
+                let work = store.whole_table_work(record)?;
+                Ok((store.table_estimate(record, &work)?, work.bytes()))
+            }
             Content::Table(t) => {
                 let columns: Vec<usize> = (0..t.schema.fields().len()).collect();
-                let blocks = (n as usize).div_ceil(t.block_rows).max(1);
-                let work = TableWork::of_blocks(blocks, n as usize, &columns);
-                Ok((store.table_estimate(t, &work)?, work.bytes(t)))
+                let work = store.table_work_if_stored(record, n as usize, &columns)?;
+                Ok((store.table_estimate(record, &work)?, work.bytes()))
             }
         }
     }
@@ -292,12 +295,20 @@ impl<'a> Stages<'a> {
             bytes += copy.bytes;
         }
         for request in requests {
-            if let Content::Tensor(t) = &*request.record.content {
-                let values = (request.rows.len() * t.layout.row_values()) as f64;
-                total += self.moved(context, cost::OUTPUT, &self.device, values)?;
-                if let Some(pool) = super::output::pool_of(request, t) {
-                    total += self.moved(context, cost::POOL, &pool, values)?;
+            match &*request.record.content {
+                Content::Tensor(t) => {
+                    let values = (request.rows.len() * t.layout.row_values()) as f64;
+                    total += self.moved(context, cost::OUTPUT, &self.device, values)?;
+                    if let Some(pool) = super::output::pool_of(request, t) {
+                        total += self.moved(context, cost::POOL, &pool, values)?;
+                    }
                 }
+                Content::Table(t) if (request.rows.len() as u64) < request.record.n_rows => {
+                    let values = (request.rows.len() * t.schema.fields().len()) as f64;
+                    let subject = cost::picked(&self.device, matches!(request.rows, RowSet::List(_)));
+                    total += self.moved(context, cost::OUTPUT, &subject, values)?;
+                }
+                Content::Table(_) => {}
             }
         }
         Ok(Price { estimate: measured.then_some(total), bytes })

@@ -19,6 +19,9 @@ use super::log::DEVICE;
 use super::operator::{Input, Learnt};
 use super::table::Table;
 
+/// Values from which on picking them tells a rate.
+const RATE_VALUES: usize = 4096;
+
 struct Loaded {
     plan: Plan,
     records: Vec<StageRecord>,
@@ -32,6 +35,8 @@ pub struct PipelineRerun<'a> {
     store: &'a Store,
     loaded: Mutex<HashMap<i64, Arc<Loaded>>>,
     data: Mutex<HashMap<String, Arc<Data>>>,
+    /// Of models all of whose operators were there, the version of the catalogue that said so.
+    whole: Mutex<HashMap<i64, (i64, u64)>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -45,7 +50,7 @@ fn refuse(model: &ModelRecord, why: impl ToString) -> EngineError {
 impl<'a> PipelineRerun<'a> {
     /// Runs what `store` holds.
     pub fn new(store: &'a Store) -> Self {
-        Self { store, loaded: Mutex::default(), data: Mutex::default() }
+        Self { store, loaded: Mutex::default(), data: Mutex::default(), whole: Mutex::default() }
     }
 
     fn load(&self, model: &ModelRecord) -> Result<Arc<Loaded>> {
@@ -103,6 +108,24 @@ impl<'a> PipelineRerun<'a> {
                 ),
             )),
         }
+    }
+
+    /// That what its stages learnt is there; looked up once for each version of the catalogue.
+    fn check_operators(&self, model: &ModelRecord) -> Result<()> {
+        let version = self.store.catalog_version()?;
+        if lock(&self.whole).get(&model.id) == Some(&version) {
+            return Ok(());
+        }
+        let records = self.store.catalog().stages(model.id)?;
+        for record in &records {
+            let Some(hash) = record.artifact else { continue };
+            if self.store.catalog().operator(&hash)?.is_none() {
+                let why = format!("what {} learnt ({}) is no longer in operators/", record.name, hex(&hash));
+                return Err(refuse(model, why));
+            }
+        }
+        lock(&self.whole).insert(model.id, version);
+        Ok(())
     }
 
     fn learnt(&self, model: &ModelRecord, loaded: &Loaded, stage: usize) -> Result<Learnt> {
@@ -201,6 +224,11 @@ impl<'a> PipelineRerun<'a> {
     }
 }
 
+/// Whether rows follow each other.
+fn is_run(rows: &[u64]) -> bool {
+    rows.windows(2).all(|pair| pair.last() == pair.first().map(|row| row + 1).as_ref())
+}
+
 /// The rows asked for, in their order.
 fn pick(model: &ModelRecord, table: &Table, rows: &[u64]) -> Result<RerunValues> {
     if table.rows().as_slice() == rows {
@@ -239,24 +267,11 @@ impl Rerun for PipelineRerun<'_> {
     }
 
     fn unavailable(&self, model: &ModelRecord) -> Option<String> {
-        let records = match self.store.catalog().stages(model.id) {
-            Ok(records) => records,
-            Err(e) => return Some(e.to_string()),
-        };
-        for record in &records {
-            let Some(hash) = record.artifact else { continue };
-            match self.store.catalog().operator(&hash) {
-                Ok(Some(_)) => {}
-                Ok(None) => {
-                    return Some(format!("what {} learnt ({}) is no longer in operators/", record.name, hex(&hash)));
-                }
-                Err(e) => return Some(e.to_string()),
-            }
-        }
-        match self.load(model) {
-            Err(e) => Some(e.to_string()),
-            Ok(_) => self.data(model).err().map(|e| e.to_string()),
-        }
+        let possible = self.check_operators(model).and_then(|()| self.load(model)).and_then(|_| self.data(model));
+        possible.err().map(|e| match e {
+            EngineError::Rerun { why, .. } => why,
+            other => other.to_string(),
+        })
     }
 
     fn verify(&self, model: &ModelRecord) -> Option<String> {
@@ -300,6 +315,15 @@ impl Rerun for PipelineRerun<'_> {
         };
         let wanted = intermediates.iter().map(place).collect::<Result<Vec<_>>>()?;
         let tables = self.run(model, &loaded, &wanted, rows, given)?;
-        tables.iter().map(|t| pick(model, t, rows)).collect()
+        let begun = Instant::now();
+        let picked = tables.iter().map(|t| pick(model, t, rows)).collect::<Result<Vec<_>>>()?;
+        let columns: usize = tables.iter().filter(|t| t.n_rows() != rows.len()).map(|t| t.batch().num_columns()).sum();
+        let seconds = begun.elapsed().as_secs_f64() / (columns * rows.len()).max(1) as f64;
+        if columns * rows.len() >= RATE_VALUES
+            && let Err(e) = self.store.add_cost(cost::OUTPUT, &cost::picked(DEVICE, !is_run(rows)), seconds)
+        {
+            tracing::debug!("the time of picking rows is not kept: {e}");
+        }
+        Ok(picked)
     }
 }
