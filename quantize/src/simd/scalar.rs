@@ -22,34 +22,15 @@ pub(crate) fn add_into(acc: &mut [f32], row: &[f32]) {
     }
 }
 
-/// Means of 2×2 windows of rows of `w` values, which are taken in pairs.
+/// Means of 2×2 windows of rows of `w` values, which are taken in pairs. The width stays unknown to the compiler, which
+/// unrolls short rows, and leaves them to single values, where it knows it.
 #[inline(always)]
 pub(crate) fn mean_2x2(rows: &[f32], w: usize, out: &mut [f32]) {
-    /// A known width becomes a few shuffles.
-    #[inline(always)]
-    fn known<const W: usize>(rows: &[f32], out: &mut [f32]) {
-        for (pair, out) in rows.chunks_exact(2 * W).zip(out.chunks_exact_mut(W / 2)) {
-            pair_of_rows(&pair[..W], &pair[W..2 * W], &mut out[..W / 2]);
-        }
-    }
-    #[inline(always)]
-    fn pair_of_rows(top: &[f32], bottom: &[f32], out: &mut [f32]) {
-        let rows = top.as_chunks::<2>().0.iter().zip(bottom.as_chunks::<2>().0);
-        for (([a, b], [c, d]), o) in rows.zip(out) {
+    for (pair, out) in rows.chunks_exact((2 * w).max(1)).zip(out.chunks_exact_mut((w / 2).max(1))) {
+        let (top, bottom) = pair.split_at(w);
+        let windows = top.as_chunks::<2>().0.iter().zip(bottom.as_chunks::<2>().0);
+        for (([a, b], [c, d]), o) in windows.zip(out) {
             *o = ((a + c) + (b + d)) * 0.25;
-        }
-    }
-    match w {
-        2 => known::<2>(rows, out),
-        4 => known::<4>(rows, out),
-        8 => known::<8>(rows, out),
-        16 => known::<16>(rows, out),
-        32 => known::<32>(rows, out),
-        _ => {
-            for (pair, out) in rows.chunks_exact(2 * w.max(1)).zip(out.chunks_exact_mut((w / 2).max(1))) {
-                let (top, bottom) = pair.split_at(w);
-                pair_of_rows(top, bottom, out);
-            }
         }
     }
 }
