@@ -81,3 +81,68 @@ pub fn forward(
     }
     Ok(timings)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::Device;
+    use crate::weights::Weights;
+
+    /// Layer, rows and bits of every output, in order.
+    fn outputs(
+        executor: &Executor,
+        slices: Option<Slices>,
+        batch: &Tensor,
+        wanted: &[usize],
+    ) -> (Vec<(usize, Range<usize>, Vec<u32>)>, Timings) {
+        let mut found = Vec::new();
+        let timings = forward(executor, slices, batch, wanted, &mut |layer, rows, output| {
+            assert_eq!(output.dims()[0], rows.len());
+            let values = output.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            found.push((layer, rows, values.into_iter().map(f32::to_bits).collect()));
+            Ok(())
+        });
+        (found, timings.unwrap())
+    }
+
+    #[test]
+    fn slices_give_the_bits_of_the_whole_batch() {
+        const N: usize = 67;
+        for name in ["vgg16", "cifar10_cnn", "resnet20"] {
+            let network = Network::builtin(name).unwrap();
+            let executor = Executor::new(&network, &Weights::init(&network, 5), Device::Cpu).unwrap();
+            let n_values = N * network.input_shape().iter().product::<usize>();
+            let values: Vec<f32> = (0..n_values).map(|i| ((i * 7919) % 1009) as f32 / 504.0 - 1.0).collect();
+            let batch = executor.batch(&values).unwrap();
+            let n_layers = network.layers().len();
+            let Slices { last, .. } = Slices::of(&network).unwrap();
+            let wanted: [Vec<usize>; 3] = [(0..n_layers).collect(), vec![n_layers - 1], vec![1, last]];
+            for wanted in &wanted {
+                let (whole, timed) = outputs(&executor, None, &batch, wanted);
+                // As it is cut, in slices of which the last is short; and cut to the last layer.
+                for slices in [Slices { last, rows: 32 }, Slices { last: n_layers - 1, rows: 5 }] {
+                    let (parts, took) = outputs(&executor, Some(slices), &batch, wanted);
+                    for (layer, _, bits) in &whole {
+                        let of_layer = || parts.iter().filter(|(l, ..)| l == layer);
+                        let rows: Vec<usize> = of_layer().flat_map(|(_, rows, _)| rows.clone()).collect();
+                        assert!(rows.into_iter().eq(0..N), "{name} {layer}");
+                        let joined: Vec<u32> = of_layer().flat_map(|(.., bits)| bits.iter().copied()).collect();
+                        assert!(joined == *bits, "{name} {}", network.layers()[*layer].name());
+                    }
+                    assert!(parts.iter().all(|(l, ..)| wanted.contains(l)));
+                    let ran = |t: &Timings| t.seconds.iter().map(|s| *s > 0.0).collect::<Vec<_>>();
+                    assert_eq!((took.n_rows, ran(&took)), (N, ran(&timed)), "{name}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn early_layers_are_cut_where_rows_are_large() {
+        let layer = |name: &str, network: &Network| network.layer_index(name).unwrap();
+        let vgg16 = Network::builtin("vgg16").unwrap();
+        // 256 kB a row at the first layer; the last layer of more than 48 kB is block3_conv3, and its pool follows.
+        assert_eq!(Slices::of(&vgg16), Some(Slices { last: layer("block3_pool", &vgg16), rows: 32 }));
+        assert_eq!(Slices::of(&Network::builtin("digits_cnn").unwrap()), None);
+    }
+}

@@ -1,7 +1,7 @@
 //! Pages without their most common code: a bitmap of where it is not, and the others one after another.
 //!
 //! Post-ReLU maps are mostly +0. For floats and integers only the code of all zero bits is left out, so −0 survives;
-//! for codes of one byte it is the most common one, stored in front.
+//! for codes of one byte it is the most common one (in `Sparse`, of a sample), stored in front.
 //!
 //! `Sparse` keeps both parts as they are, to be written quickly. `Entropy` stores the bitmap and each byte plane of
 //! the others as a [`block`]: exponents are far from uniform, mantissas are noise. Floats with exponents of 8 bits
