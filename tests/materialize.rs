@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use mistique::pipeline::{Data, PipelineOptions, PipelineRerun, Template, log_pipelines, plan_template};
 use mistique::workload::{Category, WorkloadQuery, generate, replay};
 use mistique::{
     ChunkReader, Device, Input, Materialize, ModelKey, Network, NetworkRerun, PlanChoice, Request, RowSelection,
@@ -146,6 +147,42 @@ fn columns_set_in_once_they_are_worth_it() {
     reader.get(&request("p.m.stem", None)).unwrap();
     reader.finish_materializing();
     assert!(withheld(&store, "stem") > 0);
+}
+
+#[test]
+fn rows_that_are_asked_for_again_are_stored_without_the_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open_or_create(dir.path().join("s.mq")).unwrap();
+    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("datasets/zillow/P1.yaml");
+    let template = Template::parse("P1.yaml", &std::fs::read_to_string(file).unwrap()).unwrap();
+    let data = Data::open("generated:zillow?rows=20000").unwrap();
+    let mut plans = plan_template(&template, &data, Some(&store)).unwrap();
+    plans.truncate(1);
+    store.set_materialize(Materialize::Adaptive { gamma_min: 1e15 }).unwrap();
+    log_pipelines(&store, &plans, &data, &PipelineOptions::default(), &mut |_| {}).unwrap();
+    let reader = ChunkReader::new(&store).with_workflow(Box::new(PipelineRerun::new(&store))).with_answer_bytes(0);
+    let few = request("pipelines.P1.homes_joined.taxamount", Some("4100..4110"));
+    let read = |query: &Request| reader.get(&query.clone().with_plan(PlanChoice::Read));
+    let ask = |query: &Request| {
+        let answer = reader.get(query).unwrap();
+        reader.finish_materializing();
+        answer
+    };
+    let first = ask(&few);
+    // All rows would have to be asked for eight times as often, these ten are worth it at the second time.
+    let gammas = reader.gammas().unwrap();
+    let joined = gammas.iter().find(|g| g.record.key.intermediate == "homes_joined").unwrap();
+    let of_all = joined.group_gammas.iter().copied().fold(0.0, f64::max);
+    assert!(of_all > 0.0);
+    store.set_materialize(Materialize::Adaptive { gamma_min: 8.0 * of_all }).unwrap();
+    let other = request("pipelines.P1.homes_joined.taxamount", Some("100..110"));
+    ask(&other);
+    assert!(read(&other).is_err() && read(&few).is_err());
+    ask(&few);
+    assert_eq!(read(&few).unwrap().data, first.data);
+    let refused = read(&other).unwrap_err().to_string();
+    assert!(refused.contains("do not hold"), "{refused}");
+    assert!(read(&request("pipelines.P1.homes_joined.taxamount", None)).is_err());
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::error::{EngineError, Result};
 use crate::model::IntermediateRecord;
 use crate::read::Chunks;
 use crate::row_plan::RowPlan;
-use crate::store::Store;
+use crate::store::{Store, chunks_of};
 
 /// Consecutive rows of a page that are consecutive rows of the plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,7 +62,7 @@ impl Store {
     ) -> Result<Vec<CodePage>> {
         let codec = self.codec(record)?;
         let layout = codec.content().layout;
-        self.load_places(&plan.blocks, groups)?;
+        self.load_places(chunks_of(&plan.blocks, groups))?;
         let mut by_block: Vec<Vec<PageRows>> = plan.blocks.iter().map(|_| Vec::new()).collect();
         for (block, start, position, len) in plan.runs() {
             by_block.get_mut(block).into_iter().for_each(|runs| runs.push(PageRows { row: start, position, len }));

@@ -127,6 +127,12 @@ impl InMemoryStore {
         held.fold((0, 0), |(n, all), (_, rows)| (n + 1, all + rows))
     }
 
+    /// Those of the chunks that are not held whole; asking uses none of them.
+    pub fn lacks_whole(&self, chunks: impl Iterator<Item = i64>) -> Vec<i64> {
+        let inner = self.lock();
+        chunks.filter(|chunk| !inner.pages.contains(&(*chunk, WHOLE))).collect()
+    }
+
     /// Forgets everything held.
     pub fn clear(&self) {
         let mut inner = self.lock();

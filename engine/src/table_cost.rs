@@ -159,7 +159,8 @@ impl Store {
         Ok(self.work_of_blocks(&blocks, &columns, record.n_rows as usize, false))
     }
 
-    /// What reading columns of `n_rows` rows would have to do, were they stored and none of them in memory.
+    /// What reading columns of `n_rows` rows would have to do, were they stored: from memory as far as that holds them, if
+    /// `in_memory`.
     ///
     /// Errors: `Unsupported` for a tensor.
     pub fn table_work_if_stored(
@@ -167,9 +168,21 @@ impl Store {
         record: &IntermediateRecord,
         n_rows: usize,
         columns: &[usize],
+        in_memory: bool,
     ) -> Result<TableWork> {
-        let n_blocks = n_rows.div_ceil(record.table()?.block_rows.max(1)).max(1);
-        Ok(TableWork::of_blocks(n_blocks, n_rows, columns))
+        let table = record.table()?;
+        let n_blocks = n_rows.div_ceil(table.block_rows.max(1)).max(1);
+        let mut work = TableWork::of_blocks(n_blocks, n_rows, columns);
+        if in_memory && self.pool().admits(n_rows * table.held_row_bytes(columns)) {
+            // Text is not held: its dictionary is in the chunk alone.
+            let is_text =
+                |c: &ColumnWork| table.schema.fields().get(c.column).is_none_or(|f| class_of(f.data_type()) == 4);
+            for column in work.columns.iter_mut().filter(|c| !is_text(c)) {
+                *column = ColumnWork { column: column.column, held: n_blocks, opens: 0, rows: 0 };
+            }
+            work.places = work.fresh();
+        }
+        Ok(work)
     }
 
     fn work_of_blocks(&self, blocks: &[Block], columns: &[usize], n_rows: usize, scattered: bool) -> TableWork {
@@ -184,9 +197,10 @@ impl Store {
             let held_rows = (all_rows * held_rows).div_ceil(sampled_rows.max(1));
             ColumnWork { column: *c, held, opens: blocks.len() - held, rows: all_rows.saturating_sub(held_rows) }
         };
-        let known = self.known_places(columns.iter().flat_map(|c| chunks(*c)).map(|(chunk, _)| chunk));
+        let fresh = self.pool().lacks_whole(columns.iter().flat_map(|c| chunks(*c)).map(|(chunk, _)| chunk));
+        let unknown = fresh.len() - self.known_places(fresh.iter().copied());
         let n_chunks = columns.len() * sampled.len();
-        let places = (columns.len() * blocks.len() * (n_chunks - known)).div_ceil(n_chunks.max(1));
+        let places = (columns.len() * blocks.len() * unknown).div_ceil(n_chunks.max(1));
         let columns = columns.iter().map(column).collect();
         TableWork { n_blocks: blocks.len(), n_rows, scattered, places, columns }
     }
@@ -329,7 +343,7 @@ mod tests {
         let work = store.whole_table_work(&record).unwrap();
         assert_eq!((work.places, work.n_blocks), (4, 2));
         assert_eq!(work.columns, [column(0, 0, 2, n as usize), column(1, 0, 2, n as usize)]);
-        assert_eq!(work, store.table_work_if_stored(&record, n as usize, &[0, 1]).unwrap());
+        assert_eq!(work, store.table_work_if_stored(&record, n as usize, &[0, 1], false).unwrap());
         // The first RowBlock is read: its numbers are held, its words are not, whose dictionary is in the chunk alone.
         let plan = store.plan_rows(&record, &Rows::Range(0..5)).unwrap();
         store.read_table(&record, &plan, &[0, 1]).unwrap();

@@ -32,6 +32,26 @@ fn check(store: &Store, name: &str, rows: &[u64]) {
 }
 
 #[test]
+fn what_is_held_in_memory_outlives_the_commits_of_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let writer = Store::open_or_create(dir.path()).unwrap();
+    let reader = Store::open(dir.path()).unwrap();
+    let rows: Vec<u64> = (0..300).collect();
+    log(&writer, "m", &rows).commit().unwrap();
+    check(&reader, "m", &rows);
+    let first = reader.pool_stats();
+    assert!(first.held_bytes > 0);
+    log(&writer, "other", &rows).commit().unwrap();
+    let record = reader.intermediate(&key("m", "t")).unwrap();
+    let plan = reader.plan_rows(&record, &Rows::All).unwrap();
+    let mut out = vec![0.0; 300 * 144];
+    reader.read_f32(&record, &plan, std::slice::from_ref(&(0..144)), &mut out).unwrap();
+    assert_eq!(out, batch(&rows, 144));
+    let again = reader.pool_stats();
+    assert!(again.misses == first.misses && again.hits > first.hits, "{first:?} {again:?}");
+}
+
+#[test]
 fn a_reader_sees_commits_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
     let writer = Store::open_or_create(dir.path()).unwrap();

@@ -255,6 +255,11 @@ fn the_background_gathers_rows_and_survives_a_restart() {
     assert!(materializer.offer(offer(&store, "table", 0..ROWS)));
     let report = materializer.finish();
     assert_eq!((report.offered, report.stored, report.dropped, report.held_bytes), (6, 5, 0, 0), "{report:?}");
+    // The table's columns are in memory, but for text, whose dictionary is in the chunk alone.
+    let table = store.intermediate(&key("m", "table")).unwrap();
+    let work = store.whole_table_work(&table).unwrap();
+    assert_eq!(work, store.table_work_if_stored(&table, ROWS as usize, &[0, 1, 2], true).unwrap());
+    assert_eq!((work.held(), work.fresh()), (2, 1));
     let maps = store.intermediate(&key("m", "maps")).unwrap();
     assert!(maps.is_whole());
     let plan = store.plan_rows(&maps, &Rows::List(vec![1400, 3])).unwrap();

@@ -7,7 +7,7 @@ use mistique_engine::{Content, IntermediateRecord, TensorContent, TensorLayout, 
 use crate::error::{QueryError, Result};
 
 /// The columns of one intermediate that a request wants, in order.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Columns {
     /// Columns of a tensor, counted over units and cells.
     Tensor(Vec<TensorColumns>),
@@ -16,7 +16,7 @@ pub enum Columns {
 }
 
 /// Units, or one cell of one unit, of a tensor.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TensorColumns {
     /// Units.
     pub units: Range<usize>,

@@ -11,7 +11,7 @@ use crate::answer::{Answer, Data, Source};
 use crate::cache::{AnswerCache, AnswerStats};
 use crate::columns::{self, Columns};
 use crate::error::{QueryError, Result};
-use crate::materialize::{Background, Net, Tap};
+use crate::materialize::{Background, Net, Repeats, Tap};
 use crate::operand::Wanted;
 use crate::plan::{self, Context, Explanation, Part, PlanChoice, Resolved};
 use crate::predicate::{Predicate, Term};
@@ -60,6 +60,7 @@ pub struct ChunkReader<'a> {
     workflows: Vec<Box<dyn Rerun + 'a>>,
     net: Arc<Net>,
     background: Background,
+    repeats: Repeats,
     answers: AnswerCache,
 }
 
@@ -83,6 +84,7 @@ impl<'a> ChunkReader<'a> {
             workflows: Vec::new(),
             net: Arc::default(),
             background: Background::default(),
+            repeats: Repeats::default(),
             answers: AnswerCache::new(ANSWER_BYTES),
         }
     }
@@ -112,6 +114,10 @@ impl<'a> ChunkReader<'a> {
 
     pub(crate) fn background(&self) -> &Background {
         &self.background
+    }
+
+    pub(crate) fn repeats(&self) -> &Repeats {
+        &self.repeats
     }
 
     /// The store.
@@ -202,14 +208,18 @@ impl<'a> ChunkReader<'a> {
         let context = self.context(false);
         let mut explanations = plan::explain(&context, &batch)?;
         // Before the answers, so that γ knows of these queries.
-        batch.iter().for_each(|request| self.count(&request.record, &request.columns));
+        for request in &batch {
+            self.count(&request.record, &request.columns);
+            self.repeats.count(request);
+        }
         let mut answers: Vec<Option<Answer>> = batch.iter().map(|_| None).collect();
         for at in 0..batch.len() {
             let (Some(request), Some(explanation)) = (batch.get(at), explanations.get(at).cloned()) else { continue };
             if answers.get(at).is_some_and(Option::is_some) {
                 continue;
             }
-            self.want_values(batch.iter().zip(&answers).filter(|(_, done)| done.is_none()).map(|(r, _)| r));
+            let open = batch.iter().zip(&explanations).zip(&answers).filter(|(_, done)| done.is_none());
+            self.want_values(open.map(|(asked, _)| asked));
             let begun = Instant::now();
             let (plan, found) = self.follow(&context, &batch, at, &explanation)?;
             let took = begun.elapsed();

@@ -78,6 +78,7 @@ impl<'a> ChunkReader<'a> {
         let explanation =
             plan::explain(&self.context(false), batch)?.pop().ok_or_else(|| reader::no_plan(&resolved))?;
         self.count(&resolved.record, &resolved.columns);
+        self.repeats().count(&resolved);
         let (columns, _) = reader::names_and_shape(&resolved);
         Ok(Scan { reader: self, resolved, explanation, columns })
     }
@@ -256,7 +257,7 @@ impl Scan<'_, '_> {
         let context = self.reader.context(false);
         // Of a request of which some rows are stored, all of a block's may be, or none.
         let anew = if self.chosen() == PlanChoice::Split { plan::explain(&context, &part)?.pop() } else { None };
-        self.reader.want_values(std::iter::once(whole));
+        self.reader.want_values(std::iter::once((whole, &self.explanation)));
         let (_, answered) = self.reader.follow(&context, &part, 0, anew.as_ref().unwrap_or(&self.explanation))?;
         self.reader.store_values();
         let data = answered.into_iter().next().map(|(_, data, _)| data);

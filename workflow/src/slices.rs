@@ -88,13 +88,11 @@ mod tests {
     use crate::device::Device;
     use crate::weights::Weights;
 
-    /// Layer, rows and bits of every output, in order.
-    fn outputs(
-        executor: &Executor,
-        slices: Option<Slices>,
-        batch: &Tensor,
-        wanted: &[usize],
-    ) -> (Vec<(usize, Range<usize>, Vec<u32>)>, Timings) {
+    /// A layer, some rows, and the bits of their values.
+    type Part = (usize, Range<usize>, Vec<u32>);
+
+    /// Every output, in order.
+    fn outputs(executor: &Executor, slices: Option<Slices>, batch: &Tensor, wanted: &[usize]) -> (Vec<Part>, Timings) {
         let mut found = Vec::new();
         let timings = forward(executor, slices, batch, wanted, &mut |layer, rows, output| {
             assert_eq!(output.dims()[0], rows.len());

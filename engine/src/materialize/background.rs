@@ -20,9 +20,10 @@ use super::mode::Materialize;
 use crate::catalog::{Block, WITHHELD};
 use crate::error::{EngineError, Result};
 use crate::log::{LogOptions, is_divisible, step_back};
-use crate::model::{IntermediateRecord, ModelKind};
+use crate::model::{Content, IntermediateRecord, ModelKind};
 use crate::rerun::RerunValues;
-use crate::store::{Store, StoreOptions};
+use crate::row_plan::Rows;
+use crate::store::Store;
 
 /// How long whoever else writes is waited for before values are let go.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -121,7 +122,7 @@ impl Materializer {
     ///
     /// Errors: `Io` when no thread can be started; those of opening a store.
     pub fn start(store: &Store, budget_bytes: usize) -> Result<Self> {
-        let own = Store::on(Arc::clone(store.storage()), false, StoreOptions::default().with_pool_bytes(0))?;
+        let own = store.beside()?;
         let shared = Arc::new(Shared { budget: budget_bytes, held: AtomicUsize::new(0), report: Mutex::default() });
         let (jobs, receiver) = channel();
         let worker = Worker { store: own, shared: Arc::clone(&shared), gathered: BTreeMap::new() };
@@ -274,9 +275,15 @@ impl Worker {
         // Nobody waits for it: it may be small from the beginning.
         let options = LogOptions::default().with_budget_bytes(self.shared.budget).with_effort(Effort::Small);
         let mut log = self.patiently(|store| store.logger(options))?;
+        let stored = Rows::List(rows.clone());
+        let columns: Vec<usize> = groups.iter().enumerate().filter(|(_, wanted)| **wanted).map(|(g, _)| g).collect();
         log.fill(&record, groups, rows, values)?;
         self.shared.report().written_bytes += log.commit()?.written_bytes;
         drop(log);
+        if matches!(*record.content, Content::Table(_)) {
+            // Read back, so that the next READ finds it in memory, as a run finds its inputs.
+            self.store.hold_table(&record, &self.store.plan_rows(&record, &stored)?, &columns)?;
+        }
         if let Some(balance) = &balance {
             // What was stored may be larger than it was estimated to be.
             self.balance(balance, None)?;

@@ -21,6 +21,16 @@ pub struct GroupSize {
     pub chunk_bytes: f64,
 }
 
+impl GroupSize {
+    /// Bytes of a row, were the group stored anew when what shares its chunks has left, too; of `n_rows` rows in all.
+    fn row_bytes_anew(&self, n_rows: u64) -> f64 {
+        match self.stored_rows {
+            0 => self.whole_bytes / n_rows.max(1) as f64,
+            rows => self.chunk_bytes / rows as f64,
+        }
+    }
+}
+
 /// Share of a scheme's codes that chunks take, where nothing was ever encoded.
 const UNMEASURED_SHARE: f64 = 0.5;
 
@@ -99,8 +109,7 @@ impl Store {
         for (record, groups) in leaving {
             let sizes = sizes.get(&record.id).map(Vec::as_slice).unwrap_or_default();
             freed += groups.iter().zip(sizes).filter(|(g, _)| **g).map(|(_, s)| s.stored_bytes).sum::<f64>();
-            let rows = record.n_rows.max(1) as f64;
-            let group_bytes = sizes.iter().map(|s| (s.whole_bytes / rows) as f32).collect();
+            let group_bytes = sizes.iter().map(|s| s.row_bytes_anew(record.n_rows) as f32).collect();
             all.push(Withhold { intermediate_id: record.id, groups: groups.clone(), group_bytes });
         }
         let storage = &**self.storage();

@@ -81,7 +81,7 @@ pub struct Store {
     storage: Arc<dyn Storage>,
     catalog: Mutex<Catalog>,
     known: Mutex<Known>,
-    pool: InMemoryStore,
+    pool: Arc<InMemoryStore>,
     counters: Mutex<Counters>,
     writer: Mutex<Weak<dyn Send + Sync>>,
     /// Changes that its own connection does not see as changes.
@@ -110,6 +110,11 @@ fn ranges_of(sets: &[Arc<RowSet>]) -> Vec<Range<u64>> {
         joins
     });
     ranges
+}
+
+/// The chunks of `groups` of `blocks`.
+pub(crate) fn chunks_of<'a>(blocks: &'a [Block], groups: &'a BTreeSet<usize>) -> impl Iterator<Item = i64> + 'a {
+    blocks.iter().flat_map(|b| groups.iter().filter_map(|g| b.chunks.get(*g).copied()))
 }
 
 /// Whether ranges, ascending and apart, hold all of the rows.
@@ -150,13 +155,24 @@ impl Store {
     ///
     /// Errors: as [`Store::open`].
     pub fn on(storage: Arc<dyn Storage>, create: bool, options: StoreOptions) -> Result<Self> {
+        Self::with_pool(storage, create, Arc::new(InMemoryStore::new(options.pool_bytes)))
+    }
+
+    /// Another handle on the same store, for another thread: what one of them reads is held for both.
+    ///
+    /// Errors: as [`Store::open`].
+    pub(crate) fn beside(&self) -> Result<Self> {
+        Self::with_pool(Arc::clone(&self.storage), false, Arc::clone(&self.pool))
+    }
+
+    fn with_pool(storage: Arc<dyn Storage>, create: bool, pool: Arc<InMemoryStore>) -> Result<Self> {
         let catalog = Catalog::open(&*storage, create)?;
         let none: Weak<NoWriter> = Weak::new();
         let this = Self {
             storage,
             catalog: Mutex::new(catalog),
             known: Mutex::default(),
-            pool: InMemoryStore::new(options.pool_bytes),
+            pool,
             counters: Mutex::default(),
             writer: Mutex::new(none),
             own_changes: AtomicU64::new(0),
@@ -392,14 +408,13 @@ impl Store {
         Ok(codec)
     }
 
-    /// Forgets what is remembered when another connection has committed.
+    /// Forgets what is remembered when another connection has committed. What chunks hold stays: a number is never used
+    /// again, and a chunk's codes never change.
     fn refresh(&self) -> Result<()> {
         let version = self.catalog().data_version()?;
         let mut known = lock(&self.known);
         if known.version != version {
             *known = Known { version, ..Known::default() };
-            drop(known);
-            self.pool.clear();
         }
         Ok(())
     }
@@ -458,7 +473,7 @@ impl Store {
             columns.iter().flat_map(|c| c.start / group_cols..c.end.div_ceil(group_cols)).collect();
         self.check_materialized(record, plan, &groups)?;
         let looking = Instant::now();
-        let places = self.load_places(&plan.blocks, &groups)?;
+        let places = self.load_places(chunks_of(&plan.blocks, &groups))?;
         let looked = looking.elapsed().as_secs_f64();
         let meter = read::read_f32(self, &codec, record, (plan, columns), out, may_hold)?;
         self.keep_read(record, &meter, out.len(), (places, looked), begun);
@@ -521,17 +536,16 @@ impl Store {
         Ok(self.decode(&view, place)?.codes)
     }
 
-    /// Remembers where the chunks of `groups` of `blocks` lie, so that reading them asks the catalogue once.
+    /// Remembers where chunks lie, so that reading them asks the catalogue once.
     ///
     /// Returns how many were not known.
-    pub(crate) fn load_places(&self, blocks: &[Block], groups: &BTreeSet<usize>) -> Result<usize> {
+    pub(crate) fn load_places(&self, chunks: impl Iterator<Item = i64>) -> Result<usize> {
         let missing: Vec<i64> = {
             let mut known = lock(&self.known);
             if known.places.len() > PLACES {
                 known.places.clear();
             }
-            let ids = blocks.iter().flat_map(|b| groups.iter().filter_map(|g| b.chunks.get(*g).copied()));
-            ids.filter(|id| !known.places.contains_key(id)).take(PLACES).collect()
+            chunks.filter(|id| !known.places.contains_key(id)).take(PLACES).collect()
         };
         let catalog = self.catalog();
         let mut places = missing.iter().map(|&id| Ok((id, catalog.chunk_place(id)?))).collect::<Result<Vec<_>>>()?;

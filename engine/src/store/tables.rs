@@ -8,8 +8,8 @@ use arrow::datatypes::{DataType, FieldRef, Schema};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use rayon::prelude::*;
 
-use super::Store;
-use crate::catalog::Block;
+use super::{Store, chunks_of};
+use crate::catalog::{Block, WITHHELD};
 use crate::chunk::{ChunkCodes, ChunkShape, ChunkView};
 use crate::column;
 use crate::error::{EngineError, Result};
@@ -35,7 +35,8 @@ impl Store {
         let groups = columns.iter().copied().collect();
         self.check_materialized(record, plan, &groups)?;
         let looking = Instant::now();
-        let places = (self.load_places(&plan.blocks, &groups)?, looking.elapsed().as_secs_f64());
+        let fresh = self.pool.lacks_whole(chunks_of(&plan.blocks, &groups));
+        let places = (self.load_places(fresh.into_iter())?, looking.elapsed().as_secs_f64());
         let fields = table.schema.fields();
         let field = |c: &usize| {
             let missing = || EngineError::NotFound { what: "column", name: c.to_string(), nearest: vec![] };
@@ -61,6 +62,27 @@ impl Store {
         self.keep_table_read(record, &meter, begun);
         let options = RecordBatchOptions::new().with_row_count(Some(plan.n_rows()));
         Ok(RecordBatch::try_new_with_options(Arc::new(Schema::new(chosen)), arrays, &options)?)
+    }
+
+    /// Decodes columns of the planned rows and holds them in memory, as far as a read would.
+    ///
+    /// Errors: as [`Store::read_table`].
+    pub(crate) fn hold_table(&self, record: &IntermediateRecord, plan: &RowPlan, columns: &[usize]) -> Result<()> {
+        self.refresh()?;
+        let table = record.table()?;
+        let block_rows: usize = plan.blocks.iter().map(|b| b.rows.len()).sum();
+        if !self.pool.admits(block_rows * table.held_row_bytes(columns)) {
+            return Ok(());
+        }
+        for (block, column) in plan.blocks.iter().flat_map(|b| columns.iter().map(move |c| (b, *c))) {
+            let (Some(chunk), Some(field)) = (block.chunks.get(column), table.schema.fields().get(column)) else {
+                continue;
+            };
+            if *chunk != WITHHELD {
+                self.column_chunk(*chunk, field.data_type(), block.rows.len(), true, &TableMeter::default())?;
+            }
+        }
+        Ok(())
     }
 
     /// A column of the planned rows, put together from its chunks: one task each, where the columns do not keep all threads

@@ -1,23 +1,27 @@
 //! Adaptive materialization (5.4.3, Alg. 3) as queries drive it: γ from what the planner predicts and what queries asked
 //! for, and values of RERUNs on their way into the store.
 
+mod repeats;
 mod tap;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mistique_engine::{
     Balance, ColumnDemand, Content, Demand, GroupSize, IntermediateRecord, Materialize, MaterializeReport,
-    Materializer, ModelRecord, Offer, RowSet, Rows, Store, worth_storing,
+    Materializer, ModelRecord, Offer, RowSet, Rows, Store, gamma, worth_storing,
 };
 
 use crate::columns::Columns;
 use crate::error::Result;
-use crate::plan::{self, Context, PlanChoice, Resolved};
+use crate::plan::{self, Context, Explanation, PlanChoice, Resolved};
 use crate::reader::ChunkReader;
+pub(crate) use repeats::Repeats;
 pub(crate) use tap::{Net, Tap, Wanted};
 
 /// Bytes of values that wait to be stored, at most.
 const QUEUE_BYTES: usize = 256 << 20;
+/// Bytes of a chunk whatever its rows: its head, its place in the catalogue, its share of a RowBlock's entry.
+const CHUNK_BYTES: f64 = 256.0;
 
 /// The background thread of a reader, once there was something to store.
 #[derive(Default)]
@@ -121,21 +125,40 @@ impl ChunkReader<'_> {
             // A selector of columns that it no longer has says nothing of those it has.
             let Ok(chosen) = Columns::from_text(record, &text) else { continue };
             let wanted = chosen.groups(&record.content);
-            let t_read = match &*record.content {
-                Content::Tensor(_) => {
-                    let work = store.read_work_in_order(record, &rows)?;
-                    let share = wanted.len() as f64 / n_groups.max(1) as f64;
-                    store.read_estimate(record, &work)?.seconds * share
-                }
-                Content::Table(_) => {
-                    let work = store.table_work_if_stored(record, rows.len(), &wanted)?;
-                    store.table_estimate(record, &work)?.seconds
-                }
-            };
+            let t_read = self.read_seconds(record, model, &rows, &wanted)?;
             let groups = (0..n_groups).map(|g| wanted.contains(&g)).collect();
             columns.push(ColumnDemand { groups, n_query, t_rerun, t_read });
         }
         Ok(Demand { columns })
+    }
+
+    /// Seconds to read groups of rows, were they stored: from memory, where a run would find its inputs there.
+    fn read_seconds(
+        &self,
+        record: &IntermediateRecord,
+        model: &ModelRecord,
+        rows: &RowSet,
+        groups: &[usize],
+    ) -> Result<f64> {
+        let store = self.store();
+        match &*record.content {
+            Content::Tensor(_) => {
+                let work = store.read_work_in_order(record, rows)?;
+                let share = groups.len() as f64 / record.content.n_groups().max(1) as f64;
+                Ok(store.read_estimate(record, &work)?.seconds * share)
+            }
+            Content::Table(_) => {
+                let work = store.table_work_if_stored(record, rows.len(), groups, self.holds_inputs(model))?;
+                Ok(store.table_estimate(record, &work)?.seconds)
+            }
+        }
+    }
+
+    /// Whether everything that a run of the model reads of its dataset is in memory.
+    fn holds_inputs(&self, model: &ModelRecord) -> bool {
+        let Some(workflow) = self.workflows().iter().find(|w| w.runs(model)) else { return false };
+        let Ok(graph) = workflow.graph(model) else { return false };
+        graph.iter().filter(|s| s.takes_dataset).all(|s| workflow.holds_input(model, &s.name))
     }
 
     fn cannot_rerun(&self, model: &ModelRecord) -> Option<String> {
@@ -146,9 +169,9 @@ impl ChunkReader<'_> {
     }
 
     /// Says which values of the requests are wanted, should a RERUN produce them (Alg. 3).
-    pub(crate) fn want_values<'r>(&self, requests: impl Iterator<Item = &'r Resolved>) {
-        for request in requests.filter(|r| !r.record.is_whole()) {
-            match self.worth(request) {
+    pub(crate) fn want_values<'r>(&self, requests: impl Iterator<Item = (&'r Resolved, &'r Explanation)>) {
+        for (request, explanation) in requests.filter(|(r, _)| !r.record.is_whole()) {
+            match self.worth(request, explanation) {
                 Ok(Some(groups)) => self.net().want(Wanted { record: request.record.clone(), groups }),
                 Ok(None) => {}
                 Err(e) => tracing::debug!("{} is not considered for the store: {e}", request.record.key),
@@ -156,18 +179,43 @@ impl ChunkReader<'_> {
         }
     }
 
-    fn worth(&self, request: &Resolved) -> Result<Option<Vec<bool>>> {
+    fn worth(&self, request: &Resolved, explanation: &Explanation) -> Result<Option<Vec<bool>>> {
         let mode = self.store().materialize()?;
         let n_groups = request.record.content.n_groups();
         let groups = match mode {
             Materialize::None => return Ok(None),
             Materialize::All => vec![true; n_groups],
-            Materialize::Adaptive { .. } | Materialize::Budget { .. } => {
+            Materialize::Adaptive { gamma_min } => {
+                let bytes = self.store().estimated_group_bytes(&request.record)?;
+                let mut groups = worth_storing(mode, &self.demand(&request.record, &request.model)?.gammas(&bytes));
+                if self.gamma_of_rows(request, explanation, &bytes)? >= gamma_min {
+                    for group in request.columns.groups(&request.record.content) {
+                        groups.iter_mut().skip(group).take(1).for_each(|g| *g = true);
+                    }
+                }
+                groups
+            }
+            Materialize::Budget { .. } => {
                 let bytes = self.store().estimated_group_bytes(&request.record)?;
                 worth_storing(mode, &self.demand(&request.record, &request.model)?.gammas(&bytes))
             }
         };
         Ok(groups.contains(&true).then_some(groups))
+    }
+
+    /// γ of the rows and columns of a request by themselves, in seconds per GB, n_query being the times that this session
+    /// asked for just these before.
+    fn gamma_of_rows(&self, request: &Resolved, explanation: &Explanation, bytes: &[f64]) -> Result<f64> {
+        let Resolved { record, model, rows, .. } = request;
+        let n_query = self.repeats().of(request);
+        let chosen = explanation.considered.get(explanation.chosen).and_then(|c| c.predicted);
+        let (Some(t_rerun), 1.., true) = (chosen, n_query, (rows.len() as u64) < record.n_rows) else { return Ok(0.0) };
+        let groups = request.columns.groups(&record.content);
+        let t_read = self.read_seconds(record, model, rows, &groups)?;
+        let share = rows.len() as f64 / record.n_rows as f64;
+        let group_bytes = |g: &usize| bytes.get(*g).copied().unwrap_or_default() * share + CHUNK_BYTES;
+        let bytes: f64 = groups.iter().map(group_bytes).sum();
+        Ok(gamma(t_rerun.as_secs_f64(), t_read, n_query as f64, bytes))
     }
 
     /// Hands what RERUNs gave and is wanted over to the background; nobody waits for it.

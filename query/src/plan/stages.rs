@@ -210,7 +210,7 @@ impl<'a> Stages<'a> {
             }
             Content::Table(t) => {
                 let columns: Vec<usize> = (0..t.schema.fields().len()).collect();
-                let work = store.table_work_if_stored(record, n as usize, &columns)?;
+                let work = store.table_work_if_stored(record, n as usize, &columns, false)?;
                 Ok((store.table_estimate(record, &work)?, work.bytes()))
             }
         }
