@@ -137,7 +137,7 @@ impl ChunkReader<'_> {
                 let apart = store.plan_rows(record, &Rows::List(scattered(&plan.rows)))?;
                 let one = store.plan_rows(record, &Rows::List(plan.rows.get(0).into_iter().collect()))?;
                 // Decoded, and taken from memory; one row first, which tells what a column takes whatever its rows.
-                for _ in 0..WANTED {
+                for _ in 0..2 * WANTED {
                     store.clear_pool();
                     for plan in [&one, &one, &plan, &plan, &apart] {
                         std::thread::sleep(ASLEEP);
@@ -214,9 +214,9 @@ impl ChunkReader<'_> {
             let n = if workflow.batch_rows().is_some() { size } else { 0 };
             let rows: Vec<u64> = (0..n).collect();
             // A stage that runs whole is soon run, and what logging measured of it was measured beside the log; the first
-            // of these runs reads the dataset, which slows its other stages too.
+            // of these runs reads the dataset, which slows its other stages too. One disturbed moment must not be all of it.
             let is_whole = workflow.batch_rows().is_none();
-            for _ in 0..if is_whole { 2 * WANTED } else { WANTED } {
+            for _ in 0..if is_whole { 5 * WANTED } else { WANTED } {
                 let mut lacking = is_whole;
                 for stage in graph.iter() {
                     lacking |= self.lacks(cost::STAGE, &cost::stage_subject(&subject, &stage.name, size))?;

@@ -28,12 +28,15 @@ pub(super) enum Precision {
     Single,
 }
 
+/// Points that are shifted at a time, and by whose means all are.
+const SHIFT_POINTS: usize = 256;
+
 /// A side's deviations from its shift, block by block.
 struct Side<'p, 's, 'r, 'a> {
     number: usize,
     points: &'p Points<'s, 'r, 'a>,
     width: usize,
-    /// Means of the first block.
+    /// Means of the first points.
     shift: Option<Vec<f64>>,
     /// Sums of the deviations.
     sums: Vec<f64>,
@@ -44,16 +47,27 @@ impl Side<'_, '_, '_, '_> {
     /// Points × columns of some rows, shifted; `false` once a value was not finite.
     fn read<T: Real>(&mut self, rows: &[u64]) -> Result<(Vec<T>, bool)> {
         let mut values: Vec<T> = self.points.read(rows)?;
-        let finite = self.finite.see(&values);
         let width = self.width.max(1);
-        let shift = self.shift.get_or_insert_with(|| column_means(&values, width));
+        let first = values.get(..SHIFT_POINTS * width).unwrap_or(&values);
+        let shift = self.shift.get_or_insert_with(|| column_means(first, width));
         let shift: Vec<T> = shift.iter().map(|m| T::from_f64(*m)).collect();
-        for row in values.chunks_exact_mut(width) {
-            for ((v, shift), sum) in row.iter_mut().zip(&shift).zip(&mut self.sums) {
-                *v = v.minus(*shift);
-                *sum += (*v).into();
+        // Looked at and shifted while they are in the cache; summed in one order, however many threads there are.
+        let one = |part: &mut [T]| -> (bool, Vec<f64>) {
+            let finite = part.iter().fold(true, |all, v| all & (*v).into().is_finite());
+            let mut sums = vec![0.0; width];
+            for row in part.chunks_exact_mut(width) {
+                for ((v, shift), sum) in row.iter_mut().zip(&shift).zip(&mut sums) {
+                    *v = v.minus(*shift);
+                    *sum += (*v).into();
+                }
             }
+            (finite, sums)
+        };
+        let parts: Vec<(bool, Vec<f64>)> = values.par_chunks_mut(SHIFT_POINTS * width).map(one).collect();
+        for (_, sums) in &parts {
+            self.sums.iter_mut().zip(sums).for_each(|(sum, v)| *sum += v);
         }
+        let finite = parts.iter().all(|(finite, _)| *finite) || self.finite.see(&values);
         Ok((values, finite))
     }
 }
@@ -61,7 +75,7 @@ impl Side<'_, '_, '_, '_> {
 impl Moments {
     /// One pass over `rows`.
     ///
-    /// Values are shifted by the means of the first block, so that a large mean costs no digits; sums are in f64.
+    /// Values are shifted by the means of the first points, so that a large mean costs no digits; sums are in f64.
     /// Errors: `NotFinite`; those of reading.
     pub fn of(
         sides: &[Points<'_, '_, '_>],
