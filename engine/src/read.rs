@@ -102,7 +102,7 @@ pub(crate) struct Meter {
     pub held_pages: Count,
     /// Values wanted of these.
     pub held_values: Count,
-    /// Tasks.
+    /// Tasks for threads beside each other.
     pub tasks: usize,
     /// Whether the InMemoryStore was used.
     pub admitted: bool,
@@ -131,6 +131,17 @@ impl Count {
     pub fn seconds(&self) -> f64 {
         self.nanos.load(Ordering::Relaxed) as f64 * 1e-9
     }
+}
+
+/// Values of pages up to which a read stays on the thread that asks: waking another takes as long as decoding these.
+const FEW_VALUES: usize = 1 << 16;
+/// Chunks up to which it does.
+const FEW_CHUNKS: usize = 16;
+
+/// Whether a read of so many pages of so many chunks is done where it is asked for.
+pub(crate) fn on_one_thread(layout: &TensorLayout, n_pages: usize, n_chunks: usize) -> bool {
+    let page_values = layout.page_rows * layout.group_units * layout.stored.cells();
+    n_chunks <= FEW_CHUNKS && n_pages * page_values <= FEW_VALUES
 }
 
 /// Into how many parts the pages of a chunk are divided where a read touches `n_chunks`: a task is one chunk, so that
@@ -170,24 +181,27 @@ pub(crate) fn read_f32(
     let page_bytes = layout.page_rows * layout.group_units * layout.stored.cells() * layout.code.width();
     let cached = may_hold && chunks.pool().admits(n_pages * pieces.len() * page_bytes);
     let n_chunks = pieces.len() * blocks.iter().filter(|b| !b.is_empty()).count();
-    let parts = parts_of(n_chunks);
+    let alone = on_one_thread(layout, n_pages * pieces.len(), n_chunks);
+    let parts = if alone { 1 } else { parts_of(n_chunks) };
     let mut tasks: Vec<(usize, &Piece, &[Strip])> = Vec::with_capacity(n_chunks * parts);
     for (block, strips) in blocks.iter().enumerate() {
         for part in cut_at_pages(strips, parts) {
             tasks.extend(pieces.iter().map(|piece| (block, piece, part)));
         }
     }
-    let meter = Meter { tasks: tasks.len(), admitted: cached, ..Meter::default() };
+    let n_tasks = if alone { 1 } else { tasks.len() };
+    let meter = Meter { tasks: n_tasks, admitted: cached, ..Meter::default() };
     let reader = Reader { chunks, codec, plan, out: Out::new(out, row_len), cached, meter };
     let run = |scratch: &mut Scratch, (block, piece, strips): (usize, &Piece, &[Strip])| {
         let read = reader.chunk(block, piece, strips, scratch);
         stream::fence();
         read
     };
-    // Waking a thread takes longer than a small task does.
-    match tasks.as_slice() {
-        [one] => run(&mut Scratch::default(), *one)?,
-        _ => tasks.into_par_iter().with_max_len(1).try_for_each_init(Scratch::default, run)?,
+    if n_tasks == 1 {
+        let mut scratch = Scratch::default();
+        tasks.into_iter().try_for_each(|task| run(&mut scratch, task))?;
+    } else {
+        tasks.into_par_iter().with_max_len(1).try_for_each_init(Scratch::default, run)?;
     }
     Ok(reader.meter)
 }

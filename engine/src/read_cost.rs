@@ -10,7 +10,7 @@ use crate::cost::{self, Estimate, ReadRates, ReadWork, Target, read_seconds};
 use crate::error::Result;
 use crate::model::{IntermediateRecord, TensorLayout};
 use crate::pool::InMemoryStore;
-use crate::read::{Chunks, Meter, Piece, parts_of, pieces};
+use crate::read::{Chunks, Meter, Piece, on_one_thread, parts_of, pieces};
 use crate::row_plan::RowPlan;
 use crate::rows::RowSet;
 use crate::store::Store;
@@ -162,21 +162,22 @@ fn work_of(
 ) -> ReadWork {
     let n_pages = touched.pages * row.pieces;
     let n_chunks = touched.blocks.len() * row.pieces;
-    let parts = parts_of(n_chunks);
-    let tasks = row.pieces * touched.blocks.iter().map(|(_, pages)| pages.len().min(parts)).sum::<usize>();
+    let alone = on_one_thread(layout, n_pages, n_chunks);
+    let parts = if alone { 1 } else { parts_of(n_chunks) };
+    let opens = row.pieces * touched.blocks.iter().map(|(_, pages)| pages.len().min(parts)).sum::<usize>();
     let fresh = 1.0 - held;
     let values = touched.rows as f64 * row.values as f64 * fresh;
     let out_values = touched.wanted as f64 * row.wanted as f64;
     ReadWork {
         places: n_chunks as f64 * unknown,
-        opens: tasks as f64 * fresh,
+        opens: opens as f64 * fresh,
         values,
         held_pages: n_pages as f64 * held,
         held_values: out_values * held,
         out_values,
         fresh_values: cost::fresh_values(out_values),
         bytes: values * f64::from(layout.code.bits()) / 8.0,
-        tasks: tasks as f64,
+        tasks: if alone { opens.min(1) } else { opens } as f64,
         admitted: pool.admits(n_pages * page_bytes(layout)),
     }
 }

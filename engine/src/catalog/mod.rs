@@ -45,7 +45,7 @@ impl Catalog {
         conn.busy_timeout(Duration::from_secs(20)).doing("set the busy timeout")?;
         // FULL: a commit that was reported must survive a power cut.
         let configured = conn
-            .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA mmap_size = 268435456;")
+            .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA mmap_size = 2147418112;")
             .doing("configure the catalogue");
         if let Err(e) = configured {
             // Read-only media and full disks: what is stored can still be read.
