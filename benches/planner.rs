@@ -1,4 +1,4 @@
-//! Whether the planner is right: every plan of a grid of requests, predicted and measured; Figs. 5-7, 5-9 and 5-10.
+//! Whether the planner is right: every plan of a grid of requests, predicted and measured; Figs. 5-9 and 5-10.
 //!
 //! The figures of the cost model come from logging and one `calibrate`; every prediction is made before the grid is run.
 //! `cold` is a new session (nothing loaded, nothing held in memory, files in the page cache), `cached` the same session
@@ -341,7 +341,7 @@ fn lost(c: &Cell) -> f64 {
     c.measured(c.chosen).unwrap() - c.best().1
 }
 
-/// Figs. 5-9 and 5-10 from the cells, and Fig. 5-7 on the network's own store.
+/// Figs. 5-9 and 5-10 from the cells.
 fn figures(subject: &Subject, cells: &[Cell]) {
     let most = *subject.rows.last().unwrap();
     let cell = |layer: &str, scheme: &str, n: u64, session: Session| {

@@ -1,8 +1,9 @@
 //! Values a row range at a time: what diagnostics over many rows read through, so that their memory is bounded by their
 //! answers and not by the intermediate.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use mistique_engine::{Content, IntermediateKey, IntermediateRecord, ModelKind, RowSet, Rows};
 
@@ -15,6 +16,9 @@ use crate::reader::{self, ChunkReader, Request};
 
 /// Bytes of values, as f32, that a block holds at most, where a page is not larger.
 const BLOCK_BYTES: usize = 16 << 20;
+/// Bytes of values, as f32, up to which a scan that runs a model holds what it gave: some diagnostics pass over their rows
+/// several times.
+const RUN_BYTES: usize = 64 << 20;
 
 /// The columns of a scan that belong to one unit, or one column of a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +70,8 @@ pub struct Scan<'r, 'a> {
     resolved: Resolved,
     explanation: Explanation,
     columns: Vec<String>,
+    /// Blocks that a run gave, by their first row.
+    ran: Mutex<HashMap<u64, Block>>,
 }
 
 impl<'a> ChunkReader<'a> {
@@ -80,7 +86,7 @@ impl<'a> ChunkReader<'a> {
         self.count(&resolved.record, &resolved.columns);
         self.repeats().count(&resolved);
         let (columns, _) = reader::names_and_shape(&resolved);
-        Ok(Scan { reader: self, resolved, explanation, columns })
+        Ok(Scan { reader: self, resolved, explanation, columns, ran: Mutex::default() })
     }
 }
 
@@ -242,6 +248,18 @@ impl Scan<'_, '_> {
     ///
     /// Errors: `NoSuchRow`; `Corrupt`; what a RERUN meets.
     pub fn read(&self, rows: &[u64]) -> Result<Block> {
+        let held = rows.first().and_then(|first| self.ran().get(first).filter(|b| b.rows == rows).cloned());
+        match held {
+            Some(block) => Ok(block),
+            None => self.read_anew(rows),
+        }
+    }
+
+    fn ran(&self) -> MutexGuard<'_, HashMap<u64, Block>> {
+        self.ran.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read_anew(&self, rows: &[u64]) -> Result<Block> {
         let whole = &self.resolved;
         let found = self.reader.place(&whole.record, &whole.model, Rows::List(rows.to_vec()), whole.choice)?;
         let part = [Resolved {
@@ -258,11 +276,16 @@ impl Scan<'_, '_> {
         // Of a request of which some rows are stored, all of a block's may be, or none.
         let anew = if self.chosen() == PlanChoice::Split { plan::explain(&context, &part)?.pop() } else { None };
         self.reader.want_values(std::iter::once((whole, &self.explanation)));
-        let (_, answered) = self.reader.follow(&context, &part, 0, anew.as_ref().unwrap_or(&self.explanation))?;
+        let (plan, answered) = self.reader.follow(&context, &part, 0, anew.as_ref().unwrap_or(&self.explanation))?;
         self.reader.store_values();
         let data = answered.into_iter().next().map(|(_, data, _)| data);
         let data = data.ok_or_else(|| reader::no_plan(whole))?;
-        Ok(Block { rows: rows.to_vec(), width: self.columns.len(), data })
+        let block = Block { rows: rows.to_vec(), width: self.columns.len(), data };
+        let may_hold = self.rows().len() * self.columns.len() * 4 <= RUN_BYTES;
+        if let (Some(first), true, true) = (rows.first(), may_hold, plan != plan::READ) {
+            self.ran().insert(*first, block.clone());
+        }
+        Ok(block)
     }
 
     /// Reads all rows, a block at a time, in order.

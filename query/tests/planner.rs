@@ -7,6 +7,7 @@ use mistique_engine::{
     DatasetSpec, EngineError, Given, IfExists, LogOptions, MemoryStorage, ModelKey, ModelKind, ModelRecord, ModelSpec,
     Rerun, RerunValues, StageNode, Store, StoreOptions, TensorSpec, cost,
 };
+use mistique_query::diagnostics::dist;
 use mistique_query::{ChunkReader, Explanation, PlanChoice, Request, RowSelection};
 
 const ROWS: u64 = 256;
@@ -262,6 +263,18 @@ fn one_run_answers_several() {
     // Alone there is nothing to share.
     let error = reader.get(&request("c").with_plan(PlanChoice::Shared)).unwrap_err().to_string();
     assert!(error.contains("two or more keys"), "{error}");
+}
+
+#[test]
+fn a_diagnostic_with_several_passes_runs_the_model_once() {
+    let world = world(&[]);
+    let reader = world.reader();
+    let found = dist(&reader, &request("c"), None, 4, &[0.5]).unwrap();
+    // c = 3 · row_id + 1.
+    let all = &found.groups[0];
+    assert_eq!((all.n, all.range), (ROWS * WIDTH as u64, Some((1.0, 3.0 * 255.0 + 1.0))));
+    assert_eq!(all.quantiles, [(0.5, 3.0 * 127.5 + 1.0)]);
+    assert_eq!(world.seen.lock().unwrap().given.len(), 1);
 }
 
 #[test]

@@ -20,6 +20,7 @@ use mistique_engine::{
 use crate::answer::{Data, Source};
 use crate::columns::Columns;
 use crate::error::{QueryError, Result};
+pub(crate) use read::NAME as READ;
 use stages::Stages;
 
 /// Which plan a caller wants.

@@ -9,7 +9,7 @@ use crate::answer::{Data, Source};
 use crate::columns::Columns;
 use crate::error::Result;
 
-const NAME: &str = "READ";
+pub(crate) const NAME: &str = "READ";
 
 pub(super) struct Read;
 
