@@ -16,6 +16,7 @@ mod netdissect;
 mod rowdiff;
 mod select;
 mod similarity;
+mod sums;
 mod topk;
 
 pub use confusion::{ClassScores, Confusion, confusion};

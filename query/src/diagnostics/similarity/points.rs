@@ -1,10 +1,12 @@
 //! Data points: rows of a scan as a matrix of points × columns.
 
 use mistique_engine::{Code, Content};
+use rayon::prelude::*;
 
 use super::products::Real;
 use crate::answer::{Data, Source};
 use crate::diagnostics::finite::Finite;
+use crate::diagnostics::sums::sum_of;
 use crate::error::{QueryError, Result};
 use crate::scan::{Scan, Unit};
 
@@ -117,18 +119,24 @@ impl<'s, 'r, 'a> Points<'s, 'r, 'a> {
         if self.maps == MapsAs::Columns || self.units.len() == width {
             return values.into_iter().map(|v| T::from_f64(v.into())).collect();
         }
-        let mut out = Vec::with_capacity(values.len() / width * self.per_row * self.units.len());
-        for row in values.chunks_exact(width) {
+        let out_width = (self.per_row * self.units.len()).max(1);
+        let mut out = vec![T::from_f64(0.0); values.len() / width * out_width];
+        let arrange = |(out, row): (&mut [T], &[V])| {
             let map = |unit: &Unit| row.get(unit.columns.clone()).unwrap_or_default();
             if self.maps == MapsAs::Mean {
-                let mean = |u: &Unit| map(u).iter().map(of).sum::<f64>() / map(u).len() as f64;
-                out.extend(self.units.iter().map(|u| T::from_f64(mean(u))));
-                continue;
+                for (out, unit) in out.iter_mut().zip(&self.units) {
+                    let (sum, n_nan) = sum_of(map(unit));
+                    *out = T::from_f64(if n_nan > 0 { f64::NAN } else { sum / map(unit).len() as f64 });
+                }
+                return;
             }
-            for cell in 0..self.per_row {
-                out.extend(self.units.iter().map(|u| T::from_f64(map(u).get(cell).map_or(f64::NAN, of))));
+            for (cell, out) in out.chunks_exact_mut(self.units.len().max(1)).enumerate() {
+                for (out, unit) in out.iter_mut().zip(&self.units) {
+                    *out = T::from_f64(map(unit).get(cell).map_or(f64::NAN, of));
+                }
             }
-        }
+        };
+        out.par_chunks_exact_mut(out_width).zip(values.par_chunks_exact(width)).for_each(arrange);
         out
     }
 
