@@ -108,6 +108,44 @@ fn logged_shown_compared_and_asked() {
 }
 
 #[test]
+fn what_another_build_logged_is_read_where_it_cannot_be_run() {
+    let cli = Cli::new();
+    cli.write("homes.yaml", PIPELINE);
+    cli.ok(&["log", "homes.yaml", "--data", DATA]);
+    // As a later version of an operator would have left it, texts unpacked.
+    let catalog = rusqlite::Connection::open(cli.dir.path().join("s.mq/catalog.db")).unwrap();
+    let (id, packed): (i64, Vec<u8>) = catalog
+        .query_row("SELECT id, packed FROM models WHERE version = 'v1'", [], |r| Ok((r.get(0)?, r.get(1)?)))
+        .unwrap();
+    let unpack = |packed: &[u8], known: &str| {
+        let frame = zstd::stream::read::Decoder::with_dictionary(packed, known.as_bytes()).unwrap();
+        std::io::read_to_string(frame).unwrap()
+    };
+    let text = unpack(&packed, "");
+    let sql = "SELECT position, description FROM stages WHERE model_id = ?1 AND typeof(description) = 'blob'";
+    let mut statement = catalog.prepare(sql).unwrap();
+    let stages = statement.query_map([id], |r| Ok((r.get(0)?, r.get(1)?))).unwrap();
+    let stages: Vec<(i64, Vec<u8>)> = stages.map(|r| r.unwrap()).collect();
+    drop(statement);
+    for (position, packed) in stages {
+        let sql = "UPDATE stages SET description = ?3 WHERE model_id = ?1 AND position = ?2";
+        catalog.execute(sql, (id, position, unpack(&packed, &text))).unwrap();
+    }
+    let mut described: Value = serde_json::from_str(&text).unwrap();
+    let stages = described["stages"].as_array_mut().unwrap();
+    stages.iter_mut().find(|s| s["op"] == "Scaling").unwrap()["version"] = 99.into();
+    let sql = "UPDATE models SET description = ?2, packed = NULL WHERE id = ?1";
+    catalog.execute(sql, (id, described.to_string())).unwrap();
+    drop(catalog);
+    let key = "town.homes@v1.scaled.median_income";
+    let explained = cli.ok(&["explain", key]);
+    assert!(explained.contains("Scaling of version 99 is needed; this build has version"), "{explained}");
+    assert!(cli.ok(&["get", key, "--rows", "0..3"]).contains("source: read"));
+    let refused = cli.fails(&["get", key, "--plan", "rerun"]);
+    assert!(refused.contains("Scaling of version 99 is needed"), "{refused}");
+}
+
+#[test]
 fn mistakes_are_said_before_a_store_is_made() {
     let cli = Cli::new();
     cli.write("p.yaml", &PIPELINE.replace("op: Scaling, inputs: [split/train]", "op: Scalling, inputs: [split/train]"));

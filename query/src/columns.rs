@@ -191,13 +191,16 @@ fn tensor_item(record: &IntermediateRecord, tensor: &TensorContent, item: &str) 
 /// Names of stored columns, as selectors.
 pub fn names(layout: &TensorLayout, columns: &[TensorColumns]) -> Vec<String> {
     let map = layout.stored;
+    // Wide layers have tens of thousands of columns in every answer: what units share is written once.
+    let cells: Vec<String> = (0..map.cells()).map(|i| format!("[{},{}]", i / map.w, i % map.w)).collect();
     let mut names = Vec::new();
     for c in columns {
         for unit in c.units.clone() {
+            let unit = format!("u{unit}");
             match c.cell {
-                Some((y, x)) => names.push(format!("u{unit}[{y},{x}]")),
-                None if map.cells() == 1 => names.push(format!("u{unit}")),
-                None => names.extend((0..map.cells()).map(|i| format!("u{unit}[{},{}]", i / map.w, i % map.w))),
+                Some((y, x)) => names.push(format!("{unit}[{y},{x}]")),
+                None if map.cells() == 1 => names.push(unit),
+                None => names.extend(cells.iter().map(|cell| [&*unit, cell].concat())),
             }
         }
     }

@@ -72,7 +72,7 @@ impl Pipeline {
 
     /// The pipeline that [`Pipeline::describe`] described; `what` is named in errors.
     ///
-    /// Errors: `Syntax` when `text` is no description; `BadValue` when another version of an operator is needed.
+    /// Errors: `Syntax` when `text` is no description, and when another version of an operator is needed.
     pub fn from_description(what: &str, text: &str) -> Result<Self, PipelineError> {
         let file: Arc<str> = what.into();
         let bad = |message: String| PipelineError::Syntax { at: Spot::new(&file, Place::default()), message };
