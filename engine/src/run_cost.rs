@@ -3,6 +3,16 @@
 use crate::cost::{self, BATCHES, Estimate, kept_batch, stage_seconds, stage_subject};
 use crate::error::Result;
 use crate::store::Store;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+/// The place of one of [`BATCHES`].
+fn bit(size: u64) -> u16 {
+    BATCHES.iter().position(|b| *b == size).map_or(0, |i| 1 << i)
+}
+
+fn batches_key(model: &str, stage: &str) -> u64 {
+    xxh3_64_with_seed(stage.as_bytes(), xxh3_64(model.as_bytes()))
+}
 
 impl Store {
     /// Keeps what one batch of `n_rows` through a stage took; `model` is of [`cost::model_subject`].
@@ -10,9 +20,31 @@ impl Store {
     /// Errors: `Catalog`.
     pub fn add_stage_cost(&self, model: &str, stage: &str, n_rows: u64, seconds: f64) -> Result<()> {
         match kept_batch(n_rows) {
-            Some((size, factor)) => self.add_cost(cost::STAGE, &stage_subject(model, stage, size), seconds * factor),
+            Some((size, factor)) => {
+                self.add_cost(cost::STAGE, &stage_subject(model, stage, size), seconds * factor)?;
+                if let Some(sizes) = self.batches().get_mut(&batches_key(model, stage)) {
+                    *sizes |= bit(size);
+                }
+                Ok(())
+            }
             None => Ok(()),
         }
+    }
+
+    /// At which of [`BATCHES`] a stage was measured, one bit each: remembered, since plans ask for every stage of a model.
+    fn measured_batches(&self, model: &str, stage: &str) -> Result<u16> {
+        let key = batches_key(model, stage);
+        if let Some(sizes) = self.batches().get(&key) {
+            return Ok(*sizes);
+        }
+        let mut sizes = 0;
+        for size in BATCHES {
+            if self.cost(cost::STAGE, &stage_subject(model, stage, size))?.is_some() {
+                sizes |= bit(size);
+            }
+        }
+        self.batches().insert(key, sizes);
+        Ok(sizes)
     }
 
     /// Keeps what a stage took that always runs over all of its rows.
@@ -36,12 +68,14 @@ impl Store {
     pub fn stage_estimate(&self, model: &str, stage: &str, n_rows: u64, batch: u64) -> Result<Option<Estimate>> {
         let batch = batch.clamp(1, n_rows.max(1));
         let mut measured: Vec<(u64, Estimate)> = Vec::with_capacity(4);
+        let known = self.measured_batches(model, stage)?;
+        let sizes = || BATCHES.into_iter().filter(|size| known & bit(*size) != 0);
         for n in [batch, n_rows % batch].into_iter().filter(|n| *n > 0) {
             let find = |size: u64| -> Result<Option<(u64, Estimate)>> {
                 Ok(self.cost(cost::STAGE, &stage_subject(model, stage, size))?.map(|c| (size, c.into())))
             };
             let mut above = None;
-            for size in BATCHES.into_iter().filter(|b| *b >= n) {
+            for size in sizes().filter(|b| *b >= n) {
                 above = find(size)?;
                 if above.is_some() {
                     break;
@@ -49,7 +83,7 @@ impl Store {
             }
             measured.extend(above);
             if above.is_none_or(|(size, _)| size != n) {
-                for size in BATCHES.into_iter().rev().filter(|b| *b < n) {
+                for size in sizes().rev().filter(|b| *b < n) {
                     if let Some(below) = find(size)? {
                         measured.push(below);
                         break;

@@ -88,6 +88,8 @@ pub struct Store {
     own_changes: AtomicU64,
     /// Requests answered from memory, and others.
     answers: [AtomicU64; 2],
+    /// At which batch sizes stages were measured, by a hash of model and stage.
+    batches: Mutex<HashMap<u64, u16>>,
 }
 
 struct NoWriter;
@@ -177,6 +179,7 @@ impl Store {
             writer: Mutex::new(none),
             own_changes: AtomicU64::new(0),
             answers: Default::default(),
+            batches: Mutex::default(),
         };
         // What a crash left is removed by whoever comes next and may write; a store being written is left alone.
         match this.writer_lock() {
@@ -406,6 +409,10 @@ impl Store {
         let codec = Arc::new(TensorCodec::new(&record.key, record.tensor()?)?);
         lock(&self.known).codecs.insert(record.id, Arc::clone(&codec));
         Ok(codec)
+    }
+
+    pub(crate) fn batches(&self) -> MutexGuard<'_, HashMap<u64, u16>> {
+        lock(&self.batches)
     }
 
     /// Forgets what is remembered when another connection has committed. What chunks hold stays: a number is never used
