@@ -1,9 +1,10 @@
 //! What running stages again will cost: kept by workflows as they log and rerun, asked for by plans.
 
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
 use crate::cost::{self, BATCHES, Estimate, kept_batch, stage_seconds, stage_subject};
 use crate::error::Result;
 use crate::store::Store;
-use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 /// The place of one of [`BATCHES`].
 fn bit(size: u64) -> u16 {

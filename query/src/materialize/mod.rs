@@ -185,19 +185,18 @@ impl ChunkReader<'_> {
         let groups = match mode {
             Materialize::None => return Ok(None),
             Materialize::All => vec![true; n_groups],
-            Materialize::Adaptive { gamma_min } => {
+            Materialize::Adaptive { .. } | Materialize::Budget { .. } => {
                 let bytes = self.store().estimated_group_bytes(&request.record)?;
                 let mut groups = worth_storing(mode, &self.demand(&request.record, &request.model)?.gammas(&bytes));
-                if self.gamma_of_rows(request, explanation, &bytes)? >= gamma_min {
+                // A budget is shared by the γ of all rows.
+                if let Materialize::Adaptive { gamma_min } = mode
+                    && self.gamma_of_rows(request, explanation, &bytes)? >= gamma_min
+                {
                     for group in request.columns.groups(&request.record.content) {
                         groups.iter_mut().skip(group).take(1).for_each(|g| *g = true);
                     }
                 }
                 groups
-            }
-            Materialize::Budget { .. } => {
-                let bytes = self.store().estimated_group_bytes(&request.record)?;
-                worth_storing(mode, &self.demand(&request.record, &request.model)?.gammas(&bytes))
             }
         };
         Ok(groups.contains(&true).then_some(groups))
