@@ -1,27 +1,27 @@
 //! Fingerprints of content.
 
-use xxhash_rust::xxh3::Xxh3;
+use twox_hash::xxhash3_128::Hasher as Xxh3Hasher;
 
 /// A running XXH3-128 over a canonical form of a dataset: every number little-endian, every text and list preceded by its
 /// length, so that different contents never give the same stream.
-pub(crate) struct Fingerprint(Box<Xxh3>);
+pub(crate) struct Fingerprint(Box<Xxh3Hasher>);
 
 impl Fingerprint {
     /// Starts a fingerprint of a kind of content; the kind carries the version of its canonical form.
     pub(crate) fn new(kind: &str) -> Fingerprint {
-        let mut fingerprint = Fingerprint(Box::new(Xxh3::new()));
+        let mut fingerprint = Fingerprint(Box::new(Xxh3Hasher::new()));
         fingerprint.text("mistique dataset 1");
         fingerprint.text(kind);
         fingerprint
     }
 
     pub(crate) fn number(&mut self, number: u64) {
-        self.0.update(&number.to_le_bytes());
+        self.0.write(&number.to_le_bytes());
     }
 
     pub(crate) fn text(&mut self, text: &str) {
         self.number(text.len() as u64);
-        self.0.update(text.as_bytes());
+        self.0.write(text.as_bytes());
     }
 
     pub(crate) fn shape(&mut self, n_rows: usize, row_shape: &[usize]) {
@@ -32,7 +32,7 @@ impl Fingerprint {
 
     /// Bytes whose number the stream has said already.
     pub(crate) fn bytes(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
+        self.0.write(bytes);
     }
 
     /// Values whose number the stream has said already.
@@ -41,7 +41,7 @@ impl Fingerprint {
         for block in values.chunks(4096) {
             buffer.clear();
             block.iter().for_each(|&value| put_le(value, &mut buffer));
-            self.0.update(&buffer);
+            self.0.write(&buffer);
         }
     }
 
@@ -52,6 +52,6 @@ impl Fingerprint {
 
     /// The digest, in the byte order in which `xxhsum` prints it.
     pub(crate) fn finish(&self) -> [u8; 16] {
-        self.0.digest128().to_be_bytes()
+        self.0.finish_128().to_be_bytes()
     }
 }

@@ -1,11 +1,13 @@
 //! A ColumnChunk's bytes: header, page directory, dictionary, tables that its pages share, pages. Each page is checked and
 //! decoded without its neighbours.
 
+use std::hash::Hasher;
+
 use mistique_quantize::{
     BasePage, Code, Effort, Encoding, Habit, QuantizeError, SharedDecoder, SharedEncoder, decode_against, decode_page,
     decode_page_f32, encode_against, encode_copied, encode_page, estimate_against, page_stats,
 };
-use xxhash_rust::xxh3::{Xxh3, xxh3_64, xxh3_128};
+use twox_hash::{XxHash3_64, XxHash3_128, xxhash3_128::Hasher as Xxh3Hasher};
 
 use crate::error::{EngineError, Result};
 use crate::format::{CHUNK_HEADER_LEN, CHUNK_MAGIC, Le, PAGE_ALIGN, PAGE_ENTRY_LEN};
@@ -91,15 +93,15 @@ impl ChunkShape {
     /// Content hash of `codes` under this shape.
     pub fn hash(&self, codes: &[u8], extra: Extra<'_>) -> ChunkHash {
         let mut hasher = self.hasher(extra);
-        hasher.update(codes);
-        hasher.update(extra.validity.unwrap_or_default());
-        hasher.update(extra.dictionary.unwrap_or_default());
-        hasher.digest128().to_le_bytes()
+        hasher.write(codes);
+        hasher.write(extra.validity.unwrap_or_default());
+        hasher.write(extra.dictionary.unwrap_or_default());
+        hasher.finish_128().to_le_bytes()
     }
 
     /// A content hash that has seen the shape; the codes are next.
-    pub fn hasher(&self, extra: Extra<'_>) -> Xxh3 {
-        let mut hasher = Xxh3::new();
+    pub fn hasher(&self, extra: Extra<'_>) -> Xxh3Hasher {
+        let mut hasher = Xxh3Hasher::new();
         let mut head = [0u8; 40];
         head[0] = self.code.to_id();
         head[1] = extra.flags();
@@ -108,14 +110,14 @@ impl ChunkShape {
         head[16..24].copy_from_slice(&(self.n_cols as u64).to_le_bytes());
         head[24..32].copy_from_slice(&(self.page_rows as u64).to_le_bytes());
         head[32..40].copy_from_slice(&(self.map_w as u64).to_le_bytes());
-        hasher.update(&head);
+        hasher.write(&head);
         hasher
     }
 }
 
 /// The hash of a chunk that was stored without de-duplication: its number makes it its own.
 pub fn salted(mut hash: ChunkHash, id: i64) -> ChunkHash {
-    let salt = xxh3_128(&id.to_le_bytes()).to_le_bytes();
+    let salt = XxHash3_128::oneshot(&id.to_le_bytes()).to_le_bytes();
     hash.iter_mut().zip(salt).for_each(|(a, b)| *a ^= b);
     hash
 }
@@ -325,7 +327,7 @@ fn write_page(
     entry[24..32].copy_from_slice(&stats.max.to_le_bytes());
     entry[32..36].copy_from_slice(&(stats.n_nan as u32).to_le_bytes());
     entry[36..40].copy_from_slice(&(stats.n_zero as u32).to_le_bytes());
-    entry[40..48].copy_from_slice(&xxh3_64(&out[start..]).to_le_bytes());
+    entry[40..48].copy_from_slice(&XxHash3_64::oneshot(&out[start..]).to_le_bytes());
     Ok(Some((entry, needs)))
 }
 
@@ -393,10 +395,10 @@ fn write_validity(
 
 /// xxh3 of header, directory, dictionary and shared tables, without the checksum's own eight bytes.
 fn header_checksum(header: &[u8]) -> u64 {
-    let mut hasher = Xxh3::new();
-    hasher.update(header.get(..56).unwrap_or_default());
-    hasher.update(header.get(CHUNK_HEADER_LEN..).unwrap_or_default());
-    hasher.digest()
+    let mut hasher = XxHash3_64::new();
+    hasher.write(header.get(..56).unwrap_or_default());
+    hasher.write(header.get(CHUNK_HEADER_LEN..).unwrap_or_default());
+    hasher.finish()
 }
 
 /// A chunk's bytes, header checked.
@@ -599,7 +601,7 @@ impl<'a> ChunkView<'a> {
             return Err(bad("it uses what this format version keeps free".into()));
         }
         let bytes = self.bytes.get(start..start + len).ok_or_else(|| bad("cut off".into()))?;
-        let (expected, got) = (entry.u64_at(40).unwrap_or_default(), xxh3_64(bytes));
+        let (expected, got) = (entry.u64_at(40).unwrap_or_default(), XxHash3_64::oneshot(bytes));
         if expected != got {
             return Err(bad(format!("checksum {got:016x}, expected {expected:016x}")));
         }

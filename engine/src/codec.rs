@@ -1,5 +1,7 @@
 //! A tensor intermediate's way from values to codes and back: its scheme bound to its layout.
 
+use std::ops::Range;
+
 use half::{bf16, f16};
 use mistique_quantize::{Code, OnUnholdable, QuantizeError, Reducer, UnitError, to_f32};
 
@@ -51,58 +53,53 @@ impl TensorCodec {
         self.reducer.is_none()
     }
 
-    /// Appends the codes of rows `rows` of a batch, of the units of `group`, to `out`. Returns how many values were
-    /// clamped.
+    /// Appends the codes of one row of a batch, of the units of the consecutive `groups`, to `out`. Returns how many values
+    /// were clamped.
     ///
     /// Errors: `Quantize` for values that the scheme cannot hold.
-    pub fn encode_group(
-        &self,
-        batch: &BatchView<'_>,
-        rows: std::ops::Range<usize>,
-        group: usize,
-        on_bad: OnUnholdable,
-        out: &mut Vec<u8>,
-    ) -> Result<u64> {
-        let layout = &self.content.layout;
-        let units = layout.units_of_group(group);
-        let cells = layout.map.cells();
-        let row_values = layout.row_values();
-        let columns = units.start * cells..units.end * cells;
-        let mut clamped = 0;
-        let Some(reducer) = &self.reducer else {
-            let (bytes, width) = (batch.bytes(), self.content.dtype.width());
-            for row in rows {
-                let start = (row * row_values + columns.start) * width;
-                out.extend_from_slice(bytes.get(start..start + columns.len() * width).unwrap_or_default());
-            }
-            return Ok(0);
-        };
-        let values = batch.f32();
-        for row in rows {
-            let start = row * row_values;
-            let maps = values.get(start + columns.start..start + columns.end).unwrap_or_default();
-            clamped += reducer.encode(units.start, maps, on_bad, out).map_err(|e| self.failed(e))?;
-        }
-        Ok(clamped)
-    }
-
-    /// Adds the error of one row's codes of `group` against its values to `errors` (one a unit of the group).
-    ///
-    /// Errors: `Quantize`.
-    pub fn measure_group(
+    pub fn encode_row(
         &self,
         batch: &BatchView<'_>,
         row: usize,
-        group: usize,
+        groups: Range<usize>,
+        on_bad: OnUnholdable,
+        out: &mut Vec<u8>,
+    ) -> Result<u64> {
+        let (first_unit, columns) = self.columns(row, groups);
+        let Some(reducer) = &self.reducer else {
+            let width = self.content.dtype.width();
+            let bytes = batch.bytes().get(columns.start * width..columns.end * width);
+            out.extend_from_slice(bytes.unwrap_or_default());
+            return Ok(0);
+        };
+        let maps = batch.f32().get(columns).unwrap_or_default();
+        reducer.encode(first_unit, maps, on_bad, out).map_err(|e| self.failed(e))
+    }
+
+    /// Adds the error of one row's codes of the consecutive `groups` against its values to `errors` (one a unit).
+    ///
+    /// Errors: `Quantize`.
+    pub fn measure_row(
+        &self,
+        batch: &BatchView<'_>,
+        row: usize,
+        groups: Range<usize>,
         codes: &[u8],
         errors: &mut [UnitError],
     ) -> Result<()> {
         let Some(reducer) = &self.reducer else { return Ok(()) };
+        let (first_unit, columns) = self.columns(row, groups);
+        let maps = batch.f32().get(columns).unwrap_or_default();
+        reducer.measure(first_unit, maps, codes, errors).map_err(|e| self.failed(e))
+    }
+
+    /// The first unit of the consecutive `groups`, and where in a batch their values of a row lie.
+    fn columns(&self, row: usize, groups: Range<usize>) -> (usize, Range<usize>) {
         let layout = &self.content.layout;
-        let units = layout.units_of_group(group);
         let (cells, start) = (layout.map.cells(), row * layout.row_values());
-        let maps = batch.f32().get(start + units.start * cells..start + units.end * cells).unwrap_or_default();
-        reducer.measure(units.start, maps, codes, errors).map_err(|e| self.failed(e))
+        let first_unit = layout.units_of_group(groups.start).start;
+        let last_unit = groups.last().map_or(first_unit, |group| layout.units_of_group(group).end);
+        (first_unit, start + first_unit * cells..start + last_unit * cells)
     }
 
     /// Decodes rows of the codes of `n_units` units, from `first_unit` on, to f32.

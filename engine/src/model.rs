@@ -22,7 +22,7 @@ pub fn hex(fingerprint: &[u8]) -> String {
 
 /// Content hash of bytes (xxh3-128).
 pub fn fingerprint(bytes: &[u8]) -> Fingerprint {
-    xxhash_rust::xxh3::xxh3_128(bytes).to_le_bytes()
+    twox_hash::XxHash3_128::oneshot(bytes).to_le_bytes()
 }
 
 /// The named input that row_ids belong to.

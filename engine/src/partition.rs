@@ -1,9 +1,10 @@
 //! Partition files: written once, made durable, then read by map.
 
 use std::borrow::Cow;
+use std::hash::Hasher;
 use std::sync::Arc;
 
-use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+use twox_hash::XxHash3_64;
 
 use crate::chunk::{BaseName, ChunkHash, base_name};
 use crate::error::{EngineError, Result};
@@ -84,7 +85,7 @@ impl PartitionWriter {
         header[0..8].copy_from_slice(&PARTITION_MAGIC);
         header[8..10].copy_from_slice(&CURRENT.to_le_bytes());
         header[16..24].copy_from_slice(&id.to_le_bytes());
-        let checksum = xxh3_64(&header[..56]);
+        let checksum = XxHash3_64::oneshot(&header[..56]);
         header[56..].copy_from_slice(&checksum.to_le_bytes());
         file.append(&header)?;
         Ok(Self { file, id, offset: header.len() as u64, footer: Vec::new() })
@@ -124,10 +125,10 @@ impl PartitionWriter {
         trailer[8..16].copy_from_slice(&n_chunks.to_le_bytes());
         trailer[16..24].copy_from_slice(&len_bytes.to_le_bytes());
         trailer[48..56].copy_from_slice(&PARTITION_END);
-        let mut hasher = Xxh3::new();
-        hasher.update(&self.footer);
-        hasher.update(&trailer[..56]);
-        trailer[56..].copy_from_slice(&hasher.digest().to_le_bytes());
+        let mut hasher = XxHash3_64::new();
+        hasher.write(&self.footer);
+        hasher.write(&trailer[..56]);
+        trailer[56..].copy_from_slice(&hasher.finish().to_le_bytes());
         self.file.append(&self.footer)?;
         self.file.append(&trailer)?;
         self.file.finish()?;
@@ -169,7 +170,7 @@ impl PartitionReader {
             if header.get(..8) != Some(&PARTITION_MAGIC) {
                 return Err(bad(0, "not a partition (magic differs)".into()));
             }
-            if header.u64_at(56) != Some(xxh3_64(&header[..56])) {
+            if header.u64_at(56) != Some(XxHash3_64::oneshot(&header[..56])) {
                 return Err(bad(0, "header checksum differs".into()));
             }
             let version = header.u16_at(8).unwrap_or_default();
@@ -212,10 +213,10 @@ impl PartitionReader {
             return Err(bad("footer's size does not agree"));
         }
         let footer = self.file.read(start..trailer_at)?;
-        let mut hasher = Xxh3::new();
-        hasher.update(&footer);
-        hasher.update(&trailer[..56]);
-        if trailer.u64_at(56) != Some(hasher.digest()) {
+        let mut hasher = XxHash3_64::new();
+        hasher.write(&footer);
+        hasher.write(&trailer[..56]);
+        if trailer.u64_at(56) != Some(hasher.finish()) {
             return Err(bad("footer checksum differs"));
         }
         let entry = |e: &[u8]| Some(FooterEntry { hash: e.array_at(0)?, offset: e.u64_at(16)?, len: e.u64_at(24)? });

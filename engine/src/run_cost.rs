@@ -1,6 +1,6 @@
 //! What running stages again will cost: kept by workflows as they log and rerun, asked for by plans.
 
-use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+use twox_hash::XxHash3_64;
 
 use crate::cost::{self, BATCHES, Estimate, kept_batch, stage_seconds, stage_subject};
 use crate::error::Result;
@@ -12,7 +12,7 @@ fn bit(size: u64) -> u16 {
 }
 
 fn batches_key(model: &str, stage: &str) -> u64 {
-    xxh3_64_with_seed(stage.as_bytes(), xxh3_64(model.as_bytes()))
+    XxHash3_64::oneshot_with_seed(XxHash3_64::oneshot(model.as_bytes()), stage.as_bytes())
 }
 
 impl Store {

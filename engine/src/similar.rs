@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use mistique_quantize::Code;
 use probabilistic_collections::SipHasherBuilder;
 use probabilistic_collections::similarity::MinHash;
-use xxhash_rust::xxh3::xxh3_64;
+use twox_hash::XxHash3_64;
 
 use crate::catalog::{Catalog, LshRow};
 use crate::error::Result;
@@ -69,7 +69,7 @@ impl Sketcher {
             let hashes = self.minhash.get_min_hashes(items.into_iter());
             for (band, part) in (1u8..).zip(hashes.chunks(self.rows)) {
                 let bytes: Vec<u8> = part.iter().flat_map(|h| h.to_le_bytes()).collect();
-                bands.push((band, short(xxh3_64(&bytes), n_rows)));
+                bands.push((band, short(XxHash3_64::oneshot(&bytes), n_rows)));
             }
         }
         Sketch { bands }

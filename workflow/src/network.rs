@@ -239,7 +239,7 @@ impl Network {
 
     /// xxh3-128 of [`Network::to_json`], little-endian: equal for equal networks however they were written.
     pub fn fingerprint(&self) -> [u8; 16] {
-        xxhash_rust::xxh3::xxh3_128(self.to_json().as_bytes()).to_le_bytes()
+        twox_hash::XxHash3_128::oneshot(self.to_json().as_bytes()).to_le_bytes()
     }
 
     fn source_name(&self, source: Source) -> &str {

@@ -7,7 +7,7 @@ pub(crate) struct Rng(u64);
 impl Rng {
     /// A generator for one named stream of `seed`, independent of the order in which streams are drawn.
     pub(crate) fn named(seed: u64, name: &str) -> Self {
-        Self(xxhash_rust::xxh3::xxh3_64_with_seed(name.as_bytes(), seed))
+        Self(twox_hash::XxHash3_64::oneshot_with_seed(seed, name.as_bytes()))
     }
 
     /// The next 64 random bits.

@@ -158,16 +158,16 @@ impl Weights {
 
     /// xxh3-128 of names, shapes and values, little-endian.
     pub fn fingerprint(&self) -> [u8; 16] {
-        let mut hash = xxhash_rust::xxh3::Xxh3::new();
+        let mut hash = twox_hash::xxhash3_128::Hasher::new();
         for (name, weight) in self.iter() {
-            hash.update(&(name.len() as u64).to_le_bytes());
-            hash.update(name.as_bytes());
-            hash.update(&(weight.shape.len() as u64).to_le_bytes());
-            weight.shape.iter().for_each(|&s| hash.update(&(s as u64).to_le_bytes()));
+            hash.write(&(name.len() as u64).to_le_bytes());
+            hash.write(name.as_bytes());
+            hash.write(&(weight.shape.len() as u64).to_le_bytes());
+            weight.shape.iter().for_each(|&s| hash.write(&(s as u64).to_le_bytes()));
             let bytes: Vec<u8> = weight.values.iter().flat_map(|v| v.to_le_bytes()).collect();
-            hash.update(&bytes);
+            hash.write(&bytes);
         }
-        hash.digest128().to_le_bytes()
+        hash.finish_128().to_le_bytes()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Rows of `row_blocks`: chunk numbers in few bytes, and a checksum over all of a row.
 
 use rusqlite::{Row, Transaction, params};
-use xxhash_rust::xxh3::xxh3_64;
+use twox_hash::XxHash3_64;
 
 use crate::error::{CatalogContext, EngineError, Result};
 
@@ -33,7 +33,7 @@ pub(super) struct RawBlockRow {
 fn hash(numbers: &[i64; 6], chunks: &[u8]) -> i64 {
     let mut bytes: Vec<u8> = numbers.iter().flat_map(|n| n.to_le_bytes()).collect();
     bytes.extend_from_slice(chunks);
-    xxh3_64(&bytes).cast_signed()
+    XxHash3_64::oneshot(&bytes).cast_signed()
 }
 
 impl RawBlockRow {

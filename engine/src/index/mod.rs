@@ -4,10 +4,11 @@ mod by_example;
 mod thresholds;
 
 use std::borrow::Cow;
+use std::hash::Hasher;
 use std::ops::Range;
 use std::sync::Arc;
 
-use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+use twox_hash::XxHash3_64;
 
 pub use by_example::{ByExampleColumn, ByExampleOf, ByExampleSize, MapValue, by_example_index};
 pub use thresholds::thresholds_index;
@@ -111,7 +112,7 @@ impl NewIndex {
         for section in sections() {
             out.extend_from_slice(&(at as u64).to_le_bytes());
             out.extend_from_slice(&(section.len() as u64).to_le_bytes());
-            out.extend_from_slice(&xxh3_64(section).to_le_bytes());
+            out.extend_from_slice(&XxHash3_64::oneshot(section).to_le_bytes());
             at += section.len();
         }
         let checksum = header_checksum(&out[..56], &out[INDEX_HEADER_LEN..]);
@@ -137,10 +138,10 @@ impl NewIndex {
 }
 
 fn header_checksum(header: &[u8], directory: &[u8]) -> u64 {
-    let mut hasher = Xxh3::new();
-    hasher.update(header);
-    hasher.update(directory);
-    hasher.digest()
+    let mut hasher = XxHash3_64::new();
+    hasher.write(header);
+    hasher.write(directory);
+    hasher.finish()
 }
 
 struct Held(Vec<u8>);
@@ -219,7 +220,7 @@ impl IndexFile {
             return Err(EngineError::corrupt(&self.path, 0, format!("no section {entry}")));
         };
         let bytes = self.file.read(start..start.saturating_add(len))?;
-        if xxh3_64(&bytes) != checksum {
+        if XxHash3_64::oneshot(&bytes) != checksum {
             return Err(EngineError::corrupt(&self.path, start, "section checksum differs"));
         }
         Ok(bytes)

@@ -8,7 +8,7 @@ use std::time::Instant;
 use arrow::array::ArrayRef;
 use mistique_quantize::Effort;
 use rayon::prelude::*;
-use xxhash_rust::xxh3::xxh3_64_with_seed;
+use twox_hash::XxHash3_64;
 
 use super::bases::Like;
 use super::habits::Served;
@@ -125,8 +125,8 @@ impl ChunkWriter {
             let shape = content.shape;
             let extra = Extra { validity: content.validity.as_deref(), dictionary: dictionary.as_deref() };
             let hash = timed(&search, || shape.hash(&content.codes, extra));
-            let name = xxh3_64_with_seed(column.name.as_bytes(), rows);
-            let kind = xxh3_64_with_seed(column.name.as_bytes(), u64::from(shape.code.to_id()));
+            let name = XxHash3_64::oneshot_with_seed(rows, column.name.as_bytes());
+            let kind = XxHash3_64::oneshot_with_seed(u64::from(shape.code.to_id()), column.name.as_bytes());
             Ok((at, Fresh { id: 0, hash, content: Arc::new(content), dictionary, name, kind }))
         };
         let read: Vec<(usize, Fresh)> =

@@ -6,7 +6,7 @@ use std::ops::Range;
 use arrow::array::{ArrayRef, UInt64Array};
 use arrow::compute::take;
 use mistique_quantize::OnUnholdable;
-use xxhash_rust::xxh3::xxh3_64;
+use twox_hash::XxHash3_64;
 
 use super::columns::NamedColumn;
 use super::growing::GrowingChunk;
@@ -82,9 +82,11 @@ impl FillJob {
                     for group in &lacking {
                         let shape = content.layout.chunk_shape(*group, positions.len());
                         let mut chunk = GrowingChunk::new(shape, Vec::new());
+                        let mut codes = Vec::new();
                         for row in 0..positions.len() {
-                            codec.encode_group(&batch, row..row + 1, *group, on_bad, chunk.codes())?;
-                            chunk.end_row().map_err(|e| codec.failed(e))?;
+                            codes.clear();
+                            codec.encode_row(&batch, row, *group..*group + 1, on_bad, &mut codes)?;
+                            chunk.push_row(&codes).map_err(|e| codec.failed(e))?;
                         }
                         chunks.push(chunk);
                     }
@@ -95,7 +97,7 @@ impl FillJob {
                     let index = UInt64Array::from_iter_values(positions.iter().map(|p| *p as u64));
                     let columns = lacking.iter().filter_map(|g| batch.columns().get(*g));
                     let arrays: Vec<ArrayRef> = columns.map(|c| Ok(take(c, &index, None)?)).collect::<Result<_>>()?;
-                    let rows = xxh3_64(&held.to_bytes());
+                    let rows = XxHash3_64::oneshot(&held.to_bytes());
                     let fields = lacking.iter().filter_map(|g| content.schema.fields().get(*g));
                     let named = arrays.iter().zip(fields);
                     let columns: Vec<_> = named.map(|(array, f)| NamedColumn { array, name: f.name() }).collect();

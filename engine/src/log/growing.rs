@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use mistique_quantize::{Effort, QuantizeError};
-use xxhash_rust::xxh3::Xxh3;
+use twox_hash::xxhash3_128::Hasher as Xxh3Hasher;
 
 use crate::chunk::{ChunkHash, ChunkShape, ChunkView, Extra, PageEntry, append_page, write_chunk, write_header};
 use crate::error::{EngineError, Result};
@@ -15,7 +15,7 @@ pub struct GrowingChunk {
     /// That of a full RowBlock, until the end.
     shape: ChunkShape,
     full_rows: usize,
-    hasher: Xxh3,
+    hasher: Xxh3Hasher,
     n_rows: usize,
     /// Room for the head of a full RowBlock, then pages.
     bytes: Vec<u8>,
@@ -58,30 +58,26 @@ impl GrowingChunk {
         self.n_rows % self.shape.page_rows
     }
 
-    /// Where the codes of the next row are to be appended.
-    pub fn codes(&mut self) -> &mut Vec<u8> {
+    /// Appends the codes of a row.
+    ///
+    /// Errors: those of the page's encoding.
+    pub fn push_row(&mut self, codes: &[u8]) -> std::result::Result<(), QuantizeError> {
         if self.codes.capacity() == 0 {
             self.codes.reserve(self.shape.page_rows * self.shape.row_bytes());
         }
-        &mut self.codes
-    }
-
-    /// The codes of the row that was appended last, of this page.
-    pub fn last_row(&self) -> &[u8] {
-        &self.codes[self.codes.len().saturating_sub(self.shape.row_bytes())..]
-    }
-
-    /// Says that a row's codes were appended.
-    ///
-    /// Errors: those of the page's encoding.
-    pub fn end_row(&mut self) -> std::result::Result<(), QuantizeError> {
+        self.codes.extend_from_slice(codes);
         self.n_rows += 1;
         if self.n_rows.is_multiple_of(self.shape.page_rows) { self.end_page() } else { Ok(()) }
     }
 
+    /// Bytes of a row's codes.
+    pub fn row_code_bytes(&self) -> usize {
+        self.shape.row_bytes()
+    }
+
     fn end_page(&mut self) -> std::result::Result<(), QuantizeError> {
         let begun = Instant::now();
-        self.hasher.update(&self.codes);
+        self.hasher.write(&self.codes);
         let hashed = begun.elapsed();
         self.entries.push(append_page(&self.shape, &self.codes, Effort::Fast, &mut self.bytes)?);
         self.search_ns += hashed.as_nanos() as u64;
@@ -125,7 +121,7 @@ impl GrowingChunk {
         if !whole {
             // The hash begins with the number of rows, which was to be another one.
             self.hasher = self.shape.hasher(Extra::default());
-            self.hasher.update(&content.codes);
+            self.hasher.write(&content.codes);
         }
         if effort != Effort::Fast {
             write_chunk(&self.shape, &content.codes, Extra::default(), effort, key, &mut self.bytes)?;
@@ -135,7 +131,7 @@ impl GrowingChunk {
 
     /// Content hash; after the end.
     pub fn hash(&self) -> ChunkHash {
-        self.hasher.digest128().to_le_bytes()
+        self.hasher.finish_128().to_le_bytes()
     }
 
     /// The chunk's bytes; after the end.

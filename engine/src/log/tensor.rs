@@ -256,7 +256,7 @@ impl TensorBuilder {
         let Some(codec) = self.codec.clone() else { return Ok(()) };
         let batch = BatchView::new(values, rows.len(), &codec, self.on_bad)?;
         let layout = self.content.layout;
-        let per_task = groups_per_task(&layout);
+        let per_task = groups_per_task(&layout, rows.len());
         let mut done = 0;
         while done < rows.len() {
             if self.chunks.is_empty() {
@@ -312,9 +312,9 @@ impl TensorBuilder {
     }
 }
 
-/// How many groups a task takes.
-fn groups_per_task(layout: &TensorLayout) -> usize {
-    let values = layout.page_rows * layout.group_units * layout.map.cells();
+/// How many groups a task takes of so many rows.
+fn groups_per_task(layout: &TensorLayout, n_rows: usize) -> usize {
+    let values = layout.page_rows.min(n_rows) * layout.group_units * layout.map.cells();
     (TASK_VALUES / values.max(1)).clamp(1, layout.n_groups().div_ceil(MIN_TASKS).max(1))
 }
 
@@ -337,23 +337,34 @@ impl Task<'_> {
     fn run(self) -> Result<u64> {
         let layout = self.codec.content().layout;
         let n_rows = self.span.len();
+        let mut codes = Vec::new();
         let mut clamped = 0;
         let mut done = 0;
         while done < n_rows {
             // Row after row, as the values lie; but page after page where each unit has a table that must be at hand.
             let held = self.chunks.first().map_or(0, GrowingChunk::page_rows_held);
-            let step = if self.codec.has_tables() { (layout.page_rows - held).min(n_rows - done) } else { 1 };
-            let mut errors = self.errors.chunks_mut(layout.group_units);
-            for (group, chunk) in (self.first_group..).zip(&mut *self.chunks) {
+            let by_page = self.codec.has_tables();
+            let step = if by_page { (layout.page_rows - held).min(n_rows - done) } else { 1 };
+            let width = if by_page { 1 } else { self.chunks.len().max(1) };
+            let mut errors = self.errors.chunks_mut(width * layout.group_units);
+            let mut first = self.first_group;
+            for chunks in self.chunks.chunks_mut(width) {
+                let groups = first..first + chunks.len();
+                first = groups.end;
                 let mut errors = errors.next();
                 for i in done..done + step {
                     let row = self.span.start + i;
-                    clamped += self.codec.encode_group(self.batch, row..row + 1, group, self.on_bad, chunk.codes())?;
+                    codes.clear();
+                    clamped += self.codec.encode_row(self.batch, row, groups.clone(), self.on_bad, &mut codes)?;
                     let is_measured = is_measured(self.seen_rows + i, layout.page_rows);
                     if let Some(errors) = errors.as_deref_mut().filter(|_| is_measured) {
-                        self.codec.measure_group(self.batch, row, group, chunk.last_row(), errors)?;
+                        self.codec.measure_row(self.batch, row, groups.clone(), &codes, errors)?;
                     }
-                    chunk.end_row().map_err(|e| self.codec.failed(e))?;
+                    let mut rest = &codes[..];
+                    for chunk in &mut *chunks {
+                        let of_chunk = rest.split_off(..chunk.row_code_bytes()).unwrap_or_default();
+                        chunk.push_row(of_chunk).map_err(|e| self.codec.failed(e))?;
+                    }
                 }
             }
             done += step;

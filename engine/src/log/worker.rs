@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use arrow::record_batch::RecordBatch;
 use mistique_quantize::OnUnholdable;
-use xxhash_rust::xxh3::xxh3_64;
+use twox_hash::XxHash3_64;
 
 use super::budget::Budget;
 use super::columns::NamedColumn;
@@ -477,7 +477,13 @@ impl Put<'_> {
             }
             vec![WITHHELD; n_groups]
         } else {
-            self.writer.put_columns(self.id, columns, xxh3_64(&set.to_bytes()), self.key, self.threads.now())?
+            self.writer.put_columns(
+                self.id,
+                columns,
+                XxHash3_64::oneshot(&set.to_bytes()),
+                self.key,
+                self.threads.now(),
+            )?
         };
         self.blocks.push(NewBlock { intermediate_id: self.id, rows: set, chunks });
         Ok(())

@@ -1,8 +1,9 @@
 //! Any convolution as a matrix product: each output cell's window is a column.
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
+use super::product::{multiply, with_buffers};
 use super::{Finish, Geometry, at_least, cpu_values, padded_columns};
 
 /// Aim for blocks whose column matrix holds about this many values (2 MiB).
@@ -21,23 +22,25 @@ pub(super) fn pack(g: &Geometry, weight: &Tensor) -> Result<Tensor> {
 pub(super) fn forward(g: &Geometry, x: &[f32], packed: &Tensor, finish: &Finish, out: &mut [f32]) -> Result<()> {
     let depth = packed.dim(2)?;
     let images = super::block_images(images_per_block(g, depth), x.len() / g.image_len());
-    out.par_chunks_mut(images * g.out_len())
-        .zip(x.par_chunks(images * g.image_len()))
-        .try_for_each(|(out, x)| block(g, x, packed, depth, finish, out))
+    cpu_values(packed, |packed| {
+        out.par_chunks_mut(images * g.out_len())
+            .zip(x.par_chunks(images * g.image_len()))
+            .for_each(|(out, x)| block(g, x, packed, depth, finish, out));
+    })
 }
 
 /// The images `x`, group by group.
-fn block(g: &Geometry, x: &[f32], packed: &Tensor, depth: usize, finish: &Finish, out: &mut [f32]) -> Result<()> {
+fn block(g: &Geometry, x: &[f32], packed: &[f32], depth: usize, finish: &Finish, out: &mut [f32]) {
     let n = x.len() / g.image_len();
     let cells = g.out_h * g.out_w;
     let group_out = g.out / g.groups;
     let width = padded_columns(n * cells, group_out, depth);
-    for group in 0..g.groups {
-        let mut columns = vec![0f32; depth * width];
-        fill(g, x, group, &mut columns, width);
-        let columns = Tensor::from_vec(columns, (depth, width), &Device::Cpu)?;
-        let product = packed.get(group)?.matmul(&columns)?;
-        cpu_values(&product, |product| {
+    for (group, weights) in packed.chunks_exact(group_out * depth).enumerate() {
+        with_buffers([depth * width, group_out * width], |columns, product| {
+            // Windows that reach over the edge leave out cells, which are zeros.
+            columns.fill(0.0);
+            fill(g, x, group, columns, width);
+            multiply([group_out, depth, width], weights, columns, product);
             for (o, row) in product.chunks_exact(width).enumerate() {
                 let channel = group * group_out + o;
                 let (bias, floor) = (finish.bias[channel], finish.floor());
@@ -48,9 +51,8 @@ fn block(g: &Geometry, x: &[f32], packed: &Tensor, depth: usize, finish: &Finish
                     }
                 }
             }
-        })?;
+        });
     }
-    Ok(())
 }
 
 /// Writes the windows of one group's channels: a row per (channel, ky, kx), a column per (image, y, x).

@@ -6,6 +6,7 @@
 use candle_core::{Result, Storage, Tensor};
 
 mod im2col;
+mod product;
 mod training;
 mod winograd;
 
@@ -73,9 +74,10 @@ fn forward_values(g: &Geometry, x: &[f32], packed: &Tensor, finish: &Finish) -> 
     Ok(out)
 }
 
-/// Images in a block, of at most `most` and of `n` in all: fewer where there would not be a block for every thread.
+/// Images in a block, of at most `most` and of `n` in all: as many blocks for each thread, of about the same size.
 fn block_images(most: usize, n: usize) -> usize {
-    most.min(n.div_ceil(rayon::current_num_threads())).max(1)
+    let n_blocks = n.div_ceil(most.max(1)).next_multiple_of(rayon::current_num_threads());
+    n.div_ceil(n_blocks).max(1)
 }
 
 /// Columns to multiply for `n` of them, in whole vectors.

@@ -9,6 +9,7 @@
 use candle_core::{Device, Result, Tensor};
 use rayon::prelude::*;
 
+use super::product::{multiply, with_buffers};
 use super::{Finish, Geometry, at_least, cpu_values, padded_columns};
 
 /// Values in a 4×4 input tile.
@@ -53,14 +54,21 @@ pub(super) fn forward(g: &Geometry, x: &[f32], packed: &Tensor, finish: &Finish,
     let (down, across) = (g.out_h.div_ceil(2), g.out_w.div_ceil(2));
     let per_image = PLACES * (g.channels + g.out) * down * across;
     let images = super::block_images(BLOCK_VALUES / per_image, x.len() / g.image_len());
-    out.par_chunks_mut(images * g.out_len()).zip(x.par_chunks(images * g.image_len())).try_for_each(|(out, x)| {
-        let tiles = x.len() / g.image_len() * down * across;
-        let tiling = Tiling { down, across, width: padded_columns(tiles, g.out, g.channels) };
-        let mut input = vec![0f32; PLACES * g.channels * tiling.width];
-        transform_input(g, x, &tiling, &mut input);
-        let input = Tensor::from_vec(input, (PLACES, g.channels, tiling.width), &Device::Cpu)?;
-        let product = packed.matmul(&input)?;
-        cpu_values(&product, |product| transform_output(g, product, &tiling, finish, out))
+    cpu_values(packed, |packed| {
+        out.par_chunks_mut(images * g.out_len()).zip(x.par_chunks(images * g.image_len())).for_each(|(out, x)| {
+            let tiles = x.len() / g.image_len() * down * across;
+            let width = padded_columns(tiles, g.out, g.channels);
+            let tiling = Tiling { down, across, width };
+            with_buffers([PLACES * g.channels * width, PLACES * g.out * width], |input, product| {
+                transform_input(g, x, &tiling, input);
+                let inputs = input.chunks_exact(g.channels * width);
+                let places = packed.chunks_exact(g.out * g.channels).zip(inputs);
+                for ((weights, input), product) in places.zip(product.chunks_exact_mut(g.out * width)) {
+                    multiply([g.out, g.channels, width], weights, input, product);
+                }
+                transform_output(g, product, &tiling, finish, out);
+            });
+        });
     })
 }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use arrow::array::Int64Array;
 use arrow::datatypes::DataType;
 use serde::{Deserialize, Serialize};
-use xxhash_rust::xxh3::xxh3_64_with_seed;
+use twox_hash::XxHash3_64;
 
 use crate::pipeline::columns::Columns;
 use crate::pipeline::data::Data;
@@ -93,7 +93,7 @@ fn k_means(places: &[Place], clusters: usize, seed: u64, iterations: u64) -> Vec
     let mut draws = 0u64;
     let mut random = || {
         draws += 1;
-        xxh3_64_with_seed(&draws.to_le_bytes(), seed) as f64 / 2f64.powi(64)
+        XxHash3_64::oneshot_with_seed(seed, &draws.to_le_bytes()) as f64 / 2f64.powi(64)
     };
     let mut centres: Vec<Place> = Vec::new();
     let mut far = vec![f64::INFINITY; places.len()];
@@ -165,7 +165,7 @@ impl Operator for ComputeNeighborhood {
                     .rows()
                     .iter()
                     .zip(&places)
-                    .filter_map(|(row, p)| Some((xxh3_64_with_seed(&row.to_le_bytes(), *seed), (*p)?)))
+                    .filter_map(|(row, p)| Some((XxHash3_64::oneshot_with_seed(*seed, &row.to_le_bytes()), (*p)?)))
                     .collect();
                 rows.sort_by_key(|(hash, _)| *hash);
                 rows.truncate(*sample);

@@ -5,7 +5,7 @@
 
 use arrow::array::BooleanArray;
 use arrow::compute::not;
-use xxhash_rust::xxh3::xxh3_64_with_seed;
+use twox_hash::XxHash3_64;
 
 use crate::pipeline::data::Data;
 use crate::pipeline::error::{OperatorError, PipelineError};
@@ -36,7 +36,7 @@ impl Operator for TrainTestSplit {
     fn run(&self, inputs: &Inputs<'_>) -> Result<Outcome, OperatorError> {
         let table = inputs.table(0)?;
         let limit = (self.test * 2f64.powi(64)) as u64;
-        let test = |row: &u64| Some(xxh3_64_with_seed(&row.to_le_bytes(), self.seed) < limit);
+        let test = |row: &u64| Some(XxHash3_64::oneshot_with_seed(self.seed, &row.to_le_bytes()) < limit);
         let test: BooleanArray = table.rows().iter().map(test).collect();
         Ok(Outcome { tables: vec![table.filter(&not(&test)?)?, table.filter(&test)?], ..Outcome::default() })
     }
