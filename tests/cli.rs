@@ -113,7 +113,7 @@ fn a_network_is_logged_and_read_and_rerun() {
     for plan in all[0]["considered"].as_array().unwrap() {
         assert!(plan["predicted_seconds"].as_f64().is_some() && plan["actual_seconds"].as_f64().is_some(), "{plan}");
     }
-    let measured = cli.json(&["calibrate", "digits.cnn", "--seconds", "2"]);
+    let measured = cli.json(&["calibrate", "digits.cnn", "--seconds", "60"]);
     let figures = measured["figures"].as_array().unwrap();
     let stage = |f: &&Value| f["figure"] == "stage" && f["of"] == "digits.cnn@cpu/conv2#16";
     assert!(figures.iter().find(stage).unwrap()["measurements"].as_u64().unwrap() >= 3);

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use arrow::array::{ArrayRef, UInt64Array};
 use arrow::compute::take;
@@ -51,6 +52,7 @@ impl FillJob {
     pub fn run(&self, writer: &mut ChunkWriter, pool: &rayon::ThreadPool, on_bad: OnUnholdable) -> Result<Vec<Fill>> {
         let at: HashMap<u64, usize> = self.rows.iter().enumerate().map(|(i, row)| (*row, i)).collect();
         let mut fills = Vec::new();
+        let slabs = Arc::default();
         let blocks = writer.catalog().blocks(&self.record, 0, u64::MAX)?;
         let mut n_blocks = blocks.len();
         for block in blocks {
@@ -81,12 +83,12 @@ impl FillJob {
                     let mut chunks = Vec::with_capacity(lacking.len());
                     for group in &lacking {
                         let shape = content.layout.chunk_shape(*group, positions.len());
-                        let mut chunk = GrowingChunk::new(shape, Vec::new());
-                        let mut codes = Vec::new();
+                        let mut chunk = GrowingChunk::new(shape, &slabs);
+                        let (mut codes, mut page) = (Vec::new(), Vec::new());
                         for row in 0..positions.len() {
                             codes.clear();
                             codec.encode_row(&batch, row, *group..*group + 1, on_bad, &mut codes)?;
-                            chunk.push_row(&codes).map_err(|e| codec.failed(e))?;
+                            chunk.push_row(&codes, &mut page).map_err(|e| codec.failed(e))?;
                         }
                         chunks.push(chunk);
                     }

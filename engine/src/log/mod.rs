@@ -9,6 +9,7 @@ mod growing;
 mod habits;
 mod options;
 mod seen;
+mod slabs;
 mod source;
 mod stages;
 mod table;

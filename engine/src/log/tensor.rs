@@ -7,6 +7,7 @@ use mistique_quantize::{OnUnholdable, Params, UnitError};
 use rayon::prelude::*;
 
 use super::growing::GrowingChunk;
+use super::slabs::Slabs;
 use super::source::{TensorSource, Values};
 use crate::catalog::IntermediateProgress;
 use crate::codec::{BatchView, TensorCodec, sample_f32};
@@ -28,35 +29,6 @@ const TASK_VALUES: usize = 1 << 17;
 /// Tasks that a batch is divided into at least, where it has as many groups.
 const MIN_TASKS: usize = 4;
 
-/// Buffers of sealed RowBlocks, used again: fresh ones would cost their page faults each time.
-#[derive(Default)]
-pub struct Buffers(Vec<Vec<u8>>);
-
-impl Buffers {
-    fn take(&mut self) -> Vec<u8> {
-        self.0.pop().unwrap_or_default()
-    }
-
-    /// Takes a sealed block's buffers back.
-    pub fn give_back(&mut self, block: SealedBlock) {
-        self.0.extend(block.chunks.into_iter().map(|chunk| {
-            let mut bytes = chunk.into_buffer();
-            bytes.clear();
-            bytes
-        }));
-    }
-
-    /// Bytes held for use again.
-    pub fn held_bytes(&self) -> usize {
-        self.0.iter().map(Vec::capacity).sum()
-    }
-
-    /// Frees all.
-    pub fn clear(&mut self) {
-        self.0.clear();
-    }
-}
-
 /// A full or flushed RowBlock.
 pub struct SealedBlock {
     /// Row_ids in stored order.
@@ -66,14 +38,14 @@ pub struct SealedBlock {
 }
 
 /// Where a sealed block goes.
-pub type Sealed<'a> = &'a mut dyn FnMut(&TensorContent, SealedBlock, &mut Buffers) -> Result<()>;
+pub type Sealed<'a> = &'a mut dyn FnMut(&TensorContent, SealedBlock) -> Result<()>;
 
 /// What a builder works with.
 pub struct Tools<'a> {
     /// Threads of the log.
     pub pool: &'a rayon::ThreadPool,
-    /// Buffers to use again.
-    pub buffers: &'a mut Buffers,
+    /// Memory of pages.
+    pub slabs: &'a Arc<Slabs>,
     /// Where sealed blocks go.
     pub sealed: Sealed<'a>,
 }
@@ -260,7 +232,7 @@ impl TensorBuilder {
         let mut done = 0;
         while done < rows.len() {
             if self.chunks.is_empty() {
-                let chunk = |g| GrowingChunk::new(layout.chunk_shape(g, layout.block_rows), with.buffers.take());
+                let chunk = |g| GrowingChunk::new(layout.chunk_shape(g, layout.block_rows), with.slabs);
                 self.chunks.extend((0..layout.n_groups()).map(chunk));
             }
             let take = (layout.block_rows - self.rows.len()).min(rows.len() - done);
@@ -298,7 +270,7 @@ impl TensorBuilder {
 
     fn seal(&mut self, with: &mut Tools<'_>) -> Result<()> {
         let block = SealedBlock { rows: std::mem::take(&mut self.rows), chunks: std::mem::take(&mut self.chunks) };
-        (with.sealed)(&self.content, block, with.buffers)
+        (with.sealed)(&self.content, block)
     }
 
     /// Seals what there is, also when it is less than a RowBlock.
@@ -337,7 +309,7 @@ impl Task<'_> {
     fn run(self) -> Result<u64> {
         let layout = self.codec.content().layout;
         let n_rows = self.span.len();
-        let mut codes = Vec::new();
+        let (mut codes, mut page) = (Vec::new(), Vec::new());
         let mut clamped = 0;
         let mut done = 0;
         while done < n_rows {
@@ -363,7 +335,7 @@ impl Task<'_> {
                     let mut rest = &codes[..];
                     for chunk in &mut *chunks {
                         let of_chunk = rest.split_off(..chunk.row_code_bytes()).unwrap_or_default();
-                        chunk.push_row(of_chunk).map_err(|e| self.codec.failed(e))?;
+                        chunk.push_row(of_chunk, &mut page).map_err(|e| self.codec.failed(e))?;
                     }
                 }
             }

@@ -13,9 +13,10 @@ use super::budget::Budget;
 use super::columns::NamedColumn;
 use super::fill::FillJob;
 use super::growing::GrowingChunk;
+use super::slabs::Slabs;
 use super::source::TensorSource;
 use super::table::{SealedTable, TableBuilder};
-use super::tensor::{Buffers, SealedBlock, TensorBuilder, Tools};
+use super::tensor::{SealedBlock, TensorBuilder, Tools};
 use super::writer::{ChunkWriter, LogReport};
 use crate::catalog::{Commit, IntermediateProgress, NewBlock, NewIntermediate, NewLink, NewModel, NewStage, WITHHELD};
 use crate::error::{EngineError, Result};
@@ -156,7 +157,7 @@ pub struct Worker {
     blocks: Vec<NewBlock>,
     /// Intermediates of which only rows are kept.
     withheld: HashSet<i64>,
-    buffers: Buffers,
+    slabs: Arc<Slabs>,
     threads: Arc<Threads>,
     budget: Arc<Budget>,
     failed: Arc<OnceLock<Arc<EngineError>>>,
@@ -193,7 +194,7 @@ impl Worker {
             commit: Commit::default(),
             blocks: Vec::new(),
             withheld: HashSet::new(),
-            buffers: Buffers::default(),
+            slabs: Arc::default(),
             threads: Arc::new(Threads { yielding, urgent, awaited }),
             budget,
             failed,
@@ -240,7 +241,7 @@ impl Worker {
     }
 
     fn held_bytes(&self) -> usize {
-        self.held.values().sum::<usize>() + self.buffers.held_bytes()
+        self.held.values().sum::<usize>() + self.slabs.free_bytes()
     }
 
     /// Counts what a builder holds now.
@@ -324,18 +325,20 @@ impl Worker {
         self.evict()
     }
 
-    /// Seals the largest unfinished RowBlocks early while they hold more than half of the budget.
+    /// Seals the largest unfinished RowBlocks early while more than half of the budget is held. What is above it is given
+    /// back to the system; the rest of their memory is for those that come.
     fn evict(&mut self) -> Result<()> {
         let limit = self.budget.limit() / 2;
-        if self.held_bytes() > limit {
-            self.buffers.clear();
+        loop {
+            let over = self.held_bytes().saturating_sub(limit);
+            if over == 0 {
+                return Ok(());
+            }
+            if self.slabs.shed(over) == 0 {
+                let Some((&id, _)) = self.held.iter().max_by_key(|(_, bytes)| **bytes) else { return Ok(()) };
+                self.flush(id)?;
+            }
         }
-        while self.held_bytes() > limit {
-            let Some((&id, _)) = self.held.iter().max_by_key(|(_, bytes)| **bytes) else { break };
-            self.flush(id)?;
-            self.buffers.clear();
-        }
-        Ok(())
     }
 
     fn flush(&mut self, id: i64) -> Result<()> {
@@ -356,12 +359,9 @@ impl Worker {
         let (blocks, estimates) = (&mut self.blocks, &mut self.commit.group_bytes);
         let withheld = self.withheld.contains(&id);
         let mut put = Put { writer: &mut self.writer, threads, key: &key, id, withheld, blocks, estimates };
-        let mut sealed = |content: &TensorContent, mut b: SealedBlock, buffers: &mut Buffers| {
-            put.block(&b.rows, content.layout.n_groups(), &mut b.chunks)?;
-            buffers.give_back(b);
-            Ok(())
-        };
-        work(builder, &mut Tools { pool: threads.now(), buffers: &mut self.buffers, sealed: &mut sealed })
+        let mut sealed =
+            |content: &TensorContent, mut b: SealedBlock| put.block(&b.rows, content.layout.n_groups(), &mut b.chunks);
+        work(builder, &mut Tools { pool: threads.now(), slabs: &self.slabs, sealed: &mut sealed })
     }
 
     /// The same for a table's builder.
@@ -404,7 +404,7 @@ impl Worker {
         for id in self.builders.keys().copied().collect::<Vec<_>>() {
             self.flush(id)?;
         }
-        self.buffers.clear();
+        self.slabs.shed(usize::MAX);
         let mut commit = std::mem::take(&mut self.commit);
         (commit.partitions, commit.chunks, commit.lsh) = self.writer.finish()?;
         commit.blocks = std::mem::take(&mut self.blocks);

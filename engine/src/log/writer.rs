@@ -79,6 +79,8 @@ pub struct ChunkWriter {
     target_bytes: u64,
     /// What was written.
     pub report: LogReport,
+    /// Room for a chunk to be written from.
+    bytes: Vec<u8>,
 }
 
 impl ChunkWriter {
@@ -109,6 +111,7 @@ impl ChunkWriter {
             max_bytes: options.max_bytes,
             target_bytes: options.partition_bytes,
             report: LogReport::default(),
+            bytes: Vec::new(),
         })
     }
 
@@ -158,7 +161,11 @@ impl ChunkWriter {
             ids.push(id);
             let stored = Instant::now();
             if is_new {
-                self.store(id, &hash, chunk.bytes(), None, 0)?;
+                let mut bytes = std::mem::take(&mut self.bytes);
+                chunk.write_to(&mut bytes);
+                let written = self.store(id, &hash, &mut bytes, None, 0);
+                self.bytes = bytes;
+                written?;
             }
             self.report.search_ns += searched;
             self.report.work_ns += searched + chunk.work_ns + stored.elapsed().as_nanos() as u64;
