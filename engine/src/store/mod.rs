@@ -1,18 +1,18 @@
 //! The DataStore: opens a store, reads intermediates, begins logs.
 
 mod counts;
+mod holding;
+mod places;
 mod tables;
+mod tensors;
 
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Instant;
 
 use crate::catalog::{Block, Catalog};
-use crate::chunk::ChunkView;
 use crate::codec::TensorCodec;
 use crate::counters::Counters;
 use crate::error::{EngineError, Result};
@@ -21,25 +21,21 @@ use crate::log::{LogOptions, Logger};
 use crate::model::{Fingerprint, IntermediateRecord, ModelRecord, fingerprint, hex};
 use crate::partition::{self, ChunkPlace, PartitionReader};
 use crate::pool::InMemoryStore;
-use crate::read::{self, Chunks};
 use crate::row_plan::{RowPlan, Rows};
 use crate::rows::{RowMask, RowSet};
 use crate::storage::{LocalStorage, Storage};
+
+pub(crate) use places::chunks_of;
 
 /// Folder of the operators.
 const OPERATORS: &str = "operators";
 /// Counters of hits and misses that the catalogue keeps: of pages, and of answers.
 const POOL: [&str; 2] = ["pool_hits", "pool_misses"];
 const ANSWERS: [&str; 2] = ["answer_hits", "answer_misses"];
-/// Places of chunks that are remembered.
-const PLACES: usize = 1 << 18;
 /// Models whose intermediates are remembered.
 const MODELS: usize = 1 << 12;
 /// Tables whose RowBlocks are remembered.
 const TABLES: usize = 256;
-
-/// Ranges of row_ids that are remembered of an intermediate.
-const RANGES: usize = 1 << 12;
 
 /// How a store is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,44 +89,6 @@ pub struct Store {
 }
 
 struct NoWriter;
-
-/// Rows of sets as ranges, ascending and apart.
-fn ranges_of(sets: &[Arc<RowSet>]) -> Vec<Range<u64>> {
-    let mut ranges: Vec<Range<u64>> = Vec::new();
-    for set in sets {
-        match &**set {
-            RowSet::Range(r) => ranges.push(r.clone()),
-            RowSet::List(ids) => ranges.extend(ids.iter().map(|id| *id..id + 1)),
-        }
-    }
-    ranges.sort_unstable_by_key(|r| r.start);
-    ranges.dedup_by(|next, before| {
-        let joins = next.start <= before.end;
-        if joins {
-            before.end = before.end.max(next.end);
-        }
-        joins
-    });
-    ranges
-}
-
-/// The chunks of `groups` of `blocks`.
-pub(crate) fn chunks_of<'a>(blocks: &'a [Block], groups: &'a BTreeSet<usize>) -> impl Iterator<Item = i64> + 'a {
-    blocks.iter().flat_map(|b| groups.iter().filter_map(|g| b.chunks.get(*g).copied()))
-}
-
-/// Whether ranges, ascending and apart, hold all of the rows.
-fn holds(ranges: &[Range<u64>], rows: &RowSet) -> bool {
-    let one = |wanted: Range<u64>| {
-        let after = ranges.partition_point(|r| r.start <= wanted.start);
-        let around = after.checked_sub(1).and_then(|i| ranges.get(i));
-        wanted.is_empty() || around.is_some_and(|r| wanted.end <= r.end)
-    };
-    match rows {
-        RowSet::Range(r) => one(r.clone()),
-        RowSet::List(ids) => ids.iter().all(|id| one(*id..id + 1)),
-    }
-}
 
 fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -375,29 +333,6 @@ impl Store {
         Ok((RowPlan::new(record, blocks, &Rows::List(stored))?, is_stored))
     }
 
-    /// Of each intermediate, whether it holds all of the rows; what it holds is remembered.
-    ///
-    /// Errors: `Catalog`, `Corrupt`.
-    pub fn holding(&self, records: &[&IntermediateRecord], rows: &RowSet) -> Result<Vec<bool>> {
-        self.refresh()?;
-        let mut all = Vec::with_capacity(records.len());
-        for record in records {
-            let known = lock(&self.known).rows.get(&record.id).map(|held| holds(held, rows));
-            all.push(match known {
-                Some(known) => known,
-                None => {
-                    let held = ranges_of(&self.row_sets(record)?);
-                    let answer = holds(&held, rows);
-                    if held.len() <= RANGES {
-                        lock(&self.known).rows.insert(record.id, held);
-                    }
-                    answer
-                }
-            });
-        }
-        Ok(all)
-    }
-
     /// The codec of a tensor intermediate.
     ///
     /// Errors: `Quantize`, `Unsupported` for a table.
@@ -424,151 +359,6 @@ impl Store {
             *known = Known { version, ..Known::default() };
         }
         Ok(())
-    }
-
-    /// Fills `out` (rows × columns, row-major) with stored columns of a tensor, as f32.
-    ///
-    /// `columns` count stored cells, unit by unit. Errors: `Shape` when `out` has another length; `Corrupt`, `Io`.
-    pub fn read_f32(
-        &self,
-        record: &IntermediateRecord,
-        plan: &RowPlan,
-        columns: &[Range<usize>],
-        out: &mut [f32],
-    ) -> Result<()> {
-        self.read_through(record, plan, columns, out, true)
-    }
-
-    /// As [`Store::read_f32`], but without the InMemoryStore, as a request reads that is too large for it.
-    ///
-    /// Errors: as there.
-    pub fn read_past_memory(
-        &self,
-        record: &IntermediateRecord,
-        plan: &RowPlan,
-        columns: &[Range<usize>],
-        out: &mut [f32],
-    ) -> Result<()> {
-        self.read_through(record, plan, columns, out, false)
-    }
-
-    fn read_through(
-        &self,
-        record: &IntermediateRecord,
-        plan: &RowPlan,
-        columns: &[Range<usize>],
-        out: &mut [f32],
-        may_hold: bool,
-    ) -> Result<()> {
-        let n = record.tensor()?.layout.stored_values();
-        if let Some(bad) = columns.iter().find(|c| c.start > c.end || c.end > n) {
-            return Err(EngineError::Shape {
-                key: record.key.to_string(),
-                what: "columns",
-                expected: format!("within 0..{n}"),
-                got: format!("{bad:?}"),
-            });
-        }
-        if plan.n_rows() == 0 && out.is_empty() {
-            // A scheme may not be settled before the first row.
-            return Ok(());
-        }
-        let begun = Instant::now();
-        let codec = self.codec(record)?;
-        let group_cols = codec.content().layout.group_units * codec.content().layout.stored.cells();
-        let groups: BTreeSet<usize> =
-            columns.iter().flat_map(|c| c.start / group_cols..c.end.div_ceil(group_cols)).collect();
-        self.check_materialized(record, plan, &groups)?;
-        let looking = Instant::now();
-        let places = self.load_places(chunks_of(&plan.blocks, &groups))?;
-        let looked = looking.elapsed().as_secs_f64();
-        let meter = read::read_f32(self, &codec, record, (plan, columns), out, may_hold)?;
-        self.keep_read(record, &meter, out.len(), (places, looked), begun);
-        Ok(())
-    }
-
-    /// Errors: `NotMaterialized` when values of `groups` are withheld.
-    fn check_materialized(&self, record: &IntermediateRecord, plan: &RowPlan, groups: &BTreeSet<usize>) -> Result<()> {
-        let groups: Vec<usize> = groups.iter().copied().collect();
-        match plan.lacking(&groups) {
-            (0, _) => Ok(()),
-            (lacking, touched) => {
-                let what = format!("columns in {lacking} of {touched} RowBlocks");
-                Err(EngineError::NotMaterialized { key: record.key.to_string(), what })
-            }
-        }
-    }
-
-    /// Codes of stored columns of a tensor, as the bytes of their stored type: `[rows][columns]`.
-    ///
-    /// Errors: `Corrupt`, `Io`, `Shape`.
-    pub fn read_codes(&self, record: &IntermediateRecord, plan: &RowPlan) -> Result<Vec<u8>> {
-        let begun = Instant::now();
-        self.refresh()?;
-        let layout = record.tensor()?.layout;
-        self.check_materialized(record, plan, &(0..layout.n_groups()).collect())?;
-        let width = layout.code.width();
-        let row_len = layout.stored_values() * width;
-        let mut out = vec![0u8; plan.n_rows() * row_len];
-        let damaged = |why: &str| EngineError::corrupt("catalog.db", 0, why);
-        for group in 0..layout.n_groups() {
-            let start = group * layout.group_units * layout.stored.cells() * width;
-            let n_cols = layout.units_of_group(group).len() * layout.stored.cells() * width;
-            // Scattered rows come back to the same chunks: each is decoded once.
-            let mut decoded: HashMap<usize, Vec<u8>> = HashMap::new();
-            for (block, position, at, len) in plan.runs() {
-                let codes = match decoded.entry(block) {
-                    Entry::Occupied(held) => held.into_mut(),
-                    Entry::Vacant(empty) => {
-                        let chunk = plan.blocks.get(block).and_then(|b| b.chunks.get(group)).copied();
-                        empty.insert(self.chunk_codes(chunk.ok_or_else(|| damaged("a RowBlock lacks a chunk"))?)?)
-                    }
-                };
-                for i in 0..len {
-                    let (from, to) = ((position + i) * n_cols, (at + i) * row_len + start);
-                    let row = codes.get(from..from + n_cols);
-                    let row = row.ok_or_else(|| damaged("a chunk has fewer rows than its RowBlock"))?;
-                    out[to..to + n_cols].copy_from_slice(row);
-                }
-            }
-        }
-        self.keep_codes_read(record, plan, begun.elapsed().as_secs_f64());
-        Ok(out)
-    }
-
-    fn chunk_codes(&self, chunk: i64) -> Result<Vec<u8>> {
-        let (partition, place) = self.place(chunk)?;
-        let bytes = partition.chunk(place)?;
-        let view = ChunkView::parse(&bytes, partition.path(), place.offset)?;
-        Ok(self.decode(&view, place)?.codes)
-    }
-
-    /// Remembers where chunks lie, so that reading them asks the catalogue once.
-    ///
-    /// Returns how many were not known.
-    pub(crate) fn load_places(&self, chunks: impl Iterator<Item = i64>) -> Result<usize> {
-        let missing: Vec<i64> = {
-            let mut known = lock(&self.known);
-            if known.places.len() > PLACES {
-                known.places.clear();
-            }
-            chunks.filter(|id| !known.places.contains_key(id)).take(PLACES).collect()
-        };
-        let catalog = self.catalog();
-        let mut places = missing.iter().map(|&id| Ok((id, catalog.chunk_place(id)?))).collect::<Result<Vec<_>>>()?;
-        let bases: BTreeSet<i64> = places.iter().filter_map(|(_, place)| place.base.map(|b| b.id)).collect();
-        for id in bases {
-            places.push((id, catalog.chunk_place(id)?));
-        }
-        drop(catalog);
-        lock(&self.known).places.extend(places);
-        Ok(missing.len())
-    }
-
-    /// How many of these chunks are known to lie where.
-    pub(crate) fn known_places(&self, chunks: impl Iterator<Item = i64>) -> usize {
-        let known = lock(&self.known);
-        chunks.filter(|id| known.places.contains_key(id)).count()
     }
 
     /// Row_ids that an intermediate holds, in stored order.
@@ -654,66 +444,5 @@ impl Drop for Store {
         if let Err(e) = self.catalog().add_totals(&totals) {
             tracing::debug!("hits and misses are not kept: {e}");
         }
-    }
-}
-
-impl Chunks for Store {
-    fn place(&self, chunk: i64) -> Result<(PartitionReader, ChunkPlace)> {
-        let known = lock(&self.known);
-        let place = known.places.get(&chunk).copied();
-        if let Some(place) = place
-            && let Some(partition) = known.partitions.get(&place.partition)
-        {
-            return Ok((partition.clone(), place));
-        }
-        drop(known);
-        // What is remembered may have moved since, and so may what was just looked up: `compact` and `gc` of another
-        // handle do not wait for readers.
-        let mut found = self.find(chunk, place);
-        for _ in 0..3 {
-            if found.is_ok() {
-                break;
-            }
-            found = self.find(chunk, None);
-        }
-        let (partition, place) = found?;
-        let mut known = lock(&self.known);
-        known.places.insert(chunk, place);
-        known.partitions.insert(place.partition, partition.clone());
-        Ok((partition, place))
-    }
-
-    fn pool(&self) -> &InMemoryStore {
-        &self.pool
-    }
-}
-
-impl Store {
-    fn find(&self, chunk: i64, place: Option<ChunkPlace>) -> Result<(PartitionReader, ChunkPlace)> {
-        let catalog = self.catalog();
-        let place = place.map_or_else(|| catalog.chunk_place(chunk), Ok)?;
-        let len = catalog.partition_len(place.partition)?;
-        drop(catalog);
-        let opened = lock(&self.known).partitions.get(&place.partition).cloned();
-        let partition = match opened {
-            Some(partition) => partition,
-            None => PartitionReader::open(&*self.storage, place.partition, len)?,
-        };
-        Ok((partition, place))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rows_are_held_by_ranges() {
-        let sets = [RowSet::Range(4..8), RowSet::List(vec![20, 3, 9]), RowSet::Range(8..9)].map(Arc::new);
-        let ranges = ranges_of(&sets);
-        assert_eq!(ranges, [3..10, 20..21]);
-        assert!(holds(&ranges, &RowSet::Range(3..10)) && holds(&ranges, &RowSet::List(vec![20, 5])));
-        assert!(!holds(&ranges, &RowSet::Range(9..11)) && !holds(&ranges, &RowSet::Range(2..4)));
-        assert!(!holds(&ranges, &RowSet::List(vec![5, 19])) && holds(&ranges, &RowSet::Range(0..0)));
     }
 }

@@ -1,9 +1,10 @@
 //! Any convolution as a matrix product: each output cell's window is a column.
 
 use candle_core::{Result, Tensor};
+use gemm::Parallelism;
 use rayon::prelude::*;
 
-use super::product::{multiply, with_buffers};
+use super::product::{multiply, threads, with_buffers};
 use super::{Finish, Geometry, at_least, cpu_values, padded_columns};
 
 /// Aim for blocks whose column matrix holds about this many values (2 MiB).
@@ -22,15 +23,23 @@ pub(super) fn pack(g: &Geometry, weight: &Tensor) -> Result<Tensor> {
 pub(super) fn forward(g: &Geometry, x: &[f32], packed: &Tensor, finish: &Finish, out: &mut [f32]) -> Result<()> {
     let depth = packed.dim(2)?;
     let images = super::block_images(images_per_block(g, depth), x.len() / g.image_len());
+    let threads = threads((x.len() / g.image_len()).div_ceil(images));
     cpu_values(packed, |packed| {
         out.par_chunks_mut(images * g.out_len())
             .zip(x.par_chunks(images * g.image_len()))
-            .for_each(|(out, x)| block(g, x, packed, depth, finish, out));
+            .for_each(|(out, x)| block(g, x, packed, depth, (finish, threads), out));
     })
 }
 
 /// The images `x`, group by group.
-fn block(g: &Geometry, x: &[f32], packed: &[f32], depth: usize, finish: &Finish, out: &mut [f32]) {
+fn block(
+    g: &Geometry,
+    x: &[f32],
+    packed: &[f32],
+    depth: usize,
+    (finish, threads): (&Finish, Parallelism),
+    out: &mut [f32],
+) {
     let n = x.len() / g.image_len();
     let cells = g.out_h * g.out_w;
     let group_out = g.out / g.groups;
@@ -40,7 +49,7 @@ fn block(g: &Geometry, x: &[f32], packed: &[f32], depth: usize, finish: &Finish,
             // Windows that reach over the edge leave out cells, which are zeros.
             columns.fill(0.0);
             fill(g, x, group, columns, width);
-            multiply([group_out, depth, width], weights, columns, product);
+            multiply([group_out, depth, width], weights, columns, product, threads);
             for (o, row) in product.chunks_exact(width).enumerate() {
                 let channel = group * group_out + o;
                 let (bias, floor) = (finish.bias[channel], finish.floor());

@@ -9,7 +9,7 @@
 use candle_core::{Device, Result, Tensor};
 use rayon::prelude::*;
 
-use super::product::{multiply, with_buffers};
+use super::product::{multiply, threads, with_buffers};
 use super::{Finish, Geometry, at_least, cpu_values, padded_columns};
 
 /// Values in a 4×4 input tile.
@@ -54,6 +54,7 @@ pub(super) fn forward(g: &Geometry, x: &[f32], packed: &Tensor, finish: &Finish,
     let (down, across) = (g.out_h.div_ceil(2), g.out_w.div_ceil(2));
     let per_image = PLACES * (g.channels + g.out) * down * across;
     let images = super::block_images(BLOCK_VALUES / per_image, x.len() / g.image_len());
+    let threads = threads((x.len() / g.image_len()).div_ceil(images));
     cpu_values(packed, |packed| {
         out.par_chunks_mut(images * g.out_len()).zip(x.par_chunks(images * g.image_len())).for_each(|(out, x)| {
             let tiles = x.len() / g.image_len() * down * across;
@@ -64,7 +65,7 @@ pub(super) fn forward(g: &Geometry, x: &[f32], packed: &Tensor, finish: &Finish,
                 let inputs = input.chunks_exact(g.channels * width);
                 let places = packed.chunks_exact(g.out * g.channels).zip(inputs);
                 for ((weights, input), product) in places.zip(product.chunks_exact_mut(g.out * width)) {
-                    multiply([g.out, g.channels, width], weights, input, product);
+                    multiply([g.out, g.channels, width], weights, input, product, threads);
                 }
                 transform_output(g, product, &tiling, finish, out);
             });
