@@ -55,7 +55,7 @@ pub use mistique_workflow::pipeline;
 
 /// One value a row: what predicates, groups and labels are made of.
 pub mod operands {
-    pub use mistique_query::{Column, Operand, OperandScan, Wanted};
+    pub use mistique_query::{Cell, Column, Operand, OperandScan, Wanted};
 }
 
 pub use mistique_workflow::{

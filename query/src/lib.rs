@@ -31,7 +31,7 @@ pub use error::{QueryError, Result};
 pub use heatmap::{HeatMap, Picture};
 pub use index::{ByExample, Example, Examples, HnswMade, IndexUse, Neighbours, Norm, Serving, Used};
 pub use materialize::GammaRecord;
-pub use operand::{Column, Operand, OperandScan, Wanted};
+pub use operand::{Cell, Column, Operand, OperandScan, Wanted};
 pub use plan::{Considered, Explanation, PlanChoice};
 pub use predicate::{Compare, Comparison, Predicate, Term};
 pub use reader::{ChunkReader, Request};

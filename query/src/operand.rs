@@ -3,6 +3,7 @@
 
 use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 
 use arrow::array::{Array, ArrayRef, AsArray, StringArray};
 use arrow::compute::cast;
@@ -68,6 +69,27 @@ pub enum Column {
     Text(Vec<Option<String>>),
 }
 
+/// A value of one row.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Cell {
+    /// An integer; 0 and 1 for booleans.
+    Int(i128),
+    /// A float.
+    Float(f64),
+    /// Text, and dates and times as they are written.
+    Text(String),
+}
+
+impl fmt::Display for Cell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Int(v) => v.fmt(f),
+            Self::Float(v) => v.fmt(f),
+            Self::Text(v) => f.write_str(v),
+        }
+    }
+}
+
 impl Column {
     /// Number of rows.
     pub fn len(&self) -> usize {
@@ -94,14 +116,19 @@ impl Column {
         }
     }
 
+    /// The value of a row; `None` for nulls.
+    pub fn cell(&self, row: usize) -> Option<Cell> {
+        match self {
+            Self::Int(v) => v.get(row).copied().flatten().map(Cell::Int),
+            Self::Time(v, kind) => v.get(row).copied().flatten().map(|v| Cell::Text(time_text(v, kind))),
+            Self::Float(v) => v.get(row).copied().flatten().map(Cell::Float),
+            Self::Text(v) => v.get(row).cloned().flatten().map(Cell::Text),
+        }
+    }
+
     /// The value of a row as text, as groups and labels are called; `None` for nulls.
     pub fn text(&self, row: usize) -> Option<String> {
-        match self {
-            Self::Int(v) => v.get(row).copied().flatten().map(|v| v.to_string()),
-            Self::Time(v, kind) => v.get(row).copied().flatten().map(|v| time_text(v, kind)),
-            Self::Float(v) => v.get(row).copied().flatten().map(|v| v.to_string()),
-            Self::Text(v) => v.get(row).cloned().flatten(),
-        }
+        self.cell(row).map(|v| v.to_string())
     }
 
     /// The values of an Arrow column.

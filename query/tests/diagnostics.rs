@@ -12,7 +12,7 @@ use mistique_query::diagnostics::{
     By, Extreme, Labelled, Metric, Queries, class_metrics, confusion, corr, diff, dist, knn, mean, number_metrics,
     rowdiff, select, topk,
 };
-use mistique_query::{ChunkReader, PlanChoice, Predicate, QueryError, Request, RowSelection, Wanted};
+use mistique_query::{Cell, ChunkReader, PlanChoice, Predicate, QueryError, Request, RowSelection, Wanted};
 use serde_json::Value;
 
 fn store() -> Store {
@@ -440,6 +440,7 @@ fn differences_by_hand() {
 
     let (columns, _) = rowdiff(&reader, &request("p.a.x"), 1, 3).unwrap();
     assert_eq!((columns[0].column.as_str(), columns[0].difference), ("u0", Some(3.0)));
+    assert_eq!((&columns[0].a, &columns[0].b), (&Some(Cell::Float(2.0)), &Some(Cell::Float(5.0))));
     assert!(columns[1].difference.unwrap().is_nan(), "NaN comes last");
     assert!(rowdiff(&reader, &request("p.a.x"), 1, 77).is_err());
 }

@@ -2,7 +2,7 @@
 
 use crate::answer::{Data, Source};
 use crate::error::Result;
-use crate::operand::Column;
+use crate::operand::{Cell, Column};
 use crate::reader::{ChunkReader, Request};
 use crate::rows::RowSelection;
 
@@ -12,9 +12,9 @@ pub struct ColumnDifference {
     /// Its selector or name.
     pub column: String,
     /// Value in the first; `None` for null.
-    pub a: Option<String>,
+    pub a: Option<Cell>,
     /// Value in the second.
-    pub b: Option<String>,
+    pub b: Option<Cell>,
     /// Second − first; `None` for text and nulls.
     pub difference: Option<f64>,
 }
@@ -31,7 +31,7 @@ pub fn rowdiff(reader: &ChunkReader<'_>, request: &Request, a: u64, b: u64) -> R
             for (name, array) in answer.columns.iter().zip(batch.columns()) {
                 let column = Column::from_array(array)?;
                 let number = |i: usize| column.to_f64(name).ok().and_then(|v| v.get(i).copied());
-                let (x, y) = (column.text(0), column.text(1));
+                let (x, y) = (column.cell(0), column.cell(1));
                 let known = x.is_some() && y.is_some();
                 let difference = number(0).zip(number(1)).map(|(x, y)| y - x).filter(|_| known);
                 columns.push(ColumnDifference { column: name.clone(), a: x, b: y, difference });
@@ -40,9 +40,9 @@ pub fn rowdiff(reader: &ChunkReader<'_>, request: &Request, a: u64, b: u64) -> R
         Data::F32(_) | Data::F64(_) => {
             let values = answer.to_f64()?;
             let (x, y) = values.split_at(values.len() / 2);
-            for ((name, x), y) in answer.columns.iter().zip(x).zip(y) {
-                let (a, b) = (Some(x.to_string()), Some(y.to_string()));
-                columns.push(ColumnDifference { column: name.clone(), a, b, difference: Some(y - x) });
+            for ((column, x), y) in answer.columns.into_iter().zip(x).zip(y) {
+                let (a, b) = (Some(Cell::Float(*x)), Some(Cell::Float(*y)));
+                columns.push(ColumnDifference { column, a, b, difference: Some(y - x) });
             }
         }
     }

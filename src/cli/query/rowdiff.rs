@@ -8,6 +8,7 @@ use crate::Store;
 use crate::cli::Result;
 use crate::cli::output::{Rows, count, float, number, pretty};
 use crate::diagnostics::rowdiff;
+use crate::operands::Cell;
 
 #[derive(Debug, Args)]
 pub struct RowdiffArgs {
@@ -27,26 +28,41 @@ pub struct RowdiffArgs {
 pub fn run(args: &RowdiffArgs, store: &Store, as_json: bool) -> Result<String> {
     let request = args.plan.request(&args.key)?;
     let (columns, source) = rowdiff(&args.plan.reader(store), &request, args.a, args.b)?;
+    let n_columns = columns.len();
     if as_json {
         let columns: Vec<Value> = columns
             .iter()
-            .map(|c| json!({"column": c.column, "a": c.a, "b": c.b, "difference": c.difference.map(number)}))
+            .take(args.k)
+            .map(|c| {
+                json!({"column": c.column, "a": value(c.a.as_ref()), "b": value(c.b.as_ref()),
+                "difference": c.difference.map(number)})
+            })
             .collect();
-        return Ok(pretty(&json!({"key": args.key, "rows": [args.a, args.b], "columns": columns,
-            "source": source.to_string()})));
+        return Ok(pretty(&json!({"key": args.key, "rows": [args.a, args.b], "n_columns": n_columns,
+            "columns": columns, "source": source.to_string()})));
     }
     let mut rows = Rows::new(&["column", &format!(">{}", args.a), &format!(">{}", args.b), ">difference"]);
-    let shown = |v: &Option<String>| match v {
+    let shown = |v: &Option<Cell>| match v {
         None => "null".into(),
-        Some(v) => v.parse().map_or_else(|_| v.clone(), float),
+        Some(Cell::Float(v)) => float(*v),
+        Some(v) => v.to_string(),
     };
     for c in columns.iter().take(args.k) {
         let difference = c.difference.map_or("-".into(), float);
         rows.push(vec![c.column.clone(), shown(&c.a), shown(&c.b), difference], Value::Null);
     }
-    let more = match columns.len().saturating_sub(args.k) {
+    let more = match n_columns.saturating_sub(args.k) {
         0 => String::new(),
         n => format!("; {} more columns", count(n as u64)),
     };
-    Ok(format!("{}{} columns; source: {source}{more}\n", rows.table(), count(columns.len() as u64)))
+    Ok(format!("{}{} columns; source: {source}{more}\n", rows.table(), count(n_columns as u64)))
+}
+
+fn value(cell: Option<&Cell>) -> Value {
+    match cell {
+        None => Value::Null,
+        Some(Cell::Int(v)) => i64::try_from(*v).map_or_else(|_| Value::String(v.to_string()), Value::from),
+        Some(Cell::Float(v)) => number(*v),
+        Some(Cell::Text(v)) => Value::from(v.as_str()),
+    }
 }
