@@ -93,7 +93,7 @@ fn main() {
     let t = cold(&mut || drop(dist(&reader, &request("b.m.maps.u17"), None, 50, &QUANTILES).unwrap()));
     println!("dist of a unit:                                       {:.1} ms", t * 1e3);
     let predicate = Predicate::parse("b.m.vectors.u3 > 0.9").unwrap();
-    let t = cold(&mut || drop(select(&reader, &predicate, None).unwrap()));
+    let t = cold(&mut || drop(select(&reader, &predicate, None, PlanChoice::Auto).unwrap()));
     println!("where vectors.u3 > 0.9:                               {:.2} ms\n", t * 1e3);
 
     let venv = common::cache().join("venv");

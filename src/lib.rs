@@ -47,9 +47,9 @@ pub use mistique_engine::{
     StoreStats, TensorSource, TensorSpec, UnitAxis, UnitError, Values, VerifyReport, gamma, within_budget,
 };
 pub use mistique_query::{
-    Answer, AnswerStats, ByExample, Calibration, ChunkReader, Considered, Data, Example, Examples, Explanation, Figure,
-    GammaRecord, HeatMap, HnswMade, IndexUse, Neighbours, Norm, Picture, PlanChoice, Predicate, QueryError, Request,
-    RowSelection, Serving, Source, diagnostics,
+    Answer, AnswerStats, ByExample, Calibration, ChunkReader, Considered, Data, Demand, Example, Examples, Explanation,
+    Figure, GammaRecord, HeatMap, HnswMade, IndexUse, Neighbours, Norm, Picture, PlanChoice, Predicate, QueryError,
+    Request, RowSelection, Serving, Source, diagnostics,
 };
 pub use mistique_workflow::pipeline;
 

@@ -94,6 +94,17 @@ impl MaskFolder {
     }
 }
 
+impl MaskFolder {
+    /// Concepts whose array ends before `row`, and the rows that it has: later examples show nothing of them.
+    pub fn ending_before(&self, row: u64) -> Vec<(&str, u64)> {
+        let arrays = self.concepts.iter().zip(&self.kinds).filter_map(|(name, kind)| match kind {
+            Kind::Array { n_rows, .. } => Some((name.as_str(), *n_rows)),
+            Kind::Files { .. } => None,
+        });
+        arrays.filter(|(_, n_rows)| *n_rows <= row).collect()
+    }
+}
+
 fn entries(dir: &Path) -> Result<Vec<PathBuf>, MaskError> {
     let file = |source| MaskError::File { path: dir.to_path_buf(), source };
     let mut paths =

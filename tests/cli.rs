@@ -575,3 +575,125 @@ fn a_zillow_template_is_logged_from_its_file() {
     let (read, rerun) = (get("read"), get("rerun"));
     assert_eq!((read.lines().count(), &read), (1501, &rerun));
 }
+
+#[test]
+fn what_get_writes_keeps_types_and_takes_a_file_s_place_at_once() {
+    use arrow::array::{
+        ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampSecondArray,
+    };
+    use std::sync::Arc;
+    let cli = Cli::new();
+    let columns: [(&str, ArrayRef); 5] = [
+        ("n", Arc::new(Int64Array::from(vec![1, 1 << 60, -3]))),
+        ("x", Arc::new(Float64Array::from(vec![Some(0.1), None, Some(2.5)]))),
+        ("yes", Arc::new(BooleanArray::from(vec![true, false, true]))),
+        ("text", Arc::new(StringArray::from(vec![Some("a,b"), Some(""), None]))),
+        ("when", Arc::new(TimestampSecondArray::from(vec![0, 60, 86_400]).with_timezone("UTC"))),
+    ];
+    let batch = RecordBatch::try_from_iter(columns).unwrap();
+    let mut writer = parquet::arrow::ArrowWriter::try_new(
+        std::fs::File::create(cli.path("t.parquet")).unwrap(),
+        batch.schema(),
+        None,
+    )
+    .unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    cli.ok(&["append", "p.m.t", "t.parquet"]);
+
+    let json = &cli.json(&["get", "p.m.t.n,x,yes,text"])[0]["values"];
+    let expected = serde_json::json!([1, 0.1, true, "a,b", 1i64 << 60, null, false, "", -3, 2.5, true, null]);
+    assert_eq!(*json, expected);
+    let text = cli.ok(&["get", "p.m.t"]);
+    assert!(text.contains("1970-01-01T00:01:00Z") && text.contains("null"), "{text}");
+    assert!(cli.ok(&["get", "p.m.t.n", "--where", "t.when > '1970-01-01T00:00:30Z'"]).contains("2 rows"));
+
+    // An array of one type; a single column is a vector, and null floats are NaN.
+    cli.ok(&["get", "p.m.t.n", "-o", "n.npy"]);
+    let bytes = std::fs::read(cli.path("n.npy")).unwrap();
+    assert!(String::from_utf8_lossy(&bytes[..128]).contains("'descr': '<i8', 'fortran_order': False, 'shape': (3, )"));
+    assert_eq!(bytes[128..], [1i64, 1 << 60, -3].map(i64::to_le_bytes).concat());
+    cli.ok(&["get", "p.m.t.x", "-o", "x.npy"]);
+    assert_eq!(std::fs::read(cli.path("x.npy")).unwrap()[128..136], 0.1f64.to_le_bytes());
+    for (columns, why) in [("n,x", "one type"), ("text", "no nulls"), ("when", "holds no Timestamp")] {
+        let failed = cli.fails(&["get", &format!("p.m.t.{columns}"), "-o", "keep.npy"]);
+        assert!(failed.contains(why) && failed.contains(".parquet"), "{columns}: {failed}");
+    }
+    // What fails leaves what was there, and nothing beside it.
+    std::fs::write(cli.path("keep.npy"), "mine").unwrap();
+    cli.fails(&["get", "p.m.t.text", "-o", "keep.npy"]);
+    assert_eq!(std::fs::read_to_string(cli.path("keep.npy")).unwrap(), "mine");
+    let names = || std::fs::read_dir(cli.dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+    assert!(names().all(|n| !n.ends_with(".part")), "{:?}", names().collect::<Vec<_>>());
+    cli.ok(&["get", "p.m.t", "-o", "t.csv"]);
+    let csv = std::fs::read_to_string(cli.path("t.csv")).unwrap();
+    assert_eq!(csv.lines().nth(2).unwrap(), "1,1152921504606846976,,false,\"\",1970-01-01T00:01:00Z");
+    assert_eq!(csv.lines().nth(3).unwrap(), "2,-3,2.5,true,,1970-01-02T00:00:00Z");
+
+    // Halves that were logged as halves are written as such.
+    for (dtype, width) in [(safetensors::Dtype::BF16, 2), (safetensors::Dtype::F16, 2), (safetensors::Dtype::F32, 4)] {
+        let bytes: Vec<u8> = (0..4u8).flat_map(|i| vec![0, 60 + i, 0, 0][..width].to_vec()).collect();
+        let view = safetensors::tensor::TensorView::new(dtype, vec![2, 2], &bytes).unwrap();
+        let file = safetensors::serialize([("y", view)], None).unwrap();
+        std::fs::write(cli.path("in.safetensors"), file).unwrap();
+        let model = format!("p.{dtype:?}").to_lowercase();
+        cli.ok(&["append", &model, "in.safetensors"]);
+        cli.ok(&["get", &format!("{model}.y"), "--plan", "read", "-o", "out.safetensors"]);
+        let out = std::fs::read(cli.path("out.safetensors")).unwrap();
+        let y = safetensors::SafeTensors::deserialize(&out).unwrap().tensor("y").unwrap().data().to_vec();
+        if width == 2 {
+            assert_eq!(y, bytes, "{dtype:?}");
+        }
+    }
+    // Rows of the first key stand for those of the others, which is said.
+    cli.ok(&["append", "p.m.u", "t.parquet"]);
+    cli.ok(&["append", "p.m.u", "t.parquet"]);
+    let out = cli.run(&["get", "p.m.t.n", "p.m.u.n"]);
+    assert!(String::from_utf8_lossy(&out.stderr).contains("p.m.u has 6 rows; these are the 3 of p.m.t"), "{out:?}");
+}
+
+#[test]
+fn questions_over_versions() {
+    let cli = Cli::new();
+    for (version, seed) in [("d.n@one", "1"), ("d.n@two", "2")] {
+        let log = ["log", version, "--arch", "digits_cnn", "--init", seed, "--data", "digits", "--rows", "0..64"];
+        cli.ok(&log);
+    }
+    let questions: [&[&str]; 5] = [
+        &["topk", "d.n@*.dense1.u3", "-k", "2"],
+        &["dist", "d.n@*.dense1.u3"],
+        &["metrics", "d.n@*.logits", "label"],
+        &["knn", "d.n@*.dense1", "--row", "3", "-k", "2"],
+        &["top-group", "d.n@*.dense1", "--units", "3,5", "-k", "2"],
+    ];
+    for question in questions {
+        let all = cli.json(&[&["query"], question].concat());
+        for (at, version) in ["d.n@one", "d.n@two"].iter().enumerate() {
+            let one: Vec<String> = question.iter().map(|w| w.replace("d.n@*", version)).collect();
+            let one: Vec<&str> = one.iter().map(String::as_str).collect();
+            let mut one = cli.json(&[&["query"], &one[..]].concat());
+            one["key"] = all[at]["key"].clone();
+            assert!(all[at]["key"].as_str().unwrap().starts_with(version));
+            // An index may be built by the first question, and used by the next.
+            if question[0] != "top-group" {
+                assert_eq!(all[at], one, "{question:?}");
+            }
+        }
+        let text = cli.ok(&[&["query"], question].concat());
+        assert!(text.starts_with("d.n@one.") && text.contains("\nd.n@two."), "{text}");
+    }
+    let none = cli.fails(&["query", "topk", "d.n@x*.dense1"]);
+    assert!(none.contains("d.n@one"), "{none}");
+    let drawn = cli.fails(&["query", "mean", "d.n@*.dense1", "--by", "label", "-o", "a.png"]);
+    assert!(drawn.contains("one version"), "{drawn}");
+
+    // Rows beside which neighbours are looked for; an index goes by its layer's key.
+    let near = cli.json(&["query", "knn", "d.n@one.dense1", "--row", "3", "-k", "50", "--rows", "0..10"]);
+    assert_eq!(near["queries"][0]["neighbours"].as_array().unwrap().len(), 9);
+    cli.ok(&["index", "create", "d.n@one.dense1"]);
+    cli.ok(&["index", "create", "d.n@one.dense1", "--kind", "hnsw"]);
+    let dropped = cli.json(&["index", "drop", "d.n@one.dense1"]);
+    assert!(dropped["dropped"].as_array().unwrap().len() >= 2, "{dropped}");
+    assert!(cli.fails(&["index", "drop", "d.n@one.dense1"]).contains("no index"));
+    assert!(cli.fails(&["index", "create", "d.n@one.label"]).contains("a layer is needed"));
+}

@@ -79,7 +79,7 @@ fn indexes_are_made_listed_used_and_dropped() {
     run(dir, &["append", "p.m.t", "b.npy", "--scheme", "f32"]).unwrap();
     let text = run(dir, &["explain", "p.m.t", "--dry"]).unwrap();
     assert!(text.contains("; 50 rows that it does not cover"), "{text}");
-    assert_eq!(json(dir, &["index", "drop", "1"])["dropped"], 1);
+    assert_eq!(json(dir, &["index", "drop", "1"])["dropped"], serde_json::json!([1]));
     assert!(run(dir, &["index", "drop", "1"]).unwrap_err().contains("no index 1"));
     assert_eq!(json(dir, &["index", "ls"]).as_array().unwrap().len(), 1);
 }

@@ -330,7 +330,7 @@ impl IntermediateRecord {
             Content::Tensor(t) => Ok(t),
             Content::Table(_) => Err(EngineError::Unsupported {
                 what: self.key.to_string(),
-                why: "it is a table, not a tensor; name one of its columns".into(),
+                why: "it is a table, where a layer is needed".into(),
             }),
         }
     }

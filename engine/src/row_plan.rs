@@ -160,11 +160,26 @@ impl RowPlan {
         let mut touched: Vec<usize> = self.runs.iter().map(|r| r.block).collect();
         touched.sort_unstable();
         touched.dedup();
-        let lacks = |b: &&usize| {
-            let block = self.blocks.get(**b);
-            block.is_some_and(|b| groups.iter().any(|g| b.chunks.get(*g) == Some(&WITHHELD)))
-        };
-        (touched.iter().filter(lacks).count(), touched.len())
+        (touched.iter().filter(|b| self.lacks(**b, groups)).count(), touched.len())
+    }
+
+    fn lacks(&self, block: usize, groups: &[usize]) -> bool {
+        let block = self.blocks.get(block);
+        block.is_some_and(|b| groups.iter().any(|g| b.chunks.get(*g) == Some(&WITHHELD)))
+    }
+
+    /// The rows whose RowBlocks hold values of all `groups`, and for each row whether it is one of them.
+    pub fn holding(&self, groups: &[usize]) -> (Self, Vec<bool>) {
+        let mut held = vec![false; self.rows.len()];
+        let mut runs = Vec::new();
+        let mut n = 0;
+        for run in self.runs.iter().filter(|run| !self.lacks(run.block, groups)) {
+            held.get_mut(run.out..run.out + run.len).unwrap_or_default().fill(true);
+            runs.push(Run { out: n, ..*run });
+            n += run.len;
+        }
+        let ids: Vec<u64> = self.rows.iter().zip(&held).filter(|(_, held)| **held).map(|(id, _)| id).collect();
+        (Self { rows: RowSet::from_ids(&ids), blocks: self.blocks.clone(), runs }, held)
     }
 
     /// Whether most rows lie apart: then what a row takes is more than what a value of many in a row takes.
@@ -202,6 +217,23 @@ fn push_run(runs: &mut Vec<Run>, block: usize, position: usize, out: usize) {
 mod tests {
     use super::*;
     use std::sync::Arc;
+
+    #[test]
+    fn rows_that_hold_values_are_told_apart() {
+        let block = |rows, chunks| Block { block_no: 0, rows: Arc::new(rows), chunks };
+        let blocks = vec![
+            block(RowSet::Range(0..4), vec![1, WITHHELD]),
+            block(RowSet::Range(4..6), vec![WITHHELD, WITHHELD]),
+            block(RowSet::Range(6..8), vec![2, 3]),
+        ];
+        let plan = RowPlan::in_range(blocks, 2..8);
+        let (part, held) = plan.holding(&[0]);
+        assert_eq!(part.rows.iter().collect::<Vec<_>>(), [2, 3, 6, 7]);
+        assert_eq!(held, [true, true, false, false, true, true]);
+        assert_eq!(part.runs().collect::<Vec<_>>(), [(0, 2, 0, 2), (2, 0, 2, 2)]);
+        assert_eq!(plan.holding(&[0, 1]).1, [false, false, false, false, true, true]);
+        assert_eq!(plan.lacking(&[0, 1]), (2, 3));
+    }
 
     #[test]
     fn rows_are_found_in_any_order() {

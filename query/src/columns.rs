@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use mistique_engine::{Content, IntermediateRecord, TensorContent, TensorLayout, nearest};
+use arrow::datatypes::DataType;
+use mistique_engine::{Content, IntermediateRecord, Key, TensorContent, TensorLayout, nearest};
 
 use crate::error::{QueryError, Result};
 
@@ -13,6 +14,13 @@ pub enum Columns {
     Tensor(Vec<TensorColumns>),
     /// Columns of a table, by index.
     Table(Vec<usize>),
+}
+
+/// The columns of text of a table that a key names whole; none where it names columns.
+pub fn texts(record: &IntermediateRecord, key: &Key) -> Vec<usize> {
+    let (Content::Table(table), None) = (&*record.content, &key.columns) else { return Vec::new() };
+    let fields = table.schema.fields().iter().enumerate();
+    fields.filter(|(_, f)| *f.data_type() == DataType::Utf8).map(|(i, _)| i).collect()
 }
 
 /// Units, or one cell of one unit, of a tensor.

@@ -34,6 +34,6 @@ pub use materialize::GammaRecord;
 pub use operand::{Cell, Column, Operand, OperandScan, Wanted};
 pub use plan::{Considered, Explanation, PlanChoice};
 pub use predicate::{Compare, Comparison, Predicate, Term};
-pub use reader::{ChunkReader, Request};
+pub use reader::{ChunkReader, Demand, Request};
 pub use rows::RowSelection;
 pub use scan::{Block, Joined, Scan, Unit};

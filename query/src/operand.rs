@@ -16,7 +16,7 @@ use crate::columns::{self, Columns};
 use crate::error::{QueryError, Result};
 use crate::plan::PlanChoice;
 use crate::predicate::{Comparison, Term};
-use crate::reader::{ChunkReader, Request};
+use crate::reader::{ChunkReader, Demand, Request};
 use crate::reduction::Reduction;
 use crate::scan::{Block, Scan};
 
@@ -116,6 +116,14 @@ impl Column {
         }
     }
 
+    fn is_null(&self, row: usize) -> bool {
+        match self {
+            Self::Int(v) | Self::Time(v, _) => v.get(row).is_none_or(Option::is_none),
+            Self::Float(v) => v.get(row).is_none_or(Option::is_none),
+            Self::Text(v) => v.get(row).is_none_or(Option::is_none),
+        }
+    }
+
     /// The value of a row; `None` for nulls.
     pub fn cell(&self, row: usize) -> Option<Cell> {
         match self {
@@ -159,12 +167,17 @@ impl Column {
     }
 
     /// How each value stands to `term`, which is no operand; `None` for nulls.
-    fn compare(&self, operand: &str, op: Comparison, term: &Term) -> Result<Vec<Option<bool>>> {
+    pub(crate) fn compare(&self, operand: &str, op: Comparison, term: &Term) -> Result<Vec<Option<bool>>> {
         let number = |term: &Term| match term {
             Term::Int(n) => Ok(Number::Int(*n)),
             Term::Number(n) => Ok(Number::Float(*n)),
-            Term::Text(_) | Term::Operand(_) => Err(bad_operand(operand, "it holds numbers; compare it with one")),
+            Term::Text(_) | Term::Operand(_) | Term::Null => {
+                Err(bad_operand(operand, "it holds numbers; compare it with one"))
+            }
         };
+        if *term == Term::Null {
+            return Ok((0..self.len()).map(|row| Some(self.is_null(row) == (op == Comparison::Eq))).collect());
+        }
         match self {
             Self::Int(v) => {
                 let n = number(term)?;
@@ -181,7 +194,7 @@ impl Column {
             Self::Time(v, kind) => match term {
                 Term::Text(t) => {
                     let word: ArrayRef = std::sync::Arc::new(StringArray::from(vec![t.as_str()]));
-                    let read = cast(&word, kind).ok().map(|a| as_int(&a)).transpose()?;
+                    let read = cast(&word, &in_utc(kind)).ok().map(|a| as_int(&a)).transpose()?;
                     let Some(Some(time)) = read.and_then(|v| v.first().copied()) else {
                         return Err(bad_operand(operand, &format!("it holds {kind}, and '{t}' is none")));
                     };
@@ -218,7 +231,16 @@ fn as_int(array: &ArrayRef) -> Result<Vec<Option<i128>>> {
     Ok(wide.as_primitive::<Int64Type>().iter().map(|v| v.map(i128::from)).collect())
 }
 
+/// The type with instants in UTC, which need no table of time zones to be read and written.
+fn in_utc(kind: &DataType) -> DataType {
+    match kind {
+        DataType::Timestamp(unit, Some(_)) => DataType::Timestamp(*unit, Some("+00:00".into())),
+        kind => kind.clone(),
+    }
+}
+
 fn time_text(value: i128, kind: &DataType) -> String {
+    let kind = &in_utc(kind);
     let raw: ArrayRef = match kind {
         DataType::Date32 | DataType::Time32(_) => {
             std::sync::Arc::new(arrow::array::Int32Array::from(vec![i32::try_from(value).unwrap_or_default()]))
@@ -413,7 +435,7 @@ impl OperandScan<'_, '_> {
         let number = match term {
             Term::Int(n) => Some(Number::Int(*n)),
             Term::Number(n) => Some(Number::Float(*n)),
-            Term::Text(_) | Term::Operand(_) => None,
+            Term::Text(_) | Term::Operand(_) | Term::Null => None,
         };
         if let (None, None, Some(number)) = (other, self.reduction, number)
             && let Some(passes) = self.scan.on_codes(|codes| self.compare_codes(codes, rows, op, number))?
@@ -465,6 +487,14 @@ impl<'a> ChunkReader<'a> {
     }
 
     fn named(&self, text: &str, wanted: Wanted) -> Result<Operand> {
+        // Of some columns: p.m.conv1.u5.max.
+        if let Some((head, tail)) = text.rsplit_once('.')
+            && let Some(reduction) = Reduction::ALL.into_iter().find(|r| r.name() == tail)
+            && let Ok(key @ Key { columns: Some(_), .. }) = head.parse::<Key>()
+        {
+            self.store().intermediate(&key.intermediate)?;
+            return Ok(Operand { key, reduction: Some(reduction) });
+        }
         let mut key: Key = text.parse()?;
         let found = self.store().intermediate(&key.intermediate)?;
         if let Content::Table(table) = &*found.content {
@@ -489,11 +519,20 @@ impl<'a> ChunkReader<'a> {
         Ok(Operand { key, reduction })
     }
 
-    /// Opens an operand for reading.
+    /// Opens an operand for reading, as demanded of the question it belongs to: what no model gives (labels that were
+    /// appended) is read where a run is demanded.
     ///
     /// Errors: as [`ChunkReader::scan`]; `Parse` where it has several columns and names no reduction.
-    pub fn operand_scan<'r>(&'r self, operand: &Operand, plan: PlanChoice) -> Result<OperandScan<'r, 'a>> {
-        let scan = self.scan(&Request::new(operand.key.clone()).with_plan(plan))?;
+    pub fn operand_scan<'r>(&'r self, operand: &Operand, demand: impl Into<Demand>) -> Result<OperandScan<'r, 'a>> {
+        let Demand { plan, exact } = demand.into();
+        let record = self.store().intermediate(&operand.key.intermediate)?;
+        let can_be_run = self.store().catalog().model_by_id(record.model_id)?.spec.kind.gives(&record.content);
+        let plan = match plan {
+            PlanChoice::Auto | PlanChoice::Read => plan,
+            PlanChoice::Rerun if can_be_run => plan,
+            _ => PlanChoice::Auto,
+        };
+        let scan = self.scan(&Request::new(operand.key.clone()).with_plan(plan).with_exact(exact))?;
         let name = match operand.reduction {
             Some(reduction) => format!("{}.{}", operand.key, reduction.name()),
             None => operand.key.to_string(),

@@ -2,7 +2,8 @@
 //!
 //! An operand names an intermediate of the same model (or a full key) and a column, or one of `argmax`, `max`, `min`,
 //! `mean`, `norm` over all columns. It is compared with a number, with text, a date or a time in single quotes, or with
-//! another operand. Comparisons join with `and`, `or`, `not` and parentheses. Integers are compared exactly.
+//! another operand; `is null` and `is not null` ask whether there is a value. `row_id` is a row's own number. Comparisons
+//! join with `and`, `or`, `not` and parentheses. Integers are compared exactly.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -80,6 +81,8 @@ pub enum Term {
     Text(String),
     /// Another operand.
     Operand(String),
+    /// No value: `is null`, with [`Comparison::Eq`], or `is not null`, with [`Comparison::Ne`].
+    Null,
 }
 
 impl fmt::Display for Term {
@@ -90,6 +93,7 @@ impl fmt::Display for Term {
             Self::Number(n) => write!(f, "{n:?}"),
             Self::Text(t) => write!(f, "'{}'", t.replace('\'', "''")),
             Self::Operand(o) => f.write_str(o),
+            Self::Null => f.write_str("null"),
         }
     }
 }
@@ -110,6 +114,8 @@ pub enum Predicate {
 impl fmt::Display for Predicate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Compare(operand, Comparison::Ne, Term::Null) => write!(f, "{operand} is not null"),
+            Self::Compare(operand, _, Term::Null) => write!(f, "{operand} is null"),
             Self::Compare(operand, op, term) => write!(f, "{operand} {} {term}", op.text()),
             Self::And(a, b) => write!(f, "({a} and {b})"),
             Self::Or(a, b) => write!(f, "({a} or {b})"),
@@ -266,8 +272,15 @@ impl Parser<'_> {
             ("<", Comparison::Lt),
             (">", Comparison::Gt),
         ];
+        if self.word("is") {
+            let op = if self.word("not") { Comparison::Ne } else { Comparison::Eq };
+            return match self.word("null") {
+                true => Ok(Predicate::Compare(operand, op, Term::Null)),
+                false => Err(self.error("expected null or not null")),
+            };
+        }
         let Some((_, op)) = operators.into_iter().find(|(text, _)| self.symbol(text)) else {
-            return Err(self.error("expected one of = != < <= > >="));
+            return Err(self.error("expected one of = != < <= > >=, is null or is not null"));
         };
         self.space();
         let term = if self.symbol("'") {
@@ -304,7 +317,7 @@ impl Parser<'_> {
         Ok(Predicate::Compare(operand, op, term))
     }
 
-    /// A key as it is written: everything up to a space or operator, quoted parts whole.
+    /// A key as it is written: everything up to a space or operator, quoted parts and what is bracketed in a name whole.
     fn operand(&mut self) -> Result<String> {
         let start = self.at;
         let mut quoted = false;
@@ -315,7 +328,9 @@ impl Parser<'_> {
                 '"' => quoted = !quoted,
                 _ if quoted => {}
                 '[' => brackets += 1,
-                ']' => brackets -= 1,
+                // Within a name, as in `kbit(8)`; before one it opens a group.
+                '(' if i > 0 => brackets += 1,
+                ']' | ')' if brackets > 0 => brackets -= 1,
                 _ if brackets > 0 => {}
                 c if c.is_whitespace() || "=!<>()".contains(c) => {
                     end = start + i;
@@ -346,15 +361,26 @@ mod tests {
         assert_eq!(p.first_operand(), "a.u3");
         let p = Predicate::parse("a.u1 <= p.\"m\".b.u2 and (c = d)").unwrap();
         assert_eq!(p.to_string(), "(a.u1 <= p.\"m\".b.u2 and c = d)");
+        let p = Predicate::parse("(schemes.kbit(8).x is not null or (a is  NULL))").unwrap();
+        assert_eq!(p.to_string(), "(schemes.kbit(8).x is not null or a is null)");
+        assert_eq!(Predicate::parse(&p.to_string()).unwrap(), p);
         let p = Predicate::parse("id = 9007199254740993").unwrap();
         assert_eq!(p, Predicate::Compare("id".into(), Comparison::Eq, Term::Int(9_007_199_254_740_993)));
     }
 
     #[test]
     fn bad_predicates_say_where() {
-        for (bad, at) in
-            [("", 1), ("a", 2), ("a =", 4), ("a = ?", 5), ("(a = 1", 7), ("a = 1 b", 7), ("a ~ 1", 3), ("a = 'x", 6)]
-        {
+        for (bad, at) in [
+            ("", 1),
+            ("a", 2),
+            ("a =", 4),
+            ("a = ?", 5),
+            ("(a = 1", 7),
+            ("a = 1 b", 7),
+            ("a ~ 1", 3),
+            ("a = 'x", 6),
+            ("a is 3", 6),
+        ] {
             match Predicate::parse(bad) {
                 Err(QueryError::Parse { at: found, .. }) => assert_eq!(found, at, "{bad:?}"),
                 other => panic!("{bad:?}: {other:?}"),

@@ -12,10 +12,25 @@ use crate::cache::{AnswerCache, AnswerStats};
 use crate::columns::{self, Columns};
 use crate::error::{QueryError, Result};
 use crate::materialize::{Background, Net, Repeats, Tap};
-use crate::operand::Wanted;
+use crate::operand::{Column, Wanted};
 use crate::plan::{self, Context, Explanation, Part, PlanChoice, Resolved};
 use crate::predicate::{Predicate, Term};
 use crate::rows::RowSelection;
+
+/// How values are to be got: those asked for, and those of every column that rows are chosen, grouped or labelled by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Demand {
+    /// By which plan.
+    pub plan: PlanChoice,
+    /// Whether a lossy copy will not do.
+    pub exact: bool,
+}
+
+impl From<PlanChoice> for Demand {
+    fn from(plan: PlanChoice) -> Self {
+        Self { plan, exact: false }
+    }
+}
 
 /// What a caller wants of one intermediate.
 #[derive(Debug, Clone, PartialEq)]
@@ -52,6 +67,16 @@ impl Request {
         self.exact = exact;
         self
     }
+
+    /// The same, got as demanded.
+    #[must_use]
+    pub fn with_demand(self, demand: Demand) -> Self {
+        self.with_plan(demand.plan).with_exact(demand.exact)
+    }
+
+    pub(crate) fn demand(&self) -> Demand {
+        Demand { plan: self.plan, exact: self.exact }
+    }
 }
 
 /// Reads intermediates of a store, and reruns models through workflows.
@@ -66,6 +91,9 @@ pub struct ChunkReader<'a> {
 
 /// Bytes of answers that are held for repeats, where nothing else was said.
 const ANSWER_BYTES: usize = 64 << 20;
+
+/// What a row's own number is called in predicates, where no column has that name.
+const ROW_ID: &str = "row_id";
 
 const NOTHING_STORED: &str = "nothing of it is stored; log it again, or run the model with --plan rerun";
 
@@ -280,13 +308,17 @@ impl<'a> ChunkReader<'a> {
                 let all = rows.iter().collect();
                 self.place(&record, &model, Rows::List(all), request.plan)?
             }
-            None => self.rows(&record, &model, &request.rows, request.plan)?,
+            None => self.rows(&record, &model, &request.rows, request.demand())?,
         };
         let Found { rows, mut stored, mut part } = found;
         let groups = columns.groups(&record.content);
         if let Ok(plan) = &stored
             && let (lacking @ 1.., touched) = plan.lacking(&groups)
         {
+            if lacking < touched && part.is_none() {
+                let (plan, is_stored) = plan.holding(&groups);
+                part = Some(Part { plan, is_stored });
+            }
             stored = Err(format!(
                 "{lacking} of {touched} RowBlocks do not hold these columns' values (`mistique materialize` says which are kept); use --plan rerun"
             ));
@@ -301,15 +333,15 @@ impl<'a> ChunkReader<'a> {
         record: &IntermediateRecord,
         model: &ModelRecord,
         selection: &RowSelection,
-        choice: PlanChoice,
+        demand: Demand,
     ) -> Result<Found> {
         let rows = match selection {
             RowSelection::All => Rows::All,
             RowSelection::Range(range) => Rows::Range(range.clone()),
             RowSelection::List(ids) => Rows::List(ids.clone()),
-            RowSelection::Where(predicate) => Rows::List(self.matching(record, predicate)?),
+            RowSelection::Where(predicate) => Rows::List(self.matching(record, predicate, demand)?),
         };
-        self.place(record, model, rows, choice)
+        self.place(record, model, rows, demand.plan)
     }
 
     pub(crate) fn place(
@@ -323,7 +355,7 @@ impl<'a> ChunkReader<'a> {
         let clipped = |range: &std::ops::Range<u64>| range.start.min(n_dataset)..range.end.min(n_dataset);
         // A stage's rows are those that it gave: a split or a filter has others than its dataset, or none.
         let others_can_be_run = record.stage.is_none() && model.spec.kind.gives(&record.content);
-        if record.n_rows == 0 && record.stage.is_none() {
+        if record.n_rows == 0 && others_can_be_run {
             let rows = match rows {
                 Rows::All => RowSet::Range(0..n_dataset),
                 Rows::Range(range) => RowSet::Range(clipped(&range)),
@@ -360,27 +392,43 @@ impl<'a> ChunkReader<'a> {
     }
 
     /// Row_ids of `record` that pass a predicate.
-    fn matching(&self, record: &IntermediateRecord, predicate: &Predicate) -> Result<Vec<u64>> {
+    fn matching(&self, record: &IntermediateRecord, predicate: &Predicate, demand: Demand) -> Result<Vec<u64>> {
         let plan = self.store.plan_rows(record, &Rows::All)?;
         let ids: Vec<u64> = plan.rows.iter().collect();
-        let passes = self.passes(record, &ids, predicate)?;
+        let (passes, _) = self.passes(record, &ids, predicate, demand)?;
         Ok(ids.into_iter().zip(passes).filter(|(_, pass)| *pass == Some(true)).map(|(id, _)| id).collect())
     }
 
     /// Whether each of some rows passes a predicate, whose operands are relative to the model of `near`; `None` where a
-    /// null or a row that an operand lacks leaves it open.
+    /// null or a row that an operand lacks leaves it open. Also where the operands' values came from, each source once.
     ///
     /// Errors: as [`ChunkReader::operand`] and [`ChunkReader::get`].
-    pub fn passes(&self, near: &IntermediateRecord, rows: &[u64], predicate: &Predicate) -> Result<Vec<Option<bool>>> {
-        predicate.evaluate(&mut |operand, op, term| {
+    pub fn passes(
+        &self,
+        near: &IntermediateRecord,
+        rows: &[u64],
+        predicate: &Predicate,
+        demand: Demand,
+    ) -> Result<(Vec<Option<bool>>, Vec<Source>)> {
+        let mut sources = Vec::new();
+        let passes = predicate.evaluate(&mut |operand, op, term| {
             let wanted = if matches!(term, Term::Text(_)) { Wanted::Text } else { Wanted::Number };
-            let open = |text: &str| {
-                let operand = self.operand(Some(near), text, wanted)?;
-                self.operand_scan(&operand, PlanChoice::Auto)
+            let mut open = |text: &str| {
+                let scan = self.operand_scan(&self.operand(Some(near), text, wanted)?, demand)?;
+                let source = scan.scan().source();
+                if !sources.contains(&source) {
+                    sources.push(source);
+                }
+                Ok::<_, QueryError>(scan)
             };
+            if operand == ROW_ID && open(operand).is_err() {
+                let ids = Column::Int(rows.iter().map(|row| Some(i128::from(*row))).collect());
+                return ids.compare(operand, op, term);
+            }
             let other = if let Term::Operand(other) = term { Some(open(other)?) } else { None };
             open(operand)?.compare(rows, op, term, other.as_ref())
-        })
+        })?;
+        Ok((passes, sources))
     }
 
     /// The key of a whole intermediate.

@@ -5,14 +5,15 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use mistique_engine::{Content, IntermediateKey, IntermediateRecord, ModelKind, RowSet, Rows};
+use mistique_engine::{Content, IntermediateKey, IntermediateRecord, Key, ModelKind, RowSet, Rows};
 
 use crate::answer::{Data, Source};
 use crate::codes::CodeScan;
-use crate::columns::Columns;
+use crate::columns::{self, Columns};
 use crate::error::Result;
 use crate::plan::{self, Explanation, PlanChoice, Resolved};
 use crate::reader::{self, ChunkReader, Request};
+use crate::rows::RowSelection;
 
 /// Bytes of values, as f32, that a block holds at most, where a page is not larger.
 const BLOCK_BYTES: usize = 16 << 20;
@@ -79,7 +80,37 @@ impl<'a> ChunkReader<'a> {
     ///
     /// Errors: as [`ChunkReader::get`].
     pub fn scan<'r>(&'r self, request: &Request) -> Result<Scan<'r, 'a>> {
-        let resolved = self.resolve(request, None)?;
+        self.scan_resolved(self.resolve(request, None)?)
+    }
+
+    /// As [`ChunkReader::scan`], for what computes with numbers: of a table that is named whole, its columns of text are
+    /// left out where it has others.
+    ///
+    /// Errors: as there.
+    pub fn scan_numbers<'r>(&'r self, request: &Request) -> Result<Scan<'r, 'a>> {
+        let mut resolved = self.resolve(request, None)?;
+        let texts = columns::texts(&resolved.record, &request.key);
+        if let Columns::Table(columns) = &mut resolved.columns
+            && texts.len() < columns.len()
+        {
+            columns.retain(|c| !texts.contains(c));
+        }
+        self.scan_resolved(resolved)
+    }
+
+    /// Columns of text that [`ChunkReader::scan_numbers`] leaves out of a key.
+    ///
+    /// Errors: `NotFound`.
+    pub fn left_out(&self, key: &Key) -> Result<Vec<String>> {
+        let record = self.store().intermediate(&key.intermediate)?;
+        let Content::Table(table) = &*record.content else { return Ok(Vec::new()) };
+        let texts = columns::texts(&record, key);
+        let fields = table.schema.fields();
+        let some = if texts.len() < fields.len() { &texts[..] } else { &[] };
+        Ok(some.iter().filter_map(|i| fields.get(*i)).map(|f| f.name().clone()).collect())
+    }
+
+    fn scan_resolved<'r>(&'r self, resolved: Resolved) -> Result<Scan<'r, 'a>> {
         let batch = std::slice::from_ref(&resolved);
         let explanation =
             plan::explain(&self.context(false), batch)?.pop().ok_or_else(|| reader::no_plan(&resolved))?;
@@ -310,6 +341,15 @@ pub(crate) fn shared(sets: &[&RowSet]) -> (Vec<u64>, Vec<u64>) {
         }
     }
     let unshared = sets.iter().map(|s| (s.len() as u64).saturating_sub(rows.len() as u64)).collect();
+    (rows, unshared)
+}
+
+/// As [`shared`], where the first set is the rows of `request`: what the others have beyond a selection is not missed.
+pub(crate) fn shared_among(request: &Request, sets: &[&RowSet]) -> (Vec<u64>, Vec<u64>) {
+    let (rows, mut unshared) = shared(sets);
+    if request.rows != RowSelection::All {
+        unshared.iter_mut().skip(1).for_each(|n| *n = 0);
+    }
     (rows, unshared)
 }
 

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, Date32Array, Float64Array, Int64Array, RecordBatch, StringArray, UInt32Array, UInt64Array,
+    ArrayRef, BooleanArray, Date32Array, Float64Array, Int64Array, RecordBatch, StringArray, UInt32Array, UInt64Array,
 };
 use mistique_engine::{
     IfExists, LogOptions, MemoryStorage, ModelKey, ModelSpec, Scheme, Store, StoreOptions, TensorSpec,
 };
 use mistique_query::diagnostics::{
-    By, Extreme, Labelled, Metric, Queries, class_metrics, confusion, corr, diff, dist, knn, mean, number_metrics,
-    rowdiff, select, topk,
+    By, Extreme, Labelled, Metric, Queries, Scores, binary_metrics, class_metrics, confusion, corr, diff, dist, knn,
+    mean, number_metrics, rowdiff, select, topk,
 };
 use mistique_query::{Cell, ChunkReader, PlanChoice, Predicate, QueryError, Request, RowSelection, Wanted};
 use serde_json::Value;
@@ -90,7 +90,10 @@ fn close(got: f64, want: &Value, tolerance: f64, what: &str) {
 fn classes_as_scikit_learn() {
     let (store, f) = filled();
     let reader = ChunkReader::new(&store);
-    let open = || Labelled::open(&reader, reader.prediction("p.m.logits", PlanChoice::Auto).unwrap(), "label").unwrap();
+    let open = || {
+        Labelled::open(&reader, reader.prediction("p.m.logits", PlanChoice::Auto).unwrap(), "label", PlanChoice::Auto)
+            .unwrap()
+    };
     let want = &f["classes"];
     let m = class_metrics(&reader, &request("p.m.logits"), &mut open(), None, 15).unwrap();
     assert_eq!(m.confusion.classes, ["frog", "ship", "cat", "dog"]);
@@ -313,7 +316,7 @@ fn predicates_on_codes_are_those_of_the_values() {
         for (op, holds) in ops {
             for x in [0.0, middle, 0.5, 1.0, 7.9, 100.0, -1.0] {
                 let predicate = Predicate::parse(&format!("p.m.dense.u3 {op} {x:?}")).unwrap();
-                let found = select(&reader, &predicate, None).unwrap();
+                let found = select(&reader, &predicate, None, PlanChoice::Auto).unwrap();
                 let want: Vec<u64> =
                     answer.rows.iter().zip(&values).filter(|(_, v)| holds(**v, x)).map(|(r, _)| *r).collect();
                 assert_eq!(found.rows, want, "{scheme} {op} {x}");
@@ -381,7 +384,7 @@ fn integers_times_and_columns_compare_exactly() {
     tensor(&store, "other", "x", &[2], &[0, 1, 2, 3], vec![0.0, 5.0, 1.0, 5.0, 3.0, 5.0, 9.0, 5.0], "f32");
     let reader = ChunkReader::new(&store);
     let ask = |text: &str| {
-        let s = select(&reader, &Predicate::parse(text).unwrap(), None).unwrap();
+        let s = select(&reader, &Predicate::parse(text).unwrap(), None, PlanChoice::Auto).unwrap();
         (s.rows, s.n_unknown)
     };
     // As f64, 2^53 + 1 would equal 2^53.
@@ -406,7 +409,7 @@ fn integers_times_and_columns_compare_exactly() {
         ("p.m.y.u0 > 3", "nearest"),
         ("p.m.x.u7 > 3", "u0 to u1"),
     ] {
-        let e = select(&reader, &Predicate::parse(bad).unwrap(), None).unwrap_err().to_string();
+        let e = select(&reader, &Predicate::parse(bad).unwrap(), None, PlanChoice::Auto).unwrap_err().to_string();
         assert!(e.contains(says), "{bad}: {e}");
     }
 }
@@ -470,11 +473,98 @@ fn nothing_one_row_and_nan_are_defined() {
     }
     let alone = knn(&reader, &request("p.m.x.u0"), &Queries::Rows(vec![4]), 3, Metric::L2).unwrap();
     assert!(alone.queries[0].rows.is_empty(), "its own neighbour it is not");
-    let mut both = Labelled::open(&reader, reader.prediction("p.m.x", PlanChoice::Auto).unwrap(), "label").unwrap();
+    let mut both =
+        Labelled::open(&reader, reader.prediction("p.m.x", PlanChoice::Auto).unwrap(), "label", PlanChoice::Auto)
+            .unwrap();
     let m = class_metrics(&reader, &request("p.m.x"), &mut both, None, 15).unwrap();
     assert_eq!(m.confusion.accuracy(), Some(1.0));
     assert!(dist(&reader, &request("p.m.x"), None, 0, &[]).is_err());
     assert!(dist(&reader, &request("p.m.x"), None, 3, &[1.5]).is_err());
     let e = topk(&reader, &request("p.m.y"), 1, None, Extreme::Highest).unwrap_err().to_string();
     assert!(e.contains('x'), "the nearest are named: {e}");
+}
+
+#[test]
+fn binary_scores_by_hand() {
+    let store = store();
+    let (scores, truth) = ([0.9, 0.8, f64::NAN, 0.4, 0.3], [true, false, true, true, false]);
+    let columns = |v: &[f64]| -> Vec<(&str, ArrayRef)> {
+        let score: ArrayRef = Arc::new(Float64Array::from(v.to_vec()));
+        vec![("score", score), ("dear", Arc::new(BooleanArray::from(truth.to_vec())))]
+    };
+    table(&store, "m", "p", &[0, 1, 2, 3, 4], columns(&scores));
+    table(&store, "m", "z", &[0, 1, 2, 3, 4], columns(&scores.map(|p| (p / (1.0 - p)).ln())));
+    let reader = ChunkReader::new(&store);
+    let open = |of: &str| {
+        let predicted = reader.prediction(&format!("p.m.{of}.score"), PlanChoice::Auto).unwrap();
+        Labelled::open(&reader, predicted, &format!("p.m.{of}.dear"), PlanChoice::Auto).unwrap()
+    };
+    // Of the pairs of one of each class (0.9 and 0.4 against 0.8 and 0.3) three of four stand in order.
+    let m = binary_metrics(open("p"), None, None, 10).unwrap();
+    assert_eq!((m.scores, m.threshold, m.curves.auroc), (Scores::Probabilities, 0.5, Some(0.75)));
+    assert_eq!((m.confusion.accuracy(), m.confusion.n_missing), (Some(0.5), 1));
+    let positive = m.positive.unwrap();
+    assert_eq!((positive.precision, positive.recall, positive.f1), (Some(0.5), Some(0.5), Some(0.5)));
+    let loss = -(0.9f64.ln() + 0.2f64.ln() + 0.4f64.ln() + 0.7f64.ln()) / 4.0;
+    assert!((m.log_loss.unwrap() - loss).abs() < 1e-12);
+    // Each alone in its bin: |1 − 0.9|, |0 − 0.8|, |1 − 0.4| and |0 − 0.3|.
+    assert!((m.calibration_error.unwrap() - 1.8 / 4.0).abs() < 1e-12);
+    let logits = binary_metrics(open("z"), None, None, 10).unwrap();
+    assert_eq!((logits.scores, logits.threshold), (Scores::Logits, 0.0));
+    assert_eq!(logits.confusion, m.confusion);
+    assert!((logits.log_loss.unwrap() - loss).abs() < 1e-9);
+    // From 0.35 on, 0.4 is predicted too.
+    let lower = binary_metrics(open("p"), None, Some(0.35), 10).unwrap();
+    assert_eq!(lower.positive.unwrap().recall, Some(1.0));
+    let counts = confusion(&mut open("p").with_threshold(Some(0.35)), None, None).unwrap();
+    assert_eq!(counts.counts, [[1, 1], [0, 2]]);
+    assert!(confusion(&mut open("p"), None, None).unwrap_err().to_string().contains("--threshold"));
+}
+
+#[test]
+fn nulls_row_ids_and_text_columns() {
+    let store = store();
+    let kind: ArrayRef = Arc::new(StringArray::from(vec![Some("a"), None, Some("b"), Some("a")]));
+    let size: ArrayRef = Arc::new(Float64Array::from(vec![Some(1.0), Some(2.0), None, Some(4.0)]));
+    let rank: ArrayRef = Arc::new(Int64Array::from(vec![4, 3, 2, 1]));
+    table(&store, "m", "t", &[0, 1, 2, 3], vec![("kind", kind), ("size", size), ("rank", rank)]);
+    tensor(&store, "m", "x", &[2, 1, 2], &[0, 1, 2, 3], (0..16).map(|i| i as f32).collect(), "f16");
+    let reader = ChunkReader::new(&store);
+    let passing = |text: &str| {
+        let of = "p.m.x".parse().unwrap();
+        select(&reader, &Predicate::parse(text).unwrap(), Some(&of), PlanChoice::Auto).unwrap().rows
+    };
+    assert_eq!(passing("t.kind is null or t.size is null"), [1, 2]);
+    assert_eq!(passing("t.size is not null and row_id >= 1"), [1, 3]);
+    assert_eq!(passing("not t.size is null"), [0, 1, 3]);
+    // Of a unit's map and of a cell range: u1 of row r holds 4r + 2 and 4r + 3.
+    assert_eq!(passing("x.u1.max = 7"), [1]);
+    assert_eq!(passing("x.u1.mean > 10"), [2, 3]);
+    assert_eq!(passing("x.max = x.u1.max"), [0, 1, 2, 3]);
+
+    // Rows whose group is null are among all rows and in no group, and are counted; codes and values alike.
+    let near = store.intermediate(&"p.m.x".parse().unwrap()).unwrap();
+    let by = reader.operand(Some(&near), "t.kind", Wanted::Name).unwrap();
+    let by = reader.operand_scan(&by, PlanChoice::Auto).unwrap();
+    for of in ["p.m.x", "p.m.t.rank"] {
+        let d = dist(&reader, &request(of), Some(&by), 4, &[0.5]).unwrap();
+        let width = if of == "p.m.x" { 4 } else { 1 };
+        assert_eq!((d.n_ungrouped, d.groups[0].n), (1, 4 * width), "{of}");
+        assert_eq!(d.groups.iter().skip(1).map(|g| g.n).collect::<Vec<_>>(), [2 * width, width]);
+        let d = diff(&reader, &request(of), &request(of), Some(&by)).unwrap();
+        assert_eq!((d.n_ungrouped, d.groups[0].n_rows), (1, 4));
+    }
+    assert!(dist(&reader, &request("p.m.x"), None, usize::MAX, &[0.5]).is_err());
+
+    // What computes with numbers leaves text out of a table that is named whole.
+    let target = reader.operand(Some(&near), "x.u0[0,0]", Wanted::Number).unwrap();
+    let target = reader.operand_scan(&target, PlanChoice::Auto).unwrap();
+    let some = request("p.m.t").with_rows(RowSelection::Range(0..2));
+    let c = corr(&reader, &some, &target, None).unwrap();
+    assert_eq!(c.columns.iter().map(|c| c.column.as_str()).collect::<Vec<_>>(), ["size", "rank"]);
+    assert_eq!(c.unshared, [0, 0], "what the target has beyond the selection is not missed");
+    assert_eq!(c.columns[1].pearson, Some(-1.0));
+    assert_eq!(reader.left_out(&"p.m.t".parse().unwrap()).unwrap(), ["kind"]);
+    assert_eq!(topk(&reader, &request("p.m.t"), 1, None, Extreme::Highest).unwrap().units.len(), 2);
+    assert!(topk(&reader, &request("p.m.t.kind"), 1, None, Extreme::Highest).is_err());
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use mistique_engine::{
     IfExists, IntermediateKey, LogOptions, MemoryStorage, ModelKey, ModelSpec, Storage, Store, StoreOptions, TensorSpec,
 };
-use mistique_query::diagnostics::{Metric, nearest_rows};
-use mistique_query::{ChunkReader, QueryError};
+use mistique_query::diagnostics::{Metric, Queries, knn, nearest_rows};
+use mistique_query::{ChunkReader, QueryError, Request};
 
 const WIDTH: usize = 24;
 
@@ -42,6 +42,24 @@ fn store() -> (Arc<dyn Storage>, Store) {
 fn bytes_of(storage: &Arc<dyn Storage>, path: &str) -> Vec<u8> {
     let file = storage.open(path).unwrap();
     file.read(0..file.len_bytes()).unwrap().into_owned()
+}
+
+#[test]
+fn distances_are_those_of_the_values() {
+    let (_, store) = store();
+    log(&store, 0..300, vectors(300, 9));
+    let reader = ChunkReader::new(&store);
+    let whole = Request::new(reader.key(&layer()));
+    for metric in [Metric::L2, Metric::Cosine] {
+        reader.create_hnsw_index(&layer(), metric, false, &mut |_, _| {}).unwrap();
+        let index = reader.neighbours(&layer(), metric, false).unwrap().unwrap();
+        let queries = Queries::Rows(vec![3, 250]);
+        let exact = knn(&reader, &whole, &queries, 300, metric).unwrap().queries;
+        for (found, all) in index.of_queries(&reader, &whole, &queries, 10).unwrap().iter().zip(&exact) {
+            assert_eq!(found.rows.len(), 10);
+            assert!(found.rows.iter().all(|near| all.rows.contains(near)), "{metric:?}: {found:?}");
+        }
+    }
 }
 
 #[test]

@@ -94,7 +94,7 @@ fn confusion_of_predictions() {
     let reader = ChunkReader::new(&stores.store);
     let count = |key: &str| {
         let predicted = reader.prediction(key, PlanChoice::Auto).unwrap();
-        let mut labelled = Labelled::open(&reader, predicted, "p.m.d0.argmax").unwrap();
+        let mut labelled = Labelled::open(&reader, predicted, "p.m.d0.argmax", PlanChoice::Auto).unwrap();
         confusion(&mut labelled, None, None).unwrap()
     };
     for (i, scheme) in stores.keys.iter().enumerate() {

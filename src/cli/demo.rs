@@ -20,15 +20,17 @@ pub struct DemoArgs {
     /// Epochs to train.
     #[arg(long, default_value_t = 5)]
     epochs: u32,
-    /// Where to leave the store (default: ./demo.mq, made anew).
+    /// Where to leave the store (default: that of --store or MISTIQUE_STORE, else ./demo.mq; made anew).
     #[arg(long, value_name = "PATH")]
     into: Option<PathBuf>,
 }
 
 const SCHEMES: [&str; 5] = ["f32", "f16", "kbit(8)", "pool(2)+f16", "threshold(0.995)"];
 
-pub fn run(args: &DemoArgs, _store: &Path) -> Result<()> {
-    let path = args.into.clone().unwrap_or_else(|| PathBuf::from("demo.mq"));
+pub fn run(args: &DemoArgs, store: &Path) -> Result<()> {
+    // --store names it as for any other command; where nothing was named, a demo is not the store of one's own.
+    let named = (store != Path::new(super::DEFAULT_STORE)).then(|| store.to_path_buf());
+    let path = args.into.clone().or(named).unwrap_or_else(|| PathBuf::from("demo.mq"));
     if path.exists() {
         if !path.join("catalog.db").is_file() {
             return Err(CliError::Content { path, why: "it is not a store; name another place with --into".into() });

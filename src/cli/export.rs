@@ -1,4 +1,4 @@
-//! `mistique export`, and the files that `get` writes.
+//! `mistique export`.
 
 use std::fs::File;
 use std::io::Write;
@@ -13,7 +13,7 @@ use serde_json::json;
 use super::output::{count, pretty};
 use super::progress::Progress;
 use super::{CliError, Result, file_error};
-use crate::{Answer, Data, Key, PlanChoice, Request, RowSelection, Store};
+use crate::{Key, PlanChoice, Request, RowSelection, Store};
 
 /// Rows that an export holds in memory at a time.
 const BATCH_VALUES: usize = 1 << 24;
@@ -28,62 +28,6 @@ pub fn write_parquet(out: impl Write + Send, batch: &RecordBatch) -> std::result
 fn parquet_writer<W: Write + Send>(out: W, batch: &RecordBatch) -> std::result::Result<ArrowWriter<W>, String> {
     let properties = WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default())).build();
     ArrowWriter::try_new(out, batch.schema(), Some(properties)).map_err(|e| e.to_string())
-}
-
-/// Answers as one safetensors file: a tensor each, named by its intermediate, and `row_id`.
-pub fn safetensors(answers: &[Answer]) -> std::result::Result<Vec<u8>, String> {
-    let rows = answers.first().map_or(&[][..], |a| &a.rows);
-    let mut tensors = vec![(
-        "row_id".to_string(),
-        safetensors::Dtype::U64,
-        vec![rows.len()],
-        le(rows.iter().map(|r| r.to_le_bytes())),
-    )];
-    for answer in answers {
-        let shape = std::iter::once(answer.rows.len()).chain(answer.shape.iter().copied()).collect();
-        let (dtype, bytes) = match &answer.data {
-            Data::F32(v) => (safetensors::Dtype::F32, le(v.iter().map(|x| x.to_le_bytes()))),
-            Data::F64(v) => (safetensors::Dtype::F64, le(v.iter().map(|x| x.to_le_bytes()))),
-            Data::Table(_) => {
-                let values = answer.to_f64().map_err(|e| e.to_string())?;
-                (safetensors::Dtype::F64, le(values.iter().map(|x| x.to_le_bytes())))
-            }
-        };
-        let taken = |n: &str| tensors.iter().any(|(t, ..)| t == n);
-        let name = match taken(&answer.key.intermediate) {
-            false => answer.key.intermediate.clone(),
-            true if !taken(&answer.key.to_string()) => answer.key.to_string(),
-            true => return Err(format!("{} is asked for twice", answer.key)),
-        };
-        tensors.push((name, dtype, shape, bytes));
-    }
-    let views = tensors
-        .iter()
-        .map(|(name, dtype, shape, bytes)| {
-            safetensors::tensor::TensorView::new(*dtype, shape.clone(), bytes).map(|v| (name.clone(), v))
-        })
-        .collect::<std::result::Result<Vec<_>, _>>()
-        .map_err(|e| e.to_string())?;
-    safetensors::serialize(views, None).map_err(|e| e.to_string())
-}
-
-/// Writes a float64 array as `.npy` (version 1.0).
-pub fn write_npy_f64(mut out: impl Write, shape: &[usize], values: &[f64]) -> std::io::Result<()> {
-    let sides: String = shape.iter().map(|n| format!("{n}, ")).collect();
-    let mut header = format!("{{'descr': '<f8', 'fortran_order': False, 'shape': ({sides}), }}");
-    // Magic, version and length take 10 bytes; the whole is a multiple of 64 and ends with a line's end.
-    let padded = (10 + header.len() + 1).next_multiple_of(64) - 10;
-    header += &" ".repeat(padded - header.len() - 1);
-    header.push('\n');
-    out.write_all(b"\x93NUMPY\x01\x00")?;
-    out.write_all(&(header.len() as u16).to_le_bytes())?;
-    out.write_all(header.as_bytes())?;
-    out.write_all(&le(values.iter().map(|v| v.to_le_bytes())))?;
-    out.flush()
-}
-
-fn le<const N: usize>(words: impl Iterator<Item = [u8; N]>) -> Vec<u8> {
-    words.flatten().collect()
 }
 
 pub fn run(store: &Store, dir: &Path, as_json: bool) -> Result<String> {

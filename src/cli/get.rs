@@ -1,20 +1,17 @@
 //! `mistique get` and `mistique explain`.
 
-use std::fs::File;
-use std::io::BufWriter;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use arrow::array::RecordBatch;
-use arrow::util::display::{ArrayFormatter, FormatOptions};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::output::{Rows, bytes, count, float, number, pretty, seconds, times};
-use super::{CliError, Result, file_error};
+use super::Result;
+use super::cells::{cells, json_values};
+use super::output::{Rows, bytes, count, pretty, seconds, times};
 use crate::{
-    Answer, ChunkReader, Data, Device, EngineError, Explanation, Key, NetworkRerun, PlanChoice, Predicate, Request,
-    RowSelection, Serving, Store,
+    Answer, ChunkReader, Device, Explanation, Key, NetworkRerun, PlanChoice, Predicate, Request, RowSelection, Serving,
+    Store,
 };
 
 /// Rows and columns that a table on the terminal shows.
@@ -133,9 +130,18 @@ pub fn get(args: &GetArgs, store: &Store, as_json: bool) -> Result<()> {
     let reader = reader(store, args.request.device);
     let answers = reader.get_intermediates(&args.request.requests()?)?;
     args.request.record()?;
+    if let (Some(first), None, None) = (answers.first(), &args.request.rows, &args.request.filter) {
+        for other in answers.iter().skip(1) {
+            let n_rows = store.intermediate(&other.key)?.n_rows;
+            if n_rows > first.rows.len() as u64 {
+                let (all, some) = (count(n_rows), count(first.rows.len() as u64));
+                eprintln!("note: {} has {all} rows; these are the {some} of {}", other.key, first.key);
+            }
+        }
+    }
     let text = match &args.output {
         Some(path) => {
-            write(path, &answers)?;
+            super::answer_files::write(path, &answers, store)?;
             let rows = answers.first().map_or(0, |a| a.rows.len());
             match as_json {
                 true => pretty(&json!({"file": path, "rows": rows})),
@@ -286,29 +292,6 @@ fn explanation_json(key: &str, e: &Explanation, indexes: &[Serving]) -> Value {
            "indexes": indexes})
 }
 
-/// Cells of an answer as text.
-fn cells(answer: &Answer, n_rows: usize, n_columns: usize) -> Result<Vec<Vec<String>>> {
-    let width = answer.columns.len();
-    let floats = |v: &dyn Fn(usize) -> f64| {
-        (0..n_rows).map(|r| (0..n_columns).map(|c| float(v(r * width + c))).collect()).collect()
-    };
-    match &answer.data {
-        Data::F32(v) => Ok(floats(&|i| v.get(i).copied().map_or(f64::NAN, f64::from))),
-        Data::F64(v) => Ok(floats(&|i| v.get(i).copied().unwrap_or(f64::NAN))),
-        Data::Table(batch) => {
-            let options = FormatOptions::default();
-            let formatters = batch
-                .columns()
-                .iter()
-                .take(n_columns)
-                .map(|c| ArrayFormatter::try_new(c.as_ref(), &options))
-                .collect::<std::result::Result<Vec<_>, _>>()
-                .map_err(EngineError::from)?;
-            Ok((0..n_rows).map(|r| formatters.iter().map(|f| f.value(r).to_string()).collect()).collect())
-        }
-    }
-}
-
 fn table(answers: &[Answer]) -> Result<String> {
     let mut out = String::new();
     for answer in answers {
@@ -338,111 +321,9 @@ fn table(answers: &[Answer]) -> Result<String> {
 }
 
 fn as_value(answer: &Answer) -> Result<Value> {
-    let values = match &answer.data {
-        Data::F32(v) => v.iter().map(|v| number(f64::from(*v))).collect(),
-        Data::F64(v) => v.iter().map(|v| number(*v)).collect(),
-        Data::Table(_) => {
-            let cells = cells(answer, answer.rows.len(), answer.columns.len())?;
-            Value::Array(cells.into_iter().flatten().map(Value::String).collect())
-        }
-    };
     Ok(json!({
         "key": answer.key.to_string(), "row_ids": answer.rows, "columns": answer.columns, "shape": answer.shape,
-        "values": values, "source": answer.source.to_string(),
+        "values": json_values(answer)?, "source": answer.source.to_string(),
         "seconds": answer.explanation.actual.map(|d| d.as_secs_f64()),
     }))
-}
-
-fn write(path: &Path, answers: &[Answer]) -> Result<()> {
-    let content = |why: String| CliError::Content { path: path.to_path_buf(), why };
-    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_string();
-    let create = || File::create(path).map(BufWriter::new).map_err(file_error(path));
-    match (extension.as_str(), answers) {
-        ("npy", [answer]) => {
-            let shape: Vec<usize> = std::iter::once(answer.rows.len()).chain(answer.shape.iter().copied()).collect();
-            match &answer.data {
-                Data::F32(values) => mistique_datasets::write_npy(create()?, &shape, values).map_err(file_error(path)),
-                Data::F64(values) => super::export::write_npy_f64(create()?, &shape, values).map_err(file_error(path)),
-                Data::Table(_) => {
-                    Err(content("an .npy file holds one type of float; write .parquet to keep a table's types".into()))
-                }
-            }
-        }
-        ("npy", _) => {
-            Err(content("an .npy file holds one array; name one key, or write .parquet or .safetensors".into()))
-        }
-        ("safetensors", _) => {
-            let bytes = super::export::safetensors(answers).map_err(content)?;
-            std::fs::write(path, bytes).map_err(file_error(path))
-        }
-        ("parquet" | "arrow" | "csv", _) => {
-            let batch = joined(answers)?;
-            match extension.as_str() {
-                "parquet" => super::export::write_parquet(create()?, &batch).map_err(content),
-                "arrow" => {
-                    let mut writer = arrow::ipc::writer::FileWriter::try_new(create()?, &batch.schema())
-                        .map_err(EngineError::from)?;
-                    writer.write(&batch).and_then(|()| writer.finish()).map_err(|e| content(e.to_string()))
-                }
-                _ => write_csv(create()?, answers).map_err(file_error(path)),
-            }
-        }
-        _ => Err(content(format!("cannot write .{extension}; give .npy, .parquet, .arrow, .csv or .safetensors"))),
-    }
-}
-
-/// One batch of all answers, which share their rows.
-fn joined(answers: &[Answer]) -> Result<RecordBatch> {
-    let mut fields = Vec::new();
-    let mut columns = Vec::new();
-    for (i, answer) in answers.iter().enumerate() {
-        let batch = answer.to_arrow()?;
-        let skip = usize::from(i > 0);
-        // Two versions of one layer would have one name.
-        let rename = |f: &std::sync::Arc<arrow::datatypes::Field>| {
-            let twice =
-                answers.iter().enumerate().any(|(j, a)| j != i && a.key.intermediate == answer.key.intermediate);
-            let field = f.as_ref().clone();
-            match (twice, f.name() == &answer.key.intermediate) {
-                (false, _) => field,
-                (true, true) => field.with_name(answer.key.to_string()),
-                (true, false) => field.with_name(format!("{}.{}", answer.key, f.name())),
-            }
-        };
-        fields.extend(batch.schema().fields().iter().skip(skip).take(1 - skip).cloned());
-        fields.extend(batch.schema().fields().iter().skip(1).map(rename).map(std::sync::Arc::new));
-        columns.extend(batch.columns().iter().skip(skip).cloned());
-    }
-    let schema = std::sync::Arc::new(arrow::datatypes::Schema::new(fields));
-    Ok(RecordBatch::try_new(schema, columns).map_err(EngineError::from)?)
-}
-
-/// CSV has no lists: every cell is a column, named by its selector.
-fn write_csv(mut out: impl std::io::Write, answers: &[Answer]) -> std::io::Result<()> {
-    let quote = |t: &str| {
-        if t.contains([',', '"', '\n', '\r']) { format!("\"{}\"", t.replace('"', "\"\"")) } else { t.to_string() }
-    };
-    let title = |a: &Answer, c: &String| if answers.len() > 1 { format!("{}.{c}", a.key) } else { c.clone() };
-    let columns: Vec<String> = answers.iter().flat_map(|a| a.columns.iter().map(|c| quote(&title(a, c)))).collect();
-    writeln!(out, "row_id,{}", columns.join(","))?;
-    let rows = answers.first().map_or(&[][..], |a| &a.rows);
-    let text: Vec<Vec<Vec<String>>> = answers
-        .iter()
-        .map(|a| csv_cells(a, rows.len()).map_err(|e| std::io::Error::other(e.to_string())))
-        .collect::<std::io::Result<_>>()?;
-    for (r, row) in rows.iter().enumerate() {
-        let cells: Vec<String> = text.iter().filter_map(|t| t.get(r)).flatten().map(|c| quote(c)).collect();
-        writeln!(out, "{row},{}", cells.join(","))?;
-    }
-    out.flush()
-}
-
-/// As [`cells`], with every digit.
-fn csv_cells(answer: &Answer, n_rows: usize) -> Result<Vec<Vec<String>>> {
-    let width = answer.columns.len().max(1);
-    match &answer.data {
-        Data::F32(v) => Ok(v.chunks(width).map(|r| r.iter().map(ToString::to_string).collect()).collect()),
-        Data::F64(v) => Ok(v.chunks(width).map(|r| r.iter().map(ToString::to_string).collect()).collect()),
-        Data::Table(_) => cells(answer, n_rows, width),
-    }
 }

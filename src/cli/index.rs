@@ -18,8 +18,9 @@ pub enum IndexCommand {
     Ls,
     /// Drop an index and its file.
     Drop {
-        /// Its number, as `ls` prints it.
-        id: i64,
+        /// Its number, as `ls` prints it, or the key of a layer, all of whose indexes go.
+        #[arg(value_name = "ID|KEY")]
+        which: String,
     },
 }
 
@@ -65,14 +66,30 @@ pub fn run(command: &IndexCommand, store: &Store, as_json: bool) -> Result<Strin
     match command {
         IndexCommand::Create(args) => create(args, store, as_json),
         IndexCommand::Ls => ls(store, as_json),
-        IndexCommand::Drop { id } => {
-            let index = store.drop_index(*id)?;
-            Ok(match as_json {
-                true => pretty(&json!({"dropped": id, "bytes": index.len_bytes})),
-                false => format!("index {id} is dropped, {} are free\n", bytes(index.len_bytes)),
-            })
-        }
+        IndexCommand::Drop { which } => drop_indexes(which, store, as_json),
     }
+}
+
+fn drop_indexes(which: &str, store: &Store, as_json: bool) -> Result<String> {
+    let ids = match which.parse::<i64>() {
+        Ok(id) => vec![id],
+        Err(_) => {
+            let record = store.intermediate(&which.parse::<Key>()?.intermediate)?;
+            store.indexes(Some(&record))?.iter().map(|index| index.id).collect()
+        }
+    };
+    if ids.is_empty() {
+        return Err(super::CliError::Usage(format!("{which} has no index; `mistique index ls` lists all")));
+    }
+    let mut freed = 0;
+    for id in &ids {
+        freed += store.drop_index(*id)?.len_bytes;
+    }
+    let all: Vec<String> = ids.iter().map(ToString::to_string).collect();
+    Ok(match as_json {
+        true => pretty(&json!({"dropped": ids, "bytes": freed})),
+        false => format!("dropped: index {}; {} are free\n", all.join(", "), bytes(freed)),
+    })
 }
 
 fn create(args: &CreateArgs, store: &Store, as_json: bool) -> Result<String> {

@@ -1,7 +1,9 @@
 //! The command line: arguments here, one file a group of commands.
 
+mod answer_files;
 mod append;
 mod calibrate;
+mod cells;
 mod dataset;
 mod demo;
 mod diff;
@@ -33,7 +35,7 @@ use crate::{DatasetError, EngineError, QueryError, Store, WorkflowError};
 #[command(name = "mistique", version, about, max_term_width = 100)]
 struct Args {
     /// The store; the first write makes it.
-    #[arg(long, global = true, env = "MISTIQUE_STORE", default_value = "./store.mq", value_name = "PATH")]
+    #[arg(long, global = true, env = "MISTIQUE_STORE", default_value = DEFAULT_STORE, value_name = "PATH")]
     store: PathBuf,
     /// Print JSON instead of tables.
     #[arg(long, global = true)]
@@ -211,6 +213,9 @@ pub fn run() -> ExitCode {
         }
     }
 }
+
+/// The store where none is named.
+const DEFAULT_STORE: &str = "./store.mq";
 
 fn execute(args: &Args) -> Result<()> {
     let open = || Ok::<_, CliError>(Store::open(&args.store)?);

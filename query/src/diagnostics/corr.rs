@@ -49,10 +49,10 @@ pub fn corr(
     target: &OperandScan<'_, '_>,
     minus: Option<&OperandScan<'_, '_>>,
 ) -> Result<CorrAnswer> {
-    let scan = reader.scan(request)?;
+    let scan = reader.scan_numbers(request)?;
     let mut sets = vec![scan.rows(), target.rows()];
     sets.extend(minus.map(OperandScan::rows));
-    let (rows, unshared) = scan::shared(&sets);
+    let (rows, unshared) = scan::shared_among(request, &sets);
     let mut y = Vec::with_capacity(rows.len());
     for ids in rows.chunks(target.scan().block_rows()) {
         let part = target.read(ids)?.to_f64(target.name())?;

@@ -136,6 +136,8 @@ pub struct DiffAnswer {
     pub changed: Option<Vec<Changed>>,
     /// Rows of each side that the other (or the column of groups) lacks.
     pub unshared: [u64; 2],
+    /// Rows whose group is null: among all rows, and in no group.
+    pub n_ungrouped: u64,
     /// Where each side's values came from.
     pub sources: [Source; 2],
 }
@@ -159,7 +161,8 @@ pub fn diff(
     }
     let mut sets = vec![left.rows(), right.rows()];
     sets.extend(by.map(OperandScan::rows));
-    let (rows, unshared) = scan::shared(&sets);
+    let (rows, unshared) = scan::shared_among(a, &sets);
+    let mut n_ungrouped = 0;
     let mut groups = Groups::default();
     let mut all = Sums::default();
     let mut sums: Vec<Sums> = Vec::new();
@@ -168,7 +171,11 @@ pub fn diff(
     for ids in rows.chunks(block_rows) {
         let of = match by {
             None => vec![None; ids.len()],
-            Some(by) => groups.of(&by.read(ids)?, by.name())?,
+            Some(by) => {
+                let of = groups.of(&by.read(ids)?, by.name())?;
+                n_ungrouped += of.iter().filter(|g| g.is_none()).count() as u64;
+                of
+            }
         };
         sums.resize(groups.len(), Sums::default());
         let (x, y) = (left.read(ids)?, right.read(ids)?);
@@ -206,7 +213,7 @@ pub fn diff(
         out.extend(sums.get(g).map(|s| group(Some(groups.name(g).to_string()), s)));
     }
     let unshared = [unshared.first().copied().unwrap_or_default(), unshared.get(1).copied().unwrap_or_default()];
-    Ok(DiffAnswer { groups: out, changed, unshared, sources: [left.source(), right.source()] })
+    Ok(DiffAnswer { groups: out, changed, unshared, n_ungrouped, sources: [left.source(), right.source()] })
 }
 
 /// One side's rows: numbers, or one column of text or integers.

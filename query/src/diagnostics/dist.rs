@@ -20,6 +20,7 @@ use crate::scan;
 pub const QUANTILES: [f64; 7] = [0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99];
 /// Each group has tables of 512 KiB.
 const MAX_GROUPS: usize = 256;
+const MAX_BINS: usize = 1_000_000;
 
 /// How the values of a group are distributed.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,6 +48,8 @@ pub struct DistAnswer {
     pub groups: Vec<Distribution>,
     /// Rows that the column of groups lacks.
     pub unshared: u64,
+    /// Rows whose group is null: among all rows, and in no group.
+    pub n_ungrouped: u64,
     /// Where the values came from.
     pub source: Source,
 }
@@ -143,7 +146,8 @@ impl Search {
 
 /// The distribution of all values of a request, in `n_bins` bins, and of each group of `by`.
 ///
-/// Errors: `Mismatch` for quantiles outside 0..1, no bins or too many groups; as [`ChunkReader::get`].
+/// Errors: `Mismatch` for quantiles outside 0..1, no bins or more than a million, or too many groups; as
+/// [`ChunkReader::get`].
 pub fn dist(
     reader: &ChunkReader<'_>,
     request: &Request,
@@ -152,35 +156,38 @@ pub fn dist(
     quantiles: &[f64],
 ) -> Result<DistAnswer> {
     let refusal = |why: String| QueryError::Mismatch { what: "distribution".into(), why };
-    if n_bins == 0 {
-        return Err(refusal("a histogram needs at least one bin".into()));
+    if !(1..=MAX_BINS).contains(&n_bins) {
+        return Err(refusal(format!("a histogram has 1 to {MAX_BINS} bins, not {n_bins}")));
     }
     if let Some(q) = quantiles.iter().find(|q| !(0.0..=1.0).contains(*q)) {
         return Err(refusal(format!("quantile {q} is not between 0 and 1")));
     }
-    let scan = reader.scan(request)?;
+    let scan = reader.scan_numbers(request)?;
     let mut sets = vec![scan.rows()];
     sets.extend(by.map(OperandScan::rows));
     let (rows, unshared) = scan::shared(&sets);
 
     let counted = scan.on_codes(|codes| {
         let mut groups = Groups::default();
-        Ok(count_codes(codes, &rows, by, &mut groups)?.map(|counts| from_counts(&counts, &groups, n_bins, quantiles)))
+        let counted = count_codes(codes, &rows, by, &mut groups)?;
+        Ok(counted.map(|(counts, n_ungrouped)| (from_counts(&counts, &groups, n_bins, quantiles), n_ungrouped)))
     })?;
-    if let Some(groups) = counted {
-        let unshared = unshared.first().copied().unwrap_or_default();
-        return Ok(DistAnswer { groups, unshared, source: scan.source() });
+    let unshared = unshared.first().copied().unwrap_or_default();
+    if let Some((groups, n_ungrouped)) = counted {
+        return Ok(DistAnswer { groups, unshared, n_ungrouped, source: scan.source() });
     }
     let mut groups = Groups::default();
     let mut moments = vec![Moments::new()];
-    let mut wide = false;
+    let (mut wide, mut n_ungrouped) = (false, 0);
     // The first group is that of all rows.
     let mut each = |visit: &mut dyn FnMut(usize, &[f64], bool)| -> Result<usize> {
+        n_ungrouped = 0;
         for ids in rows.chunks(scan.block_rows()) {
             let of = match by {
                 None => vec![None; ids.len()],
                 Some(by) => groups.of(&by.read(ids)?, by.name())?,
             };
+            n_ungrouped += ungrouped(by, &of);
             if groups.len() > MAX_GROUPS {
                 return Err(refusal(format!("more than {MAX_GROUPS} groups; name a column of classes")));
             }
@@ -259,26 +266,34 @@ pub fn dist(
             histogram: histogram.clone(),
         });
     }
-    Ok(DistAnswer { groups: out, unshared: unshared.first().copied().unwrap_or_default(), source: scan.source() })
+    Ok(DistAnswer { groups: out, unshared, n_ungrouped, source: scan.source() })
 }
 
-/// How often each value occurs, of all rows and of each group: the codes of 16 bits and less are counted and nothing is
-/// decoded. `None` for wider ones.
+/// Rows of no group, where there are groups.
+fn ungrouped(by: Option<&OperandScan<'_, '_>>, of: &[Option<usize>]) -> u64 {
+    by.map_or(0, |_| of.iter().filter(|g| g.is_none()).count() as u64)
+}
+
+/// How often each value occurs, of all rows and of each group, and how many rows have no group: the codes of 16 bits and
+/// less are counted and nothing is decoded. `None` for wider ones.
 fn count_codes(
     codes: &CodeScan<'_>,
     rows: &[u64],
     by: Option<&OperandScan<'_, '_>>,
     groups: &mut Groups,
-) -> Result<Option<Vec<Values>>> {
+) -> Result<Option<(Vec<Values>, u64)>> {
     let width = codes.code().width();
     if width > 2 {
         return Ok(None);
     }
     // The group of each position; rows that the groups lack are in none, and are not counted.
     let mut group_of: HashMap<u64, Option<usize>> = HashMap::new();
+    let mut n_ungrouped = 0;
     if let Some(by) = by {
         for ids in rows.chunks(by.scan().block_rows()) {
-            group_of.extend(ids.iter().copied().zip(groups.of(&by.read(ids)?, by.name())?));
+            let of = groups.of(&by.read(ids)?, by.name())?;
+            n_ungrouped += ungrouped(Some(by), &of);
+            group_of.extend(ids.iter().copied().zip(of));
         }
         if groups.len() > MAX_GROUPS {
             return Ok(None);
@@ -355,7 +370,7 @@ fn count_codes(
         values.finite.sort_by(|a, b| a.0.total_cmp(&b.0));
         out.push(values);
     }
-    Ok(Some(out))
+    Ok(Some((out, n_ungrouped)))
 }
 
 fn count(counts: &mut [u64], code: usize) {

@@ -246,7 +246,7 @@ pub fn knn(
     k: usize,
     metric: Metric,
 ) -> Result<KnnAnswer> {
-    let scan = reader.scan(request)?;
+    let scan = reader.scan_numbers(request)?;
     let width = scan.columns().len();
     let (own, vectors): (Vec<Option<u64>>, Vec<f64>) = match queries {
         Queries::Rows(rows) => (rows.iter().copied().map(Some).collect(), scan.read(rows)?.into_f64()?),

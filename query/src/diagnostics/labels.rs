@@ -7,8 +7,7 @@ use mistique_engine::{Content, RowSet};
 use super::groups::compare_names;
 use crate::error::{QueryError, Result};
 use crate::operand::{Column, OperandScan, Wanted, bad_operand};
-use crate::plan::PlanChoice;
-use crate::reader::ChunkReader;
+use crate::reader::{ChunkReader, Demand};
 use crate::scan;
 
 /// A class: its number, or its text where that is all there is.
@@ -29,6 +28,8 @@ pub struct Labelled<'r, 'a> {
     /// What the label's numbers are called.
     named: Option<OperandScan<'r, 'a>>,
     names: BTreeMap<i128, String>,
+    /// Above which a score predicts class 1, else 0.
+    threshold: Option<f64>,
     /// Rows that both have.
     pub rows: Vec<u64>,
     /// Rows of predictions, and of labels, that the other lacks.
@@ -40,23 +41,36 @@ impl<'r, 'a> Labelled<'r, 'a> {
     /// largest column; a table of labels that is named whole gives numbers and names.
     ///
     /// Errors: `NotFound` with the nearest names; as [`ChunkReader::scan`].
-    pub fn open(reader: &'r ChunkReader<'a>, predicted: OperandScan<'r, 'a>, label: &str) -> Result<Self> {
+    pub fn open(
+        reader: &'r ChunkReader<'a>,
+        predicted: OperandScan<'r, 'a>,
+        label: &str,
+        demand: impl Into<Demand>,
+    ) -> Result<Self> {
+        let demand = demand.into();
         let near = reader.store().intermediate(predicted.scan().key())?;
         let numbers = reader.operand(Some(&near), label, Wanted::Number)?;
         let texts = reader.operand(Some(&near), label, Wanted::Text)?;
         let whole_table = texts != numbers
             && matches!(&*reader.store().intermediate(&numbers.key.intermediate)?.content, Content::Table(_));
-        let named = whole_table.then(|| reader.operand_scan(&texts, PlanChoice::Auto)).transpose()?;
-        let label = reader.operand_scan(&numbers, PlanChoice::Auto)?;
+        let named = whole_table.then(|| reader.operand_scan(&texts, demand)).transpose()?;
+        let label = reader.operand_scan(&numbers, demand)?;
         let (rows, unshared) = scan::shared(&[predicted.rows(), label.rows()]);
         let unshared = [unshared.first().copied().unwrap_or_default(), unshared.get(1).copied().unwrap_or_default()];
-        Ok(Self { predicted, label, named, names: BTreeMap::new(), rows, unshared })
+        Ok(Self { predicted, label, named, names: BTreeMap::new(), threshold: None, rows, unshared })
     }
 
     /// Only the rows of a selection.
     #[must_use]
     pub fn among(mut self, rows: &RowSet) -> Self {
         self.rows = scan::shared(&[&RowSet::from_ids(&self.rows), rows]).0;
+        self
+    }
+
+    /// The same where predictions are scores: class 1 from `threshold` on, 0 below, none for NaN.
+    #[must_use]
+    pub fn with_threshold(mut self, threshold: Option<f64>) -> Self {
+        self.threshold = threshold;
         self
     }
 
@@ -70,7 +84,11 @@ impl<'r, 'a> Labelled<'r, 'a> {
     /// Errors: `Mismatch` where one side has numbers and the other text; as [`crate::Scan::read`].
     pub fn read(&mut self, rows: &[u64]) -> Result<Vec<(Option<Class>, Option<Class>)>> {
         let mut labels = self.label.read(rows)?;
-        let predicted = self.predicted.read(rows)?;
+        let mut predicted = self.predicted.read(rows)?;
+        if let (Column::Float(scores), Some(threshold)) = (&predicted, self.threshold) {
+            let class = |v: &Option<f64>| v.filter(|v| !v.is_nan()).map(|v| i128::from(v >= threshold));
+            predicted = Column::Int(scores.iter().map(class).collect());
+        }
         if let Some(named) = &self.named {
             let texts = named.read(rows)?;
             if matches!(predicted, Column::Text(_)) {
@@ -123,7 +141,8 @@ pub(crate) fn classes(column: &Column, operand: &str) -> Result<Vec<Option<Class
                 Some(v) if v.is_nan() => Ok(None),
                 Some(v) if v.fract() == 0.0 && v.abs() < 1e15 => Ok(Some(Class::Index(*v as i128))),
                 Some(v) => {
-                    Err(bad_operand(operand, &format!("{v} is no class; name a column of whole numbers or text")))
+                    let why = format!("{v} is no class; name a column of whole numbers or text, or say from which score on class 1 is predicted (--threshold)");
+                    Err(bad_operand(operand, &why))
                 }
             })
             .collect::<Result<_>>()?,
@@ -134,8 +153,8 @@ impl<'a> ChunkReader<'a> {
     /// Opens an operand that predicts a class: a tensor of several columns predicts the largest.
     ///
     /// Errors: as [`ChunkReader::operand_scan`].
-    pub fn prediction<'r>(&'r self, text: &str, plan: PlanChoice) -> Result<OperandScan<'r, 'a>> {
+    pub fn prediction<'r>(&'r self, text: &str, demand: impl Into<Demand>) -> Result<OperandScan<'r, 'a>> {
         let operand = self.operand(None, text, Wanted::Number)?;
-        self.operand_scan(&operand.argmax_of_many(self)?, plan)
+        self.operand_scan(&operand.argmax_of_many(self)?, demand)
     }
 }

@@ -73,9 +73,9 @@ impl<'u> Share<'u> {
 ///
 /// Errors: `Mismatch` for too many groups; as [`ChunkReader::get`].
 pub fn mean(reader: &ChunkReader<'_>, request: &Request, by: &OperandScan<'_, '_>) -> Result<MeanAnswer> {
-    let scan = reader.scan(request)?;
+    let scan = reader.scan_numbers(request)?;
     let units = scan.units();
-    let (rows, unshared) = scan::shared(&[scan.rows(), by.rows()]);
+    let (rows, unshared) = scan::shared_among(request, &[scan.rows(), by.rows()]);
     let mut groups = Groups::default();
     let mut n_rows: Vec<u64> = Vec::new();
     let mut shares: Vec<Share<'_>> = units.chunks(units.len().div_ceil(SHARES).max(1)).map(Share::of).collect();

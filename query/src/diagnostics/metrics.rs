@@ -4,7 +4,7 @@ use super::confusion::{ClassScores, Confusion, confusion};
 use super::curves::{Calibration, Curves, ReliabilityBin, curves};
 use super::diff::argmax;
 use super::labels::{Class, Labelled};
-use crate::error::{QueryError, Result};
+use crate::error::Result;
 use crate::operand::OperandScan;
 use crate::reader::{ChunkReader, Request};
 use crate::scan::Scan;
@@ -231,24 +231,4 @@ pub fn number_metrics(
         bias: over_n(sum),
         r2: (n > 0 && m2 > 0.0).then(|| 1.0 - squares / m2),
     })
-}
-
-/// The curves of one column of scores against labels of 0 and 1 (or false and true), over `rows`.
-///
-/// Errors: `Mismatch` for other labels; as [`crate::Scan::read`].
-pub fn binary_curves(score: &OperandScan<'_, '_>, label: &OperandScan<'_, '_>, rows: &[u64]) -> Result<Curves> {
-    let (mut scores, mut positive) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
-    for ids in rows.chunks(score.scan().block_rows().min(label.scan().block_rows())) {
-        scores.extend(score.read(ids)?.to_f64(score.name())?);
-        for l in label.read(ids)?.to_f64(label.name())? {
-            if l != 0.0 && l != 1.0 {
-                return Err(QueryError::Mismatch {
-                    what: label.name().to_string(),
-                    why: format!("scores of one column need labels of 0 and 1, found {l}"),
-                });
-            }
-            positive.push(l == 1.0);
-        }
-    }
-    Ok(curves(&scores, &positive))
 }

@@ -1,5 +1,6 @@
 //! Diagnostic techniques (Table 5.1). One file each. What runs over many rows reads them a range at a time.
 
+mod binary;
 mod confusion;
 mod corr;
 mod curves;
@@ -19,6 +20,7 @@ mod similarity;
 mod sums;
 mod topk;
 
+pub use binary::{BinaryMetrics, binary_metrics};
 pub use confusion::{ClassScores, Confusion, confusion};
 pub use corr::{CorrAnswer, Correlation, corr, pearson, ranks};
 pub use curves::{Calibration, Curves, ReliabilityBin, curves};
@@ -28,7 +30,7 @@ pub use histogram::{Histogram, histogram};
 pub use knn::{KnnAnswer, Metric, Neighbours, Queries, knn, nearest_rows};
 pub use labels::{Class, Labelled};
 pub use mean::{MeanAnswer, mean};
-pub use metrics::{ClassCurves, ClassMetrics, NumberMetrics, Scores, binary_curves, class_metrics, number_metrics};
+pub use metrics::{ClassCurves, ClassMetrics, NumberMetrics, Scores, class_metrics, number_metrics};
 pub use netdissect::{Dissection, Masks, Thresholds, netdissect, unit_thresholds};
 pub use rowdiff::{ColumnDifference, rowdiff};
 pub use select::{Selected, select};

@@ -1,13 +1,14 @@
 //! Value predicates: which rows pass.
 
+use crate::answer::Source;
 use crate::error::Result;
 use crate::operand::Wanted;
 use crate::predicate::Predicate;
-use crate::reader::ChunkReader;
+use crate::reader::{ChunkReader, Demand};
 use mistique_engine::{IntermediateKey, Rows};
 
 /// Rows that pass a predicate.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Selected {
     /// Row_ids, ascending.
     pub rows: Vec<u64>,
@@ -15,12 +16,19 @@ pub struct Selected {
     pub n_rows: u64,
     /// Rows left open by a null, or by an operand that does not have them.
     pub n_unknown: u64,
+    /// Where the compared values came from, each source once.
+    pub sources: Vec<Source>,
 }
 
 /// The rows of `of` that pass; operands are relative to its model. Without `of`, the rows of the first operand.
 ///
 /// Errors: `NotFound` with the nearest names; `Parse`; as [`ChunkReader::get`].
-pub fn select(reader: &ChunkReader<'_>, predicate: &Predicate, of: Option<&IntermediateKey>) -> Result<Selected> {
+pub fn select(
+    reader: &ChunkReader<'_>,
+    predicate: &Predicate,
+    of: Option<&IntermediateKey>,
+    demand: impl Into<Demand>,
+) -> Result<Selected> {
     let store = reader.store();
     let record = match of {
         Some(key) => store.intermediate(key)?,
@@ -37,9 +45,9 @@ pub fn select(reader: &ChunkReader<'_>, predicate: &Predicate, of: Option<&Inter
         }
         _ => store.plan_rows(&record, &Rows::All)?.rows.iter().collect(),
     };
-    let passes = reader.passes(&record, &ids, predicate)?;
+    let (passes, sources) = reader.passes(&record, &ids, predicate, demand.into())?;
     let n_unknown = passes.iter().filter(|p| p.is_none()).count() as u64;
     let n_rows = ids.len() as u64;
     let rows = ids.into_iter().zip(passes).filter(|(_, p)| *p == Some(true)).map(|(id, _)| id).collect();
-    Ok(Selected { rows, n_rows, n_unknown })
+    Ok(Selected { rows, n_rows, n_unknown, sources })
 }

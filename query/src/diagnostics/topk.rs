@@ -214,7 +214,7 @@ pub fn topk(
     by: Option<By>,
     extreme: Extreme,
 ) -> Result<TopAnswer> {
-    let scan = reader.scan(request)?;
+    let scan = reader.scan_numbers(request)?;
     let units = scan.units();
     let by = ranked_by(&scan, &units, by)?;
     let mut rankings = vec![Ranking::new(k, extreme); units.len()];

@@ -177,9 +177,10 @@ impl ChunkReader<'_> {
 }
 
 impl Neighbours {
-    /// About the `k` nearest rows of each query, an example itself left out.
+    /// About the `k` nearest rows of each query, an example itself left out: which they are, the index says; how near, the
+    /// rows' own values.
     ///
-    /// Errors: as [`Neighbours::nearest`]; what fetching the examples meets.
+    /// Errors: as [`Neighbours::nearest`]; what fetching the rows meets.
     pub fn of_queries(
         &self,
         reader: &ChunkReader<'_>,
@@ -200,8 +201,14 @@ impl Neighbours {
         let one = |(i, vector): (usize, &[f32])| {
             let of = rows.and_then(|r| r.get(i).copied());
             let found = self.nearest(vector, k + usize::from(of.is_some()))?;
-            let others = found.into_iter().filter(|(row, _)| Some(*row) != of);
-            Ok(diagnostics::Neighbours { of, rows: others.map(|(row, v)| (row, f64::from(v))).take(k).collect() })
+            let found: Vec<u64> =
+                found.into_iter().map(|(row, _)| row).filter(|row| Some(*row) != of).take(k).collect();
+            let values = reader.get(&request.clone().with_rows(RowSelection::List(found.clone())))?.into_f32()?;
+            let scored = found.iter().zip(values.chunks_exact(self.width));
+            let mut rows: Vec<(u64, f64)> = scored.map(|(row, v)| (*row, self.metric.exact(v, vector))).collect();
+            let near = |v: f64| if self.metric == Metric::Cosine { -v } else { v };
+            rows.sort_by(|a, b| near(a.1).total_cmp(&near(b.1)).then(a.0.cmp(&b.0)));
+            Ok(diagnostics::Neighbours { of, rows })
         };
         vectors.chunks(self.width).enumerate().map(one).collect()
     }

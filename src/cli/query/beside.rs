@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::cli::Result;
 use crate::operands::Wanted;
-use crate::{ChunkReader, IntermediateKey, PlanChoice};
+use crate::{ChunkReader, Demand, IntermediateKey};
 
 /// Values of some operands for some rows.
 pub struct Beside {
@@ -21,6 +21,7 @@ impl Beside {
         near: Option<&IntermediateKey>,
         operands: &[String],
         rows: &[u64],
+        demand: Demand,
     ) -> Result<Self> {
         let near = near.map(|near| reader.store().intermediate(near)).transpose()?;
         let mut rows = rows.to_vec();
@@ -29,7 +30,7 @@ impl Beside {
         let mut values: HashMap<u64, Vec<Option<String>>> = HashMap::new();
         for operand in operands {
             let found = reader.operand(near.as_ref(), operand, Wanted::Name)?.argmax_of_many(reader)?;
-            let scan = reader.operand_scan(&found, PlanChoice::Auto)?;
+            let scan = reader.operand_scan(&found, demand)?;
             let mut texts = scan.texts(&rows)?.into_iter();
             for row in &rows {
                 values.entry(*row).or_default().push(texts.next().flatten());

@@ -12,7 +12,7 @@ use crate::diagnostics::confusion;
 #[derive(Debug, Args)]
 pub struct ConfusionArgs {
     /// Predictions: logits (the largest column), or a column of classes.
-    predicted: String,
+    pub predicted: String,
     /// Labels, named relative to the predictions' model (label) or whole.
     label: String,
     /// List the examples taken for this class.
@@ -21,15 +21,18 @@ pub struct ConfusionArgs {
     /// List the examples of this class.
     #[arg(long, value_name = "CLASS")]
     actual: Option<String>,
+    /// Predictions are scores: class 1 from this one on, 0 below.
+    #[arg(long, value_name = "SCORE", allow_negative_numbers = true)]
+    threshold: Option<f64>,
     #[command(flatten)]
     rows: RowArgs,
     #[command(flatten)]
     plan: PlanArgs,
 }
 
-pub fn run(args: &ConfusionArgs, store: &Store, as_json: bool) -> Result<String> {
+pub fn run(args: &ConfusionArgs, key: &str, store: &Store, as_json: bool) -> Result<String> {
     let reader = args.plan.reader(store);
-    let mut labelled = labelled(&reader, &args.predicted, &args.label, &args.rows, &args.plan)?;
+    let mut labelled = labelled(&reader, key, &args.label, &args.rows, &args.plan)?.with_threshold(args.threshold);
     let answer = confusion(&mut labelled, args.predicted_as.as_deref(), args.actual.as_deref())?;
     let listing = args.predicted_as.is_some() || args.actual.is_some();
     let source = labelled.predicted.scan().source();

@@ -3,17 +3,17 @@
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{PlanArgs, RowArgs, unshared};
+use super::{PlanArgs, RowArgs, left_out, unshared};
 use crate::cli::Result;
 use crate::cli::output::{Rows, count, float, pretty};
 use crate::diagnostics::{Correlation, corr};
 use crate::operands::Wanted;
-use crate::{Key, PlanChoice, Store};
+use crate::{Key, Store};
 
 #[derive(Debug, Args)]
 pub struct CorrArgs {
     /// project.model[@version].intermediate[.columns]: every column is correlated with the target.
-    key: String,
+    pub key: String,
     /// A column, named relative to the key's model or whole.
     target: String,
     /// Correlate with TARGET − this, such as the residual: actual --minus predicted.
@@ -28,11 +28,12 @@ pub struct CorrArgs {
     plan: PlanArgs,
 }
 
-pub fn run(args: &CorrArgs, store: &Store, as_json: bool) -> Result<String> {
+pub fn run(args: &CorrArgs, key: &str, store: &Store, as_json: bool) -> Result<String> {
     let reader = args.plan.reader(store);
-    let near = store.intermediate(&args.key.parse::<Key>()?.intermediate)?;
-    let open = |text: &str| reader.operand_scan(&reader.operand(Some(&near), text, Wanted::Number)?, PlanChoice::Auto);
-    let request = args.plan.request(&args.key)?.with_rows(args.rows.selection()?);
+    let near = store.intermediate(&key.parse::<Key>()?.intermediate)?;
+    let open =
+        |text: &str| reader.operand_scan(&reader.operand(Some(&near), text, Wanted::Number)?, args.plan.demand());
+    let request = args.plan.request(key)?.with_rows(args.rows.selection()?);
     let target = open(&args.target)?;
     let minus = args.minus.as_deref().map(open).transpose()?;
     let answer = corr(&reader, &request, &target, minus.as_ref())?;
@@ -42,7 +43,7 @@ pub fn run(args: &CorrArgs, store: &Store, as_json: bool) -> Result<String> {
     if as_json {
         let column =
             |c: &Correlation| json!({"column": c.column, "pearson": c.pearson, "spearman": c.spearman, "n": c.n});
-        return Ok(pretty(&json!({"key": args.key, "target": args.target, "minus": args.minus,
+        return Ok(pretty(&json!({"key": key, "target": args.target, "minus": args.minus,
             "columns": columns.iter().map(column).collect::<Vec<_>>(), "unshared_rows": answer.unshared,
             "source": answer.source.to_string()})));
     }
@@ -59,5 +60,6 @@ pub fn run(args: &CorrArgs, store: &Store, as_json: bool) -> Result<String> {
         0 => String::new(),
         n => format!("; {} constant or without pairs", count(n as u64)),
     };
-    Ok(format!("{}source: {}{more}{undefined}{}\n", rows.table(), answer.source, unshared(&answer.unshared)))
+    let left = left_out(&reader, key)? + &unshared(&answer.unshared);
+    Ok(format!("{}source: {}{more}{undefined}{left}\n", rows.table(), answer.source))
 }

@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{PlanArgs, RowArgs, by_operand, unshared};
+use super::{PlanArgs, RowArgs, by_operand, ungrouped, unshared};
 use crate::Store;
 use crate::cli::Result;
 use crate::cli::output::{Rows, count, float, pretty};
@@ -31,7 +31,7 @@ pub fn run(args: &DiffArgs, store: &Store, as_json: bool) -> Result<String> {
     let reader = args.plan.reader(store);
     let a = args.plan.request(&args.key1)?.with_rows(args.rows.selection()?);
     let b = args.plan.request(&args.key2)?;
-    let by = by_operand(&reader, &args.key1, args.by.as_deref())?;
+    let by = by_operand(&reader, &args.key1, args.by.as_deref(), &args.plan)?;
     let answer = diff(&reader, &a, &b, by.as_ref())?;
     if as_json {
         let groups: Vec<Value> = answer
@@ -47,7 +47,8 @@ pub fn run(args: &DiffArgs, store: &Store, as_json: bool) -> Result<String> {
             .as_ref()
             .map(|c| c.iter().map(|c| json!({"row_id": c.row, "from": c.a, "to": c.b})).collect::<Vec<_>>());
         return Ok(pretty(&json!({"from": args.key1, "to": args.key2, "groups": groups, "changed": changed,
-            "unshared_rows": answer.unshared, "sources": answer.sources.map(|s| s.to_string())})));
+            "unshared_rows": answer.unshared,
+            "ungrouped_rows": answer.n_ungrouped, "sources": answer.sources.map(|s| s.to_string())})));
     }
     let mut rows = Rows::new(&["group", ">rows", ">mean |a−b|", ">rms", ">max", ">in row", ">changed"]);
     let some = |v: Option<f64>| v.map_or("-".into(), float);
@@ -78,5 +79,11 @@ pub fn run(args: &DiffArgs, store: &Store, as_json: bool) -> Result<String> {
         }
     }
     let [first, second] = &answer.sources;
-    Ok(format!("{out}sources: {first}, {second}{}\n", unshared(&answer.unshared)))
+    // Values of which there is no difference are in no mean: a mean of nothing must not look like equality.
+    let not_finite = match answer.groups.first().map_or(0, |g| g.n_not_finite) {
+        0 => String::new(),
+        n => format!("; {} values not finite on one side left out", count(n)),
+    };
+    let left = ungrouped(answer.n_ungrouped) + &unshared(&answer.unshared);
+    Ok(format!("{out}sources: {first}, {second}{not_finite}{left}\n"))
 }

@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{PlanArgs, RowArgs, by_operand, unshared};
+use super::{PlanArgs, RowArgs, by_operand, left_out, ungrouped, unshared};
 use crate::Store;
 use crate::cli::Result;
 use crate::cli::output::{Rows, count, float, number, pretty};
@@ -12,7 +12,7 @@ use crate::diagnostics::{Distribution, QUANTILES, dist};
 #[derive(Debug, Args)]
 pub struct DistArgs {
     /// project.model[@version].intermediate[.columns]: all values named are one distribution.
-    key: String,
+    pub key: String,
     /// A column to group rows by, such as label.
     #[arg(long, value_name = "COLUMN")]
     by: Option<String>,
@@ -28,15 +28,16 @@ pub struct DistArgs {
     plan: PlanArgs,
 }
 
-pub fn run(args: &DistArgs, store: &Store, as_json: bool) -> Result<String> {
+pub fn run(args: &DistArgs, key: &str, store: &Store, as_json: bool) -> Result<String> {
     let reader = args.plan.reader(store);
-    let request = args.plan.request(&args.key)?.with_rows(args.rows.selection()?);
-    let by = by_operand(&reader, &args.key, args.by.as_deref())?;
+    let request = args.plan.request(key)?.with_rows(args.rows.selection()?);
+    let by = by_operand(&reader, key, args.by.as_deref(), &args.plan)?;
     let quantiles = if args.quantiles.is_empty() { &QUANTILES[..] } else { &args.quantiles };
     let answer = dist(&reader, &request, by.as_ref(), args.bins, quantiles)?;
     if as_json {
         let groups: Vec<Value> = answer.groups.iter().map(as_value).collect();
-        return Ok(pretty(&json!({"key": args.key, "groups": groups, "unshared_rows": answer.unshared,
+        return Ok(pretty(&json!({"key": key, "groups": groups, "unshared_rows": answer.unshared,
+            "ungrouped_rows": answer.n_ungrouped,
             "source": answer.source.to_string()})));
     }
     let mut titles = vec!["group".to_string(), ">n".into(), ">mean".into(), ">std".into(), ">min".into()];
@@ -53,11 +54,12 @@ pub fn run(args: &DistArgs, store: &Store, as_json: bool) -> Result<String> {
         rows.push(cells, Value::Null);
     }
     let (nan, infinite) = answer.groups.first().map_or((0, 0), |g| (g.histogram.n_nan, g.histogram.n_infinite));
-    let left_out = match nan + infinite {
+    let not_finite = match nan + infinite {
         0 => String::new(),
         _ => format!("; left out {} NaN and {} infinite", count(nan), count(infinite)),
     };
-    Ok(format!("{}source: {}{left_out}{}\n", rows.table(), answer.source, unshared(&[answer.unshared])))
+    let ungrouped = left_out(&reader, key)? + &ungrouped(answer.n_ungrouped);
+    Ok(format!("{}source: {}{not_finite}{ungrouped}{}\n", rows.table(), answer.source, unshared(&[answer.unshared])))
 }
 
 fn as_value(g: &Distribution) -> Value {

@@ -5,25 +5,19 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::PlanArgs;
 use super::beside::Beside;
+use super::{PlanArgs, RowArgs, left_out};
 use crate::cli::output::{Rows, count, float, number, pretty};
 use crate::cli::{CliError, Result};
 use crate::diagnostics::{KnnAnswer, Metric, Neighbours, Queries, knn};
-use crate::{ChunkReader, Key, Predicate, Request, RowSelection, Source, Store};
+use crate::{ChunkReader, Key, Request, RowSelection, Source, Store};
 
 #[derive(Debug, Args)]
 pub struct KnnArgs {
     /// project.model[@version].intermediate[.columns].
-    key: String,
+    pub key: String,
     /// Examples whose neighbours are wanted: 51, 51,60 or 0..10.
-    #[arg(
-        long,
-        visible_alias = "rows",
-        value_name = "ROW,…",
-        required_unless_present = "vector",
-        conflicts_with = "vector"
-    )]
+    #[arg(long, value_name = "ROW,…", required_unless_present = "vector", conflicts_with = "vector")]
     row: Option<String>,
     /// A .npy file of one vector, or of one a row, of as many values as the key has columns.
     #[arg(long, value_name = "FILE")]
@@ -35,25 +29,21 @@ pub struct KnnArgs {
     #[arg(long, default_value = "l2", value_name = "l2|cosine|dot")]
     metric: Metric,
     /// Look neighbours up in the layer's hnsw index, which may miss some (`mistique index create KEY --kind hnsw`).
-    #[arg(long, conflicts_with = "filter")]
+    #[arg(long, conflicts_with_all = ["filter", "rows"])]
     approximate: bool,
-    /// Look for neighbours among the rows that pass, such as 'label = 3'.
-    #[arg(long = "where", value_name = "EXPR")]
-    filter: Option<String>,
     /// Columns to show beside each neighbour, such as logits,label.
     #[arg(long, value_name = "KEY,…", value_delimiter = ',')]
     join: Vec<String>,
+    /// Among which rows neighbours are looked for.
+    #[command(flatten)]
+    rows: RowArgs,
     #[command(flatten)]
     plan: PlanArgs,
 }
 
-pub fn run(args: &KnnArgs, store: &Store, as_json: bool) -> Result<String> {
+pub fn run(args: &KnnArgs, key: &str, store: &Store, as_json: bool) -> Result<String> {
     let reader = args.plan.reader(store);
-    let among = match &args.filter {
-        Some(filter) => RowSelection::Where(Predicate::parse(filter)?),
-        None => RowSelection::All,
-    };
-    let request = args.plan.request(&args.key)?.with_rows(among);
+    let request = args.plan.request(key)?.with_rows(args.rows.selection()?);
     let queries = match (&args.row, &args.vector) {
         (Some(rows), _) => match rows.parse::<RowSelection>()? {
             RowSelection::Range(range) => Queries::Rows(range.collect()),
@@ -65,18 +55,18 @@ pub fn run(args: &KnnArgs, store: &Store, as_json: bool) -> Result<String> {
     };
     let answer = match args.approximate {
         false => knn(&reader, &request, &queries, args.k, args.metric)?,
-        true => approximate(args, &reader, &request, &queries)?,
+        true => approximate(args, key, &reader, &request, &queries)?,
     };
-    let near = args.key.parse::<Key>()?.intermediate;
+    let near = key.parse::<Key>()?.intermediate;
     let rows: Vec<u64> = answer.queries.iter().flat_map(|q| q.rows.iter().map(|r| r.0)).collect();
-    let beside = Beside::open(&reader, Some(&near), &args.join, &rows)?;
+    let beside = Beside::open(&reader, Some(&near), &args.join, &rows, args.plan.demand())?;
     if as_json {
         let value = |q: &Neighbours| {
             let neighbour =
                 |(row, v): &(u64, f64)| beside.json(*row, json!({"row_id": row, args.metric.name(): number(*v)}));
             json!({"of": q.of, "neighbours": q.rows.iter().map(neighbour).collect::<Vec<_>>()})
         };
-        return Ok(pretty(&json!({"key": args.key, "metric": args.metric.name(), "n_rows": answer.n_rows,
+        return Ok(pretty(&json!({"key": key, "metric": args.metric.name(), "n_rows": answer.n_rows,
             "approximate": args.approximate, "queries": answer.queries.iter().map(value).collect::<Vec<_>>(), "source": answer.source.to_string()})));
     }
     let titles = beside.titles(&[">of", ">rank", ">row_id", &format!(">{}", args.metric.name())]);
@@ -93,17 +83,24 @@ pub fn run(args: &KnnArgs, store: &Store, as_json: bool) -> Result<String> {
         _ => String::new(),
     };
     let about = if args.approximate { ", by an hnsw index: some neighbours may be missing" } else { "" };
-    Ok(format!("{}{} rows; source: {}{about}{few}\n", table.table(), count(answer.n_rows), answer.source))
+    let text = left_out(&reader, key)?;
+    Ok(format!("{}{} rows; source: {}{about}{few}{text}\n", table.table(), count(answer.n_rows), answer.source))
 }
 
-fn approximate(args: &KnnArgs, reader: &ChunkReader<'_>, request: &Request, queries: &Queries) -> Result<KnnAnswer> {
-    let key = args.key.parse::<Key>()?;
-    if let Some((columns, _)) = &key.columns {
-        return Err(CliError::Usage(format!("{}: --approximate is of a whole layer, not of {columns}", args.key)));
+fn approximate(
+    args: &KnnArgs,
+    key: &str,
+    reader: &ChunkReader<'_>,
+    request: &Request,
+    queries: &Queries,
+) -> Result<KnnAnswer> {
+    let parsed = key.parse::<Key>()?;
+    if let Some((columns, _)) = &parsed.columns {
+        return Err(CliError::Usage(format!("{}: --approximate is of a whole layer, not of {columns}", key)));
     }
-    let (_, exact) = args.plan.choice();
-    let Some(index) = reader.neighbours(&key.intermediate, args.metric, exact)? else {
-        let (key, metric) = (&args.key, args.metric.name());
+    let exact = args.plan.demand().exact;
+    let Some(index) = reader.neighbours(&parsed.intermediate, args.metric, exact)? else {
+        let metric = args.metric.name();
         return Err(CliError::Usage(format!(
             "{key} has no hnsw index for {metric}; make one with `mistique index create {key} --kind hnsw --metric {metric}`"
         )));

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{PlanArgs, RowArgs, by_operand, unshared};
+use super::{PlanArgs, RowArgs, by_operand, left_out, ungrouped, unshared};
 use crate::cli::output::{Rows, count, float, number, pretty};
 use crate::cli::{CliError, Result, file_error};
 use crate::diagnostics::mean;
@@ -17,7 +17,7 @@ const SHOWN_UNITS: usize = 8;
 #[derive(Debug, Args)]
 pub struct MeanArgs {
     /// project.model[@version].intermediate[.columns].
-    key: String,
+    pub key: String,
     /// A column to group rows by, such as label.
     #[arg(long, value_name = "COLUMN")]
     by: String,
@@ -30,10 +30,11 @@ pub struct MeanArgs {
     plan: PlanArgs,
 }
 
-pub fn run(args: &MeanArgs, store: &Store, as_json: bool) -> Result<String> {
+pub fn run(args: &MeanArgs, key: &str, store: &Store, as_json: bool) -> Result<String> {
+    super::versions::only_one(&args.key, args.output.is_some())?;
     let reader = args.plan.reader(store);
-    let request = args.plan.request(&args.key)?.with_rows(args.rows.selection()?);
-    let by = by_operand(&reader, &args.key, Some(&args.by))?;
+    let request = args.plan.request(key)?.with_rows(args.rows.selection()?);
+    let by = by_operand(&reader, key, Some(&args.by), &args.plan)?;
     let by = by.ok_or_else(|| CliError::Usage("--by names no column".into()))?;
     let picture = args.output.as_deref().map(Picture::of).transpose()?;
     let answer = mean(&reader, &request, &by)?;
@@ -41,7 +42,7 @@ pub fn run(args: &MeanArgs, store: &Store, as_json: bool) -> Result<String> {
     if let (Some(path), Some(picture)) = (&args.output, picture) {
         let groups = answer.groups.iter().map(|g| g.0.clone()).collect();
         let map = HeatMap::new(groups, answer.units.clone(), answer.means.clone())?
-            .with_title(format!("mean activation of {}", args.key))
+            .with_title(format!("mean activation of {}", key))
             .with_axes(&args.by, "unit")
             .with_quantity("mean");
         std::fs::write(path, map.render(picture)?).map_err(file_error(path))?;
@@ -58,7 +59,7 @@ pub fn run(args: &MeanArgs, store: &Store, as_json: bool) -> Result<String> {
                 json!({"group": name, "n_rows": n, "means": means.iter().map(|m| number(*m)).collect::<Vec<_>>()})
             })
             .collect();
-        return Ok(pretty(&json!({"key": args.key, "units": answer.units, "groups": groups, "nan": answer.n_nan,
+        return Ok(pretty(&json!({"key": key, "units": answer.units, "groups": groups, "nan": answer.n_nan,
             "ungrouped_rows": answer.n_ungrouped, "unshared_rows": answer.unshared,
             "source": answer.source.to_string()})));
     }
@@ -75,5 +76,6 @@ pub fn run(args: &MeanArgs, store: &Store, as_json: bool) -> Result<String> {
         n => format!("; {} more units (--json prints all)", count(n as u64)),
     };
     let nan = if answer.n_nan > 0 { format!("; {} NaN left out", count(answer.n_nan)) } else { String::new() };
-    Ok(format!("{}source: {}{more}{nan}{drawn}{}\n", rows.table(), answer.source, unshared(&answer.unshared)))
+    let left = left_out(&reader, key)? + &ungrouped(answer.n_ungrouped) + &unshared(&answer.unshared);
+    Ok(format!("{}source: {}{more}{nan}{drawn}{left}\n", rows.table(), answer.source))
 }

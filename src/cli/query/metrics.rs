@@ -7,7 +7,8 @@ use super::{PlanArgs, RowArgs, labelled, unshared};
 use crate::cli::output::{Rows, count, float, number, pretty};
 use crate::cli::{CliError, Result};
 use crate::diagnostics::{
-    ClassMetrics, Curves, Labelled, NumberMetrics, Scores, binary_curves, class_metrics, number_metrics,
+    BinaryMetrics, ClassScores, Curves, Labelled, NumberMetrics, ReliabilityBin, Scores, binary_metrics, class_metrics,
+    number_metrics,
 };
 use crate::operands::Column;
 use crate::{ChunkReader, Store};
@@ -33,7 +34,7 @@ enum ScoresArg {
 #[derive(Debug, Args)]
 pub struct MetricsArgs {
     /// Predictions: logits or probabilities (a column a class), a column of classes, of scores or of numbers.
-    predicted: String,
+    pub predicted: String,
     /// Labels or actual values, named relative to the predictions' model (label) or whole.
     label: String,
     /// What is predicted (default: classes for several columns or whole numbers and text, else binary where all labels
@@ -43,9 +44,12 @@ pub struct MetricsArgs {
     /// What several columns hold (default: probabilities where every row looks like them).
     #[arg(long, value_enum)]
     scores: Option<ScoresArg>,
+    /// Of one column of scores: class 1 is predicted from this one on (default: a probability of ½).
+    #[arg(long, value_name = "SCORE", allow_negative_numbers = true)]
+    threshold: Option<f64>,
     /// Bins of the calibration.
-    #[arg(long, default_value_t = 15)]
-    bins: usize,
+    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    bins: u32,
     /// Print the ROC, precision and recall curve of this class (JSON: of all).
     #[arg(long, value_name = "CLASS")]
     curve: Option<String>,
@@ -55,18 +59,23 @@ pub struct MetricsArgs {
     plan: PlanArgs,
 }
 
-pub fn run(args: &MetricsArgs, store: &Store, as_json: bool) -> Result<String> {
+pub fn run(args: &MetricsArgs, key: &str, store: &Store, as_json: bool) -> Result<String> {
     let reader = args.plan.reader(store);
-    let mut both = labelled(&reader, &args.predicted, &args.label, &args.rows, &args.plan)?;
+    let both = labelled(&reader, key, &args.label, &args.rows, &args.plan)?;
+    let scores = args.scores.map(|s| match s {
+        ScoresArg::Probabilities => Scores::Probabilities,
+        ScoresArg::Logits => Scores::Logits,
+    });
     let task = match args.task {
         Some(task) => task,
         None => guess(&both)?,
     };
     match task {
-        Task::Classes => classes(args, &reader, &mut both, as_json),
+        Task::Classes => classes(args, key, &reader, &mut both.with_threshold(args.threshold), scores, as_json),
         Task::Binary => {
-            let curves = binary_curves(&both.predicted, &both.label, &both.rows)?;
-            binary(args, &curves, &both, as_json)
+            let (source, unshared) = (both.predicted.scan().source().to_string(), both.unshared);
+            let metrics = binary_metrics(both, scores, args.threshold, args.bins as usize)?;
+            Ok(binary(args, &metrics, &source, &unshared, as_json))
         }
         Task::Regression => {
             let metrics = number_metrics(&both.predicted, &both.label, &both.rows)?;
@@ -117,13 +126,16 @@ fn some(v: Option<f64>) -> String {
     v.map_or("-".into(), |v| format!("{v:.4}"))
 }
 
-fn classes(args: &MetricsArgs, reader: &ChunkReader<'_>, both: &mut Labelled<'_, '_>, as_json: bool) -> Result<String> {
-    let scores = args.scores.map(|s| match s {
-        ScoresArg::Probabilities => Scores::Probabilities,
-        ScoresArg::Logits => Scores::Logits,
-    });
-    let request = args.plan.request(&args.predicted)?;
-    let m = class_metrics(reader, &request, both, scores, args.bins)?;
+fn classes(
+    args: &MetricsArgs,
+    key: &str,
+    reader: &ChunkReader<'_>,
+    both: &mut Labelled<'_, '_>,
+    scores: Option<Scores>,
+    as_json: bool,
+) -> Result<String> {
+    let request = args.plan.request(key)?;
+    let m = class_metrics(reader, &request, both, scores, args.bins as usize)?;
     let source = both.predicted.scan().source();
     let summary = [
         ("accuracy", m.confusion.accuracy()),
@@ -135,15 +147,14 @@ fn classes(args: &MetricsArgs, reader: &ChunkReader<'_>, both: &mut Labelled<'_,
         ("calibration_error", m.calibration_error),
     ];
     if as_json {
-        let class = |c: &crate::diagnostics::ClassScores| {
+        let class = |c: &ClassScores| {
             json!({"class": c.class, "n_actual": c.n_actual, "n_predicted": c.n_predicted, "precision": c.precision,
                 "recall": c.recall, "f1": c.f1})
         };
-        let bin = |b: &crate::diagnostics::ReliabilityBin| json!({"from": b.from, "to": b.to, "n": b.n, "confidence": b.confidence, "accuracy": b.accuracy});
         let mut out = json!({"task": "classes", "n_rows": m.confusion.n_rows(), "missing_rows": m.confusion.n_missing,
             "classes": m.classes.iter().map(class).collect::<Vec<_>>(),
             "curves": m.curves.iter().map(|c| json!({"class": c.class, "curves": curves_json(&c.curves)})).collect::<Vec<_>>(),
-            "scores": scores_name(&m), "reliability": m.reliability.iter().map(bin).collect::<Vec<_>>(),
+            "scores": m.scores.map(scores_name), "reliability": reliability_json(&m.reliability),
             "unshared_rows": both.unshared, "source": source.to_string()});
         if let Some(map) = out.as_object_mut() {
             map.extend(summary.map(|(name, v)| (name.to_string(), json!(v))));
@@ -177,12 +188,7 @@ fn classes(args: &MetricsArgs, reader: &ChunkReader<'_>, both: &mut Labelled<'_,
         }
         out += &rows.table();
         if m.reliability.iter().any(|b| b.n > 0) {
-            let mut rows = Rows::new(&["confidence", ">rows", ">mean", ">accuracy"]);
-            for b in m.reliability.iter().filter(|b| b.n > 0) {
-                let range = format!("{:.3}–{:.3}", b.from, b.to);
-                rows.push(vec![range, count(b.n), some(b.confidence), some(b.accuracy)], Value::Null);
-            }
-            out += &format!("\n{}", rows.table());
+            out += &format!("\n{}", reliability_table("confidence", "accuracy", &m.reliability));
         }
     }
     let known = summary.iter().filter(|(_, v)| v.is_some());
@@ -191,29 +197,68 @@ fn classes(args: &MetricsArgs, reader: &ChunkReader<'_>, both: &mut Labelled<'_,
         "{out}{} rows: {}{}; source: {source}{}\n",
         count(m.confusion.n_rows()),
         summary.join(", "),
-        scores_name(&m).map_or(String::new(), |s| format!(" (columns are {s})")),
+        m.scores.map(scores_name).map_or(String::new(), |s| format!(" (columns are {s})")),
         unshared(&both.unshared)
     ))
 }
 
-fn scores_name(m: &ClassMetrics) -> Option<&'static str> {
-    m.scores.map(|s| if s == Scores::Logits { "logits" } else { "probabilities" })
+fn scores_name(scores: Scores) -> &'static str {
+    if scores == Scores::Logits { "logits" } else { "probabilities" }
 }
 
-fn binary(args: &MetricsArgs, curves: &Curves, both: &Labelled<'_, '_>, as_json: bool) -> Result<String> {
-    let source = both.predicted.scan().source();
-    if as_json {
-        return Ok(pretty(&json!({"task": "binary", "n_rows": both.rows.len(), "curves": curves_json(curves),
-            "unshared_rows": both.unshared, "source": source.to_string()})));
+fn reliability_json(bins: &[ReliabilityBin]) -> Vec<Value> {
+    let bin = |b: &ReliabilityBin| json!({"from": b.from, "to": b.to, "n": b.n, "confidence": b.confidence, "accuracy": b.accuracy});
+    bins.iter().map(bin).collect()
+}
+
+fn reliability_table(of: &str, truth: &str, bins: &[ReliabilityBin]) -> String {
+    let mut rows = Rows::new(&[of, ">rows", ">mean", &format!(">{truth}")]);
+    for b in bins.iter().filter(|b| b.n > 0) {
+        let range = format!("{:.3}–{:.3}", b.from, b.to);
+        rows.push(vec![range, count(b.n), some(b.confidence), some(b.accuracy)], Value::Null);
     }
-    let table = if args.curve.is_some() { curve_table(curves) } else { String::new() };
-    Ok(format!(
-        "{table}{} rows: AUROC {}, average precision {}; source: {source}{}\n",
-        count(both.rows.len() as u64),
-        some(curves.auroc),
-        some(curves.average_precision),
-        unshared(&both.unshared)
-    ))
+    rows.table()
+}
+
+fn binary(args: &MetricsArgs, m: &BinaryMetrics, source: &str, unshared_rows: &[u64], as_json: bool) -> String {
+    let of_positive = |f: fn(&ClassScores) -> Option<f64>| m.positive.as_ref().and_then(f);
+    let summary = [
+        ("accuracy", m.confusion.accuracy()),
+        ("precision", of_positive(|c| c.precision)),
+        ("recall", of_positive(|c| c.recall)),
+        ("f1", of_positive(|c| c.f1)),
+        ("auroc", m.curves.auroc),
+        ("average_precision", m.curves.average_precision),
+        ("log_loss", m.log_loss),
+        ("calibration_error", m.calibration_error),
+    ];
+    let scores = scores_name(m.scores);
+    if as_json {
+        let mut out = json!({"task": "binary", "n_rows": m.confusion.n_rows(), "missing_rows": m.confusion.n_missing,
+            "threshold": m.threshold, "scores": scores, "curves": curves_json(&m.curves),
+            "reliability": reliability_json(&m.reliability), "unshared_rows": unshared_rows, "source": source});
+        if let Some(map) = out.as_object_mut() {
+            map.extend(summary.map(|(name, v)| (name.to_string(), json!(v))));
+        }
+        return pretty(&out);
+    }
+    let table = match args.curve.is_some() {
+        true => curve_table(&m.curves),
+        false => reliability_table("probability", "share of class 1", &m.reliability),
+    };
+    let known = summary.iter().filter(|(_, v)| v.is_some());
+    let summary: Vec<String> = known.map(|(name, v)| format!("{} {}", name.replace('_', " "), some(*v))).collect();
+    let missing = match m.confusion.n_missing {
+        0 => String::new(),
+        n => format!("; {} rows without a score or label", count(n)),
+    };
+    format!(
+        "{table}{} rows, class 1 from {} on (the column is {scores}): {}; source: {source}{missing}{}\n",
+        count(m.confusion.n_rows()),
+        float(m.threshold),
+        summary.join(", "),
+        unshared(unshared_rows)
+    )
 }
 
 fn regression(m: &NumberMetrics, both: &Labelled<'_, '_>, as_json: bool) -> String {

@@ -16,6 +16,7 @@ mod similar;
 mod similarity;
 mod top_group;
 mod topk;
+mod versions;
 
 use clap::{Args, Subcommand};
 
@@ -24,7 +25,7 @@ use super::get::PlanArg;
 use super::output::count;
 use crate::diagnostics::Labelled;
 use crate::operands::{OperandScan, Wanted};
-use crate::{ChunkReader, Device, Key, PlanChoice, Predicate, Request, RowSelection, Store};
+use crate::{ChunkReader, Demand, Device, Key, Predicate, Request, RowSelection, Store};
 
 #[derive(Debug, Subcommand)]
 pub enum QueryCommand {
@@ -66,24 +67,25 @@ pub enum QueryCommand {
 
 /// Answers a question.
 pub fn run(command: &QueryCommand, store: &Store, as_json: bool) -> Result<String> {
+    let each = |key: &str, ask: &dyn Fn(&str) -> Result<String>| versions::each(store, key, as_json, ask);
     match command {
         QueryCommand::Svcca(args) => similarity::svcca(args, store, as_json),
         QueryCommand::Cca(args) => similarity::cca(args, store, as_json),
         QueryCommand::Pwcca(args) => similarity::pwcca(args, store, as_json),
         QueryCommand::Cka(args) => similarity::cka(args, store, as_json),
-        QueryCommand::Netdissect(args) => netdissect::run(args, store, as_json),
-        QueryCommand::Topk(args) => topk::run(args, store, as_json),
+        QueryCommand::Netdissect(args) => each(&args.key, &|key| netdissect::run(args, key, store, as_json)),
+        QueryCommand::Topk(args) => each(&args.key, &|key| topk::run(args, key, store, as_json)),
         QueryCommand::Where(args) => select::run(args, store, as_json),
-        QueryCommand::Dist(args) => dist::run(args, store, as_json),
+        QueryCommand::Dist(args) => each(&args.key, &|key| dist::run(args, key, store, as_json)),
         QueryCommand::Diff(args) => diff::run(args, store, as_json),
-        QueryCommand::Rowdiff(args) => rowdiff::run(args, store, as_json),
-        QueryCommand::Confusion(args) => confusion::run(args, store, as_json),
-        QueryCommand::Metrics(args) => metrics::run(args, store, as_json),
-        QueryCommand::Corr(args) => corr::run(args, store, as_json),
-        QueryCommand::Mean(args) => mean::run(args, store, as_json),
-        QueryCommand::Knn(args) => knn::run(args, store, as_json),
-        QueryCommand::Similar(args) => similar::run(args, store, as_json),
-        QueryCommand::TopGroup(args) => top_group::run(args, store, as_json),
+        QueryCommand::Rowdiff(args) => each(&args.key, &|key| rowdiff::run(args, key, store, as_json)),
+        QueryCommand::Confusion(args) => each(&args.predicted, &|key| confusion::run(args, key, store, as_json)),
+        QueryCommand::Metrics(args) => each(&args.predicted, &|key| metrics::run(args, key, store, as_json)),
+        QueryCommand::Corr(args) => each(&args.key, &|key| corr::run(args, key, store, as_json)),
+        QueryCommand::Mean(args) => each(&args.key, &|key| mean::run(args, key, store, as_json)),
+        QueryCommand::Knn(args) => each(&args.key, &|key| knn::run(args, key, store, as_json)),
+        QueryCommand::Similar(args) => each(&args.group.key, &|key| similar::run(args, key, store, as_json)),
+        QueryCommand::TopGroup(args) => each(&args.group.key, &|key| top_group::run(args, key, store, as_json)),
     }
 }
 
@@ -124,28 +126,33 @@ pub struct PlanArgs {
 }
 
 impl PlanArgs {
-    /// Which plan was asked for, and whether a lossy copy will not do.
-    pub fn choice(&self) -> (crate::PlanChoice, bool) {
-        (self.plan.into(), self.exact)
-    }
-
     /// A reader that runs models where it was said.
     pub fn reader<'a>(&self, store: &'a Store) -> ChunkReader<'a> {
         super::get::reader(store, self.device)
     }
 
+    /// How the question's values are to be got, and those of the columns that it names beside.
+    pub fn demand(&self) -> Demand {
+        Demand { plan: self.plan.into(), exact: self.exact }
+    }
+
     /// A request for all rows of a key.
     pub fn request(&self, key: &str) -> Result<Request> {
-        Ok(Request::new(key.parse::<Key>()?).with_plan(self.plan.into()).with_exact(self.exact))
+        Ok(Request::new(key.parse::<Key>()?).with_demand(self.demand()))
     }
 }
 
 /// The column that rows are grouped by, named relative to the model of `key` or whole.
-fn by_operand<'r, 'a>(reader: &'r ChunkReader<'a>, key: &str, by: Option<&str>) -> Result<Option<OperandScan<'r, 'a>>> {
+fn by_operand<'r, 'a>(
+    reader: &'r ChunkReader<'a>,
+    key: &str,
+    by: Option<&str>,
+    plan: &PlanArgs,
+) -> Result<Option<OperandScan<'r, 'a>>> {
     let Some(by) = by else { return Ok(None) };
     let near = reader.store().intermediate(&key.parse::<Key>()?.intermediate)?;
     let operand = reader.operand(Some(&near), by, Wanted::Name)?.argmax_of_many(reader)?;
-    Ok(Some(reader.operand_scan(&operand, PlanChoice::Auto)?))
+    Ok(Some(reader.operand_scan(&operand, plan.demand())?))
 }
 
 /// Predictions beside labels, over the rows chosen.
@@ -156,13 +163,26 @@ fn labelled<'r, 'a>(
     rows: &RowArgs,
     plan: &PlanArgs,
 ) -> Result<Labelled<'r, 'a>> {
-    let predictions = reader.prediction(predicted, plan.plan.into())?;
+    let predictions = reader.prediction(predicted, plan.demand())?;
     let key = predictions.scan().key().clone();
-    let both = Labelled::open(reader, predictions, label)?;
+    let both = Labelled::open(reader, predictions, label, plan.demand())?;
     Ok(match rows.selection()? {
         RowSelection::All => both,
-        some => both.among(reader.scan(&Request::new(reader.key(&key)).with_rows(some))?.rows()),
+        some => {
+            both.among(reader.scan(&Request::new(reader.key(&key)).with_rows(some).with_demand(plan.demand()))?.rows())
+        }
     })
+}
+
+/// Columns of text that a question about numbers leaves out.
+fn left_out(reader: &ChunkReader<'_>, key: &str) -> Result<String> {
+    let names = reader.left_out(&key.parse()?)?;
+    Ok(if names.is_empty() { String::new() } else { format!("; text left out: {}", names.join(", ")) })
+}
+
+/// Rows in no group, since the column that they are grouped by is null there.
+fn ungrouped(n: u64) -> String {
+    if n == 0 { String::new() } else { format!("; {} rows in no group: null there", count(n)) }
 }
 
 /// Rows that only one side of a comparison has.

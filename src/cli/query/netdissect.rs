@@ -15,7 +15,7 @@ use crate::{HeatMap, MaskFolder, Picture, Store};
 #[derive(Debug, Args)]
 pub struct NetdissectArgs {
     /// project.model[@version].intermediate[.units].
-    key: String,
+    pub key: String,
     /// A folder with CONCEPT/ROW_ID.png, or CONCEPT.npy of rows × height × width.
     #[arg(long, value_name = "DIR")]
     masks: PathBuf,
@@ -34,15 +34,21 @@ pub struct NetdissectArgs {
     plan: PlanArgs,
 }
 
-pub fn run(args: &NetdissectArgs, store: &Store, as_json: bool) -> Result<String> {
+pub fn run(args: &NetdissectArgs, key: &str, store: &Store, as_json: bool) -> Result<String> {
+    super::versions::only_one(&args.key, args.output.is_some())?;
     let picture = args.output.as_deref().map(Picture::of).transpose()?;
     let masks = MaskFolder::open(&args.masks)?;
-    let request = args.plan.request(&args.key)?.with_rows(args.rows.selection()?);
+    let request = args.plan.request(key)?.with_rows(args.rows.selection()?);
     let mut progress = Progress::rows("dissecting", as_json);
     let reader = args.plan.reader(store);
     let found = netdissect(&reader, &request, &masks, args.alpha, None, &mut |a, b| progress.at(a, b));
     progress.finish();
-    let found = found?;
+    let mut found = found?;
+    if let [(concept, n_rows), others @ ..] = &masks.ending_before(found.last_row)[..] {
+        let others = if others.is_empty() { String::new() } else { format!(" (and {} others)", others.len()) };
+        let short = format!("{concept}.npy{others} has rows 0..{n_rows} alone: later examples show nothing of it");
+        found.note = Some(found.note.map_or(short.clone(), |note| format!("{note}; {short}")));
+    }
     if let (Some(path), Some(picture)) = (&args.output, picture) {
         let map = HeatMap::new(found.units.clone(), found.concepts.clone(), found.iou.clone())?
             .with_title(format!("NetDissect of {}, alpha {}", found.key, args.alpha))
@@ -50,7 +56,7 @@ pub fn run(args: &NetdissectArgs, store: &Store, as_json: bool) -> Result<String
             .with_quantity("IoU");
         std::fs::write(path, map.render(picture)?).map_err(file_error(path))?;
     }
-    Ok(if as_json { pretty(&as_value(args, &found)) } else { text(args, &found) })
+    Ok(if as_json { pretty(&as_value(args, key, &found)) } else { text(args, &found) })
 }
 
 fn threshold(found: &Dissection, unit: usize) -> Option<f64> {
@@ -68,7 +74,7 @@ fn described(found: &Dissection) -> &'static str {
     }
 }
 
-fn as_value(args: &NetdissectArgs, found: &Dissection) -> Value {
+fn as_value(args: &NetdissectArgs, key: &str, found: &Dissection) -> Value {
     let n = found.concepts.len().max(1);
     let unit = |(i, (name, iou)): (usize, (&String, &[f64]))| {
         let iou: serde_json::Map<String, Value> =
@@ -78,7 +84,7 @@ fn as_value(args: &NetdissectArgs, found: &Dissection) -> Value {
     let units: Vec<Value> = found.units.iter().zip(found.iou.chunks(n)).enumerate().map(unit).collect();
     let pixels: serde_json::Map<String, Value> =
         found.concepts.iter().cloned().zip(found.n_pixels.iter().map(|n| Value::from(*n))).collect();
-    json!({"key": args.key, "alpha": args.alpha, "rows": found.n_rows, "thresholds": described(found),
+    json!({"key": key, "alpha": args.alpha, "rows": found.n_rows, "thresholds": described(found),
            "concept_pixels": pixels, "units": units, "source": found.source.to_string(), "note": found.note})
 }
 

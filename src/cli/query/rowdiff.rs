@@ -13,7 +13,7 @@ use crate::operands::Cell;
 #[derive(Debug, Args)]
 pub struct RowdiffArgs {
     /// project.model[@version].intermediate[.columns].
-    key: String,
+    pub key: String,
     /// Row_id of one example.
     a: u64,
     /// Row_id of the other.
@@ -25,8 +25,8 @@ pub struct RowdiffArgs {
     plan: PlanArgs,
 }
 
-pub fn run(args: &RowdiffArgs, store: &Store, as_json: bool) -> Result<String> {
-    let request = args.plan.request(&args.key)?;
+pub fn run(args: &RowdiffArgs, key: &str, store: &Store, as_json: bool) -> Result<String> {
+    let request = args.plan.request(key)?;
     let (columns, source) = rowdiff(&args.plan.reader(store), &request, args.a, args.b)?;
     let n_columns = columns.len();
     if as_json {
@@ -38,7 +38,7 @@ pub fn run(args: &RowdiffArgs, store: &Store, as_json: bool) -> Result<String> {
                 "difference": c.difference.map(number)})
             })
             .collect();
-        return Ok(pretty(&json!({"key": args.key, "rows": [args.a, args.b], "n_columns": n_columns,
+        return Ok(pretty(&json!({"key": key, "rows": [args.a, args.b], "n_columns": n_columns,
             "columns": columns, "source": source.to_string()})));
     }
     let mut rows = Rows::new(&["column", &format!(">{}", args.a), &format!(">{}", args.b), ">difference"]);

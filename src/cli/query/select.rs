@@ -15,7 +15,7 @@ const SHOWN: usize = 20;
 
 #[derive(Debug, Args)]
 pub struct WhereArgs {
-    /// Such as 'p.m.logits.u3 > 0.5 and not p.m.label = 2'; operands may be compared with each other.
+    /// Such as 'p.m.logits.u3 > 0.5 and not p.m.label = 2 and row_id < 100'; operands may be compared with each other.
     predicate: String,
     /// Ask about the rows of this intermediate, and look operands up in its model first.
     #[arg(long, value_name = "KEY")]
@@ -30,13 +30,15 @@ pub struct WhereArgs {
 pub fn run(args: &WhereArgs, store: &Store, as_json: bool) -> Result<String> {
     let reader = args.plan.reader(store);
     let predicate = Predicate::parse(&args.predicate)?;
-    let selected = select(&reader, &predicate, args.of.as_ref())?;
+    let selected = select(&reader, &predicate, args.of.as_ref(), args.plan.demand())?;
     let shown = if as_json { &selected.rows[..] } else { &selected.rows[..selected.rows.len().min(SHOWN)] };
-    let beside = Beside::open(&reader, args.of.as_ref(), &args.join, shown)?;
+    let beside = Beside::open(&reader, args.of.as_ref(), &args.join, shown, args.plan.demand())?;
+    let source: Vec<String> = selected.sources.iter().map(ToString::to_string).collect();
+    let source = source.join(", ");
     if as_json {
         let rows: Vec<Value> = shown.iter().map(|row| beside.json(*row, json!({"row_id": row}))).collect();
         return Ok(pretty(&json!({"where": predicate.to_string(), "rows": rows, "n_rows": selected.n_rows,
-            "unknown_rows": selected.n_unknown})));
+            "unknown_rows": selected.n_unknown, "source": source})));
     }
     let titles = beside.titles(&[">row_id"]);
     let mut table = Rows::new(&titles.iter().map(String::as_str).collect::<Vec<_>>());
@@ -52,5 +54,5 @@ pub fn run(args: &WhereArgs, store: &Store, as_json: bool) -> Result<String> {
         n => format!("; {} more (--json prints all)", count(n as u64)),
     };
     let (n, of) = (count(selected.rows.len() as u64), count(selected.n_rows));
-    Ok(format!("{}{n} of {of} rows{more}{unknown}\n", table.table()))
+    Ok(format!("{}{n} of {of} rows; source: {source}{more}{unknown}\n", table.table()))
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::PlanArgs;
 use crate::cli::Result;
 use crate::cli::output::{Rows, count, float, number, pretty};
-use crate::{ByExample, Examples, IndexUse, Key, MapValue, Norm, Store};
+use crate::{ByExample, Demand, Examples, IndexUse, Key, MapValue, Norm, Store};
 
 /// A group of units, and how a question about it is answered.
 #[derive(Debug, Args)]
@@ -34,17 +34,17 @@ pub struct GroupArgs {
 
 impl GroupArgs {
     /// Answers, by `question` of key, units and k.
-    pub fn run(&self, store: &Store, as_json: bool, question: impl Fn(&Key) -> ByExample) -> Result<String> {
-        let key: Key = self.key.parse()?;
+    pub fn run(&self, key: &str, store: &Store, as_json: bool, question: impl Fn(&Key) -> ByExample) -> Result<String> {
+        let key: Key = key.parse()?;
         if let Some((columns, _)) = &key.columns {
             return Err(crate::cli::CliError::Usage(format!(
                 "{}: name the layer, and its units by --units ({columns})",
-                self.key
+                key.intermediate
             )));
         }
         // A single cell is asked for by naming it.
         let by = self.by.unwrap_or(if self.units.contains('[') { MapValue::Cells } else { MapValue::Max });
-        let (plan, exact) = self.plan.choice();
+        let Demand { plan, exact } = self.plan.demand();
         let index = if self.no_index { IndexUse::Never } else { IndexUse::Auto };
         let question = question(&key).with_norm(self.metric).with_by(by).with_plan(plan).with_exact(exact);
         let answer = self.plan.reader(store).by_example(&question.with_index(index))?;
@@ -55,15 +55,15 @@ impl GroupArgs {
 #[derive(Debug, Args)]
 pub struct SimilarArgs {
     #[command(flatten)]
-    group: GroupArgs,
+    pub group: GroupArgs,
     /// The row that others are compared with.
     #[arg(long, value_name = "ROW_ID")]
     row: u64,
 }
 
-pub fn run(args: &SimilarArgs, store: &Store, as_json: bool) -> Result<String> {
+pub fn run(args: &SimilarArgs, key: &str, store: &Store, as_json: bool) -> Result<String> {
     let group = &args.group;
-    group.run(store, as_json, |key| ByExample::similar(key.intermediate.clone(), &*group.units, args.row, group.k))
+    group.run(key, store, as_json, |key| ByExample::similar(key.intermediate.clone(), &*group.units, args.row, group.k))
 }
 
 /// Columns shown beside a row.

@@ -9,10 +9,10 @@ use crate::{ByExample, Store};
 #[derive(Debug, Args)]
 pub struct TopGroupArgs {
     #[command(flatten)]
-    group: GroupArgs,
+    pub group: GroupArgs,
 }
 
-pub fn run(args: &TopGroupArgs, store: &Store, as_json: bool) -> Result<String> {
+pub fn run(args: &TopGroupArgs, key: &str, store: &Store, as_json: bool) -> Result<String> {
     let group = &args.group;
-    group.run(store, as_json, |key| ByExample::highest(key.intermediate.clone(), &*group.units, group.k))
+    group.run(key, store, as_json, |key| ByExample::highest(key.intermediate.clone(), &*group.units, group.k))
 }

@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{PlanArgs, RowArgs};
+use super::{PlanArgs, RowArgs, left_out};
 use crate::Store;
 use crate::cli::Result;
 use crate::cli::output::{Rows, count, float, number, pretty};
@@ -12,7 +12,7 @@ use crate::diagnostics::{By, Extreme, topk};
 #[derive(Debug, Args)]
 pub struct TopkArgs {
     /// project.model[@version].intermediate[.columns]: every unit named is ranked.
-    key: String,
+    pub key: String,
     /// Rows for each unit.
     #[arg(short, default_value_t = 10)]
     k: usize,
@@ -31,21 +31,22 @@ pub struct TopkArgs {
     plan: PlanArgs,
 }
 
-pub fn run(args: &TopkArgs, store: &Store, as_json: bool) -> Result<String> {
+pub fn run(args: &TopkArgs, key: &str, store: &Store, as_json: bool) -> Result<String> {
     let extreme = match (args.lowest, args.extreme) {
         (true, _) => Extreme::Lowest,
         (_, true) => Extreme::Farthest,
         _ => Extreme::Highest,
     };
-    let request = args.plan.request(&args.key)?.with_rows(args.rows.selection()?);
-    let answer = topk(&args.plan.reader(store), &request, args.k, args.by, extreme)?;
+    let request = args.plan.request(key)?.with_rows(args.rows.selection()?);
+    let reader = args.plan.reader(store);
+    let answer = topk(&reader, &request, args.k, args.by, extreme)?;
     if as_json {
         let unit = |t: &crate::diagnostics::Top| {
             let rows: Vec<Value> = t.rows.iter().map(|(r, v)| json!({"row_id": r, "value": number(*v)})).collect();
             json!({"unit": t.unit, "rows": rows, "nan_rows": t.n_nan})
         };
         let units: Vec<Value> = answer.units.iter().map(unit).collect();
-        return Ok(pretty(&json!({"key": args.key, "by": answer.by.name(), "n_rows": answer.n_rows,
+        return Ok(pretty(&json!({"key": key, "by": answer.by.name(), "n_rows": answer.n_rows,
             "units": units, "source": answer.source.to_string()})));
     }
     let mut rows = Rows::new(&["unit", ">rank", ">row_id", &format!(">{}", answer.by.name())]);
@@ -60,5 +61,6 @@ pub fn run(args: &TopkArgs, store: &Store, as_json: bool) -> Result<String> {
         Some(n) if n < args.k => format!("; fewer than {} rank", count(args.k as u64)),
         _ => String::new(),
     };
-    Ok(format!("{}{} rows; source: {}{few}{nan}\n", rows.table(), count(answer.n_rows), answer.source))
+    let text = left_out(&reader, key)?;
+    Ok(format!("{}{} rows; source: {}{few}{nan}{text}\n", rows.table(), count(answer.n_rows), answer.source))
 }

@@ -41,6 +41,8 @@ pub struct Dissection {
     pub iou: Vec<f64>,
     /// Examples.
     pub n_rows: u64,
+    /// The largest row_id among them.
+    pub last_row: u64,
     /// Pixels at which each concept is.
     pub n_pixels: Vec<u64>,
     /// Where the values came from.
@@ -75,6 +77,7 @@ pub fn netdissect(
         return Err(undefined("there are no concepts".into()));
     }
     let n_rows = scan.rows().len() as u64;
+    let last_row = scan.rows().iter().max().unwrap_or_default();
     let (mut before, mut note) = (0, None);
     let found = match known {
         Some(thresholds) => thresholds,
@@ -103,6 +106,7 @@ pub fn netdissect(
         thresholds: found,
         iou: job.iou(&counts),
         n_rows,
+        last_row,
         n_pixels: counts.concept,
         source: scan.source(),
         note,

@@ -135,7 +135,7 @@ pub fn similarities(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Similarities> {
     measure.check()?;
-    let scans = requests.iter().map(|r| reader.scan(r)).collect::<Result<Vec<_>>>()?;
+    let scans = requests.iter().map(|r| reader.scan_numbers(r)).collect::<Result<Vec<_>>>()?;
     let joined = Joined::new(scans);
     let sides: Vec<Points<'_, '_, '_>> = joined.scans.iter().map(|s| Points::new(s, maps)).collect::<Result<_>>()?;
     let described = sides.iter().zip(&joined.unshared).map(|(p, unshared)| Side {
