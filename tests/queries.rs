@@ -39,11 +39,34 @@ fn words(line: &str) -> Vec<String> {
     words
 }
 
+/// The masks that docs/queries.md makes with numpy: the digits' ink, and the ink beside paper on each of four sides.
+fn write_masks(dir: &Path) {
+    let digits = mistique::datasets::open(&"digits".parse().unwrap()).unwrap();
+    let rows: Vec<u64> = (0..digits.n_rows() as u64).collect();
+    let mut values = Vec::new();
+    digits.read_rows(&rows, &mut values).unwrap();
+    let masks = dir.join("masks");
+    std::fs::create_dir(&masks).unwrap();
+    for (name, (down, right)) in
+        [("ink", (9, 9)), ("top", (-1, 0)), ("bottom", (1, 0)), ("left", (0, -1)), ("right", (0, 1))]
+    {
+        let shown = |image: &[f32], y: i32, x: i32| {
+            let inside = (0..8).contains(&y) && (0..8).contains(&x);
+            inside && image[(y * 8 + x) as usize] >= 0.5
+        };
+        let pixel = |image: &[f32], i: i32| shown(image, i / 8, i % 8) && !shown(image, i / 8 + down, i % 8 + right);
+        let mask = values.chunks(64).flat_map(|image| (0..64).map(move |i| f32::from(u8::from(pixel(image, i)))));
+        let file = std::fs::File::create(masks.join(format!("{name}.npy"))).unwrap();
+        mistique::datasets::write_npy(file, &[rows.len(), 8, 8], &mask.collect::<Vec<_>>()).unwrap();
+    }
+}
+
 #[test]
 fn the_documented_queries_run() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     ok(dir, &["demo", "--epochs", "2"]);
+    write_masks(dir);
     let doc = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/queries.md")).unwrap();
     let lines: Vec<&str> = doc.lines().collect();
     let mut n = 0;
@@ -60,7 +83,14 @@ fn the_documented_queries_run() {
         assert!(json.is_object() || json.is_array(), "{command}");
         n += 1;
     }
-    assert!(n >= 15, "{n} commands");
+    assert!(n >= 23, "{n} commands");
+    let args = ["query", "netdissect", "digits.cnn@epoch-2.conv1.u12", "--masks", "masks", "--alpha", "0.05", "--json"];
+    let dissected: Value = serde_json::from_str(&ok(dir, &args)).unwrap();
+    let iou = dissected["units"][0]["iou"].as_object().unwrap();
+    let of = |concept: &str| iou[concept].as_f64().unwrap();
+    assert!(of("bottom") > 0.25 && iou.keys().all(|c| c == "bottom" || of(c) < of("bottom")), "{iou:?}");
+    let pixels = &dissected["concept_pixels"];
+    assert_eq!((&pixels["ink"], &pixels["top"], &pixels["left"]), (&37151.into(), &14141.into(), &16962.into()));
 
     // READ and RERUN answer alike at full precision.
     for question in [
