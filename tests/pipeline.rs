@@ -1,9 +1,11 @@
 //! Pipelines on the command line.
 
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use serde_json::Value;
+use mistique::pipeline::{Pipeline, PipelineError, Template};
+use serde_json::{Map, Value};
 
 struct Cli {
     dir: tempfile::TempDir,
@@ -204,4 +206,153 @@ fn networks_are_compared_by_layers_and_values() {
     let other = cli.json(&["diff", "d.m@a", "d.m@c"]);
     assert_eq!(other["different"].as_array().unwrap().len(), 6);
     assert!(cli.ok(&["diff", "d.m@a", "d.m@c"]).contains("the weights differ"));
+}
+
+/// Words of a command line, those in single quotes whole.
+fn words(line: &str) -> Vec<&str> {
+    let mut words = Vec::new();
+    for (i, part) in line.split('\'').enumerate() {
+        if i % 2 == 1 { words.push(part) } else { words.extend(part.split_whitespace()) }
+    }
+    words
+}
+
+fn documented() -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/pipelines.md")).unwrap()
+}
+
+#[test]
+fn the_documented_commands_run() {
+    let cli = Cli::new();
+    let doc = documented();
+    let file = doc.split("```yaml\n").nth(1).unwrap().split("```").next().unwrap();
+    cli.write("homes.yaml", file);
+    cli.write("mistaken.yaml", &file.replace("[predict, split/test]", "[predict, split/train]"));
+    // Figures differ a little between processors.
+    let first = |text: &str| -> Vec<String> {
+        let line = text.lines().next().unwrap_or_default().split(';').next().unwrap_or_default();
+        let figure = |w: &str| w.contains('.') && w.trim_end_matches(',').parse::<f64>().is_ok();
+        line.split_whitespace().filter(|w| !figure(w)).map(String::from).collect()
+    };
+    let lines: Vec<&str> = doc.lines().collect();
+    let mut n = 0;
+    for (line, shown) in lines.iter().zip(&lines[1..]) {
+        let Some(command) = line.strip_prefix("    $ mistique ") else { continue };
+        let (ok, text) = cli.run(&words(command));
+        assert_eq!(first(&text), first(shown), "{command}: {text}");
+        assert_eq!(ok, !shown.starts_with("    error:"), "{command}");
+        n += 1;
+    }
+    assert!(n >= 7, "{n} commands");
+}
+
+/// What docs/pipelines.md says of an operator.
+#[derive(Default)]
+struct Documented {
+    n_inputs: usize,
+    fit: bool,
+    /// Default, and what it is, by parameter.
+    params: BTreeMap<String, (String, String)>,
+}
+
+/// What stands between backticks.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+fn documented_operators(doc: &str) -> BTreeMap<String, Documented> {
+    let mut operators: BTreeMap<String, Documented> = BTreeMap::new();
+    let mut named: Vec<String> = Vec::new();
+    for line in doc.lines().filter(|l| l.starts_with("| ") && !l.starts_with("| operator ")) {
+        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        let [names, what, _, default, about] = cells[..] else { panic!("five cells: {line}") };
+        if names.is_empty() {
+            for (name, of) in quoted(what).flat_map(|name| named.iter().map(move |of| (name, of))) {
+                let params = &mut operators.get_mut(of).unwrap().params;
+                assert!(params.insert(name.into(), (default.into(), about.into())).is_none(), "{of}: {name} twice");
+            }
+            continue;
+        }
+        named = names.split("**").filter(|n| n.starts_with(char::is_uppercase)).map(String::from).collect();
+        let (reads, gives) = what.split_once(" → ").unwrap();
+        let n_inputs = reads.split(", ").filter(|r| !["nothing", "…"].contains(r)).count();
+        for name in &named {
+            let operator = operators.entry(name.clone()).or_default();
+            (operator.n_inputs, operator.fit) = (n_inputs, gives.contains("`fit`"));
+        }
+    }
+    operators
+}
+
+/// Parameters without which an operator is not complete.
+fn needed(operator: &str) -> &'static str {
+    match operator {
+        "ReadCSV" | "ReadParquet" => "file: a.csv",
+        "Join" => "on: a",
+        "SelectColumn" | "DropColumns" | "OneHotEncoding" | "LabelIndexing" => "columns: a",
+        "Filter" => "where: a",
+        "FillNA" => "value: 1",
+        "Avg" => "columns: a, output: b",
+        "IsResidential" => "codes: [1]",
+        "Expression" => "columns: {b: a}",
+        "Evaluate" => "target: a",
+        _ if operator.starts_with("Train") && operator != "TrainTestSplit" => "target: a",
+        _ => "",
+    }
+}
+
+/// Parameters of a stage, defaults included.
+fn params_of(operator: &str, n_inputs: usize, given: &[&str]) -> Result<Map<String, Value>, PipelineError> {
+    let own = format!("name: it, op: {operator}, inputs: [{}]", vec!["d"; n_inputs].join(", "));
+    let all = [&[own.as_str()][..], given].concat();
+    let all: Vec<&str> = all.into_iter().filter(|part| !part.is_empty()).collect();
+    let text = format!("name: t\nstages:\n  - {{name: d, op: ReadCSV, file: a.csv}}\n  - {{{}}}\n", all.join(", "));
+    let template = Template::parse("t.yaml", &text)?;
+    let pipeline = Pipeline::new(&template, &template.settings()[0])?;
+    Ok(pipeline.stages().iter().find(|s| s.name() == "it").unwrap().params().clone())
+}
+
+fn same(a: &Value, b: &Value) -> bool {
+    a == b || a.as_f64().is_some_and(|a| Some(a) == b.as_f64())
+}
+
+#[test]
+fn the_documented_operators_are_those_that_there_are() {
+    let documented = documented_operators(&documented());
+    let Err(PipelineError::UnknownOperator { known, .. }) = params_of("Nothing", 0, &[]) else { panic!() };
+    let known: BTreeSet<&str> = known.split(", ").collect();
+    assert!(known.iter().eq(documented.keys()), "{known:?}");
+    for (operator, Documented { n_inputs, fit, params }) in documented {
+        let needed = needed(&operator);
+        // Which parameters there are can hang on one of them.
+        let methods: &[&str] = if operator == "ComputeNeighborhood" { &["", "method: grid"] } else { &[""] };
+        let (mut names, mut found) = (BTreeSet::new(), Map::new());
+        for method in methods.iter().rev() {
+            let Err(PipelineError::Unknown { known, .. }) = params_of(&operator, n_inputs, &[needed, method, "odd: 1"])
+            else {
+                panic!("{operator}")
+            };
+            names.extend(known.split(", ").filter(|k| !["name", "op", "inputs"].contains(k)).map(String::from));
+            found.extend(params_of(&operator, n_inputs, &[needed, method]).unwrap());
+        }
+        assert!(names.iter().eq(params.keys()), "{operator}: {names:?}");
+        let fits = params_of(&operator, n_inputs, &[needed, "fit: d"]).is_ok();
+        assert_eq!(fits, fit, "{operator}: fit");
+        for (name, (default, about)) in &params {
+            let written = needed.starts_with(&format!("{name}:")) || needed.contains(&format!(", {name}:"));
+            assert_eq!(default == "needed", written, "{operator}: {name} is needed");
+            let shown: Vec<&str> = quoted(default).collect();
+            let [shown] = shown[..] else { continue };
+            if default.len() != shown.len() + 2 {
+                continue;
+            }
+            let expected = serde_json::from_str(shown).unwrap_or_else(|_| Value::from(shown));
+            assert!(same(&expected, &found[name.as_str()]), "{operator}: {name} is {}", found[name.as_str()]);
+            let also = about.strip_prefix("also ").and_then(|a| a.split(". ").next()).unwrap_or_default();
+            for alias in quoted(also) {
+                let given = params_of(&operator, n_inputs, &[needed, &format!("{alias}: {shown}")]).unwrap();
+                assert_eq!(given, found, "{operator}: {alias}");
+            }
+        }
+    }
 }
