@@ -36,14 +36,14 @@ fn what_is_demanded_holds_for_every_operand() {
         mistique(dir, &[&log[..], &["--scheme", scheme]].concat());
     }
     let questions: [&[&str]; 8] = [
-        &["query", "where", "MODEL.dense1.u3 > 0.02 and MODEL.conv2.u3[4,4] > 0.01"],
+        &["query", "where", "MODEL.dense1.norm > 5 and MODEL.conv2.u3[4,4] > 0.2"],
         &["query", "confusion", "MODEL.logits", "label"],
-        &["query", "metrics", "MODEL.logits", "label", "--where", "dense1.u3 > 0.02"],
+        &["query", "metrics", "MODEL.logits", "label", "--where", "dense1.norm > 5"],
         &["query", "corr", "d.exact.dense1", "MODEL.logits.u3"],
         &["query", "mean", "d.exact.dense1", "--by", "MODEL.logits"],
-        &["query", "dist", "d.exact.dense1.u3", "--by", "MODEL.logits"],
+        &["query", "dist", "d.exact.dense1", "--by", "MODEL.logits"],
         &["query", "knn", "d.exact.dense1", "--row", "5", "-k", "3", "--join", "MODEL.logits.u3"],
-        &["get", "MODEL.logits", "--where", "dense1.u3 > 0.02"],
+        &["get", "MODEL.logits", "--where", "dense1.norm > 5"],
     ];
     for question in questions {
         let (truth, _) = answer(dir, "d.exact", question, &[]);

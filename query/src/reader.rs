@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use mistique_engine::{
-    Content, EngineError, IntermediateKey, IntermediateRecord, Key, ModelRecord, Rerun, RowSet, Rows, Store,
+    Content, EngineError, IntermediateKey, IntermediateRecord, Key, ModelRecord, Rerun, RowSet, Rows, Store, UnitAxis,
 };
 
 use crate::answer::{Answer, Data, Source};
@@ -458,7 +458,15 @@ pub(crate) fn names_and_shape(resolved: &Resolved) -> (Vec<String>, Vec<usize>) 
             let map = layout.stored;
             let names = columns::names(&layout, columns);
             let units: usize = columns.iter().map(|c| c.units.len()).sum();
+            let axes = match t.unit_axis {
+                UnitAxis::First => t.shape.get(1..),
+                UnitAxis::Last => t.shape.get(..t.shape.len().saturating_sub(1)),
+            };
             let shape = match columns.iter().all(|c| c.cell.is_none()) {
+                // A map as it was logged has the axes that it was logged with.
+                true if t.shape.len() > 3 && map == layout.map => {
+                    std::iter::once(units).chain(axes.into_iter().flatten().copied()).collect()
+                }
                 true if t.shape.len() >= 3 => vec![units, map.h, map.w],
                 true if t.shape.len() == 2 => vec![units, map.cells()],
                 _ => vec![names.len()],
