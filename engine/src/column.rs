@@ -66,7 +66,11 @@ pub fn stored_schema(schema: &Schema) -> Result<SchemaRef> {
         Some(t) => Ok(Field::new(f.name(), t, true)),
         None => Err(EngineError::Unsupported {
             what: format!("column {:?} of type {}", f.name(), f.data_type()),
-            why: "tables hold floats, integers, booleans, text, dates and times; convert it first".into(),
+            why: if f.data_type().is_list() {
+                "beside other columns lists are not held; alone in a file, or beside row_id, one is a tensor".into()
+            } else {
+                "tables hold floats, integers, booleans, text, dates and times; convert it first".into()
+            },
         }),
     };
     Ok(Arc::new(Schema::new(schema.fields().iter().map(field).collect::<Result<Vec<_>>>()?)))

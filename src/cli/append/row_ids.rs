@@ -1,0 +1,59 @@
+//! Row_ids that come with values: of a file of their own, a column, or a tensor.
+
+use std::path::Path;
+
+use arrow::array::{Array, ArrayRef, UInt64Array};
+use arrow::compute::cast;
+use arrow::datatypes::DataType;
+use mistique_datasets::{NpyArray, NpyData, read_npy};
+
+use super::super::{Result, file_error};
+use super::content;
+
+/// The row_ids of a `.npy` file of integers, or of a text file with one a line.
+pub fn file(path: &Path) -> Result<Vec<u64>> {
+    if path.extension().is_some_and(|e| e == "npy") {
+        let NpyArray { data, .. } = read_npy(path)?;
+        return numbers(path, data);
+    }
+    let text = std::fs::read_to_string(path).map_err(file_error(path))?;
+    let line = |(i, l): (usize, &str)| {
+        l.trim().parse().map_err(|_| content(path, format!("line {}: expected a row_id, found {l:?}", i + 1)))
+    };
+    text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty()).map(line).collect()
+}
+
+/// The row_ids that an array holds.
+pub fn numbers(path: &Path, data: NpyData) -> Result<Vec<u64>> {
+    match data {
+        NpyData::U64(v) => Ok(v),
+        NpyData::I64(v) => signed(path, v),
+        NpyData::I32(v) => signed(path, v),
+        NpyData::I16(v) => signed(path, v),
+        NpyData::I8(v) => signed(path, v),
+        NpyData::U32(v) => Ok(v.into_iter().map(u64::from).collect()),
+        NpyData::U16(v) => Ok(v.into_iter().map(u64::from).collect()),
+        NpyData::U8(v) => Ok(v.into_iter().map(u64::from).collect()),
+        other => Err(not_integers(path, other.dtype())),
+    }
+}
+
+fn signed<T: Into<i64>>(path: &Path, values: Vec<T>) -> Result<Vec<u64>> {
+    let one = |x: i64| u64::try_from(x).map_err(|_| content(path, format!("row_id {x} is negative")));
+    values.into_iter().map(|x| one(x.into())).collect()
+}
+
+fn not_integers(path: &Path, found: &str) -> super::CliError {
+    content(path, format!("row_ids are integers, this holds {found}; convert them to int64"))
+}
+
+/// The row_ids of a table's column.
+pub fn column(path: &Path, column: &ArrayRef) -> Result<Vec<u64>> {
+    if !column.data_type().is_integer() {
+        return Err(not_integers(path, &format!("a row_id column of {}", column.data_type())));
+    }
+    let ids = cast(column, &DataType::UInt64).map_err(|e| content(path, e.to_string()))?;
+    let ids = ids.as_any().downcast_ref::<UInt64Array>().filter(|a| a.null_count() == 0);
+    let ids = ids.ok_or_else(|| content(path, "column row_id has nulls or negative values"))?;
+    Ok(ids.values().to_vec())
+}

@@ -1,0 +1,154 @@
+//! `append`: what files hold, and what becomes of it.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, BooleanArray, FixedSizeListArray, Float64Array, Int16Array, Int64Array, ListArray, RecordBatch,
+};
+use arrow::datatypes::{Float64Type, Int64Type};
+use safetensors::Dtype;
+use serde_json::{Value, json};
+
+fn run(dir: &Path, args: &[&str]) -> Result<String, String> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mistique"));
+    let out = command.args(args).current_dir(dir).env("MISTIQUE_STORE", dir.join("s.mq")).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    if out.status.success() { Ok(text(out.stdout)) } else { Err(text(out.stderr)) }
+}
+
+fn get(dir: &Path, key: &str) -> Value {
+    let text = run(dir, &["get", key, "--json"]).unwrap();
+    serde_json::from_str::<Value>(&text).unwrap()[0].clone()
+}
+
+fn write_npy(path: &Path, descr: &str, shape: &str, bytes: &[u8]) {
+    let header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}");
+    let header = format!("{header:<117}\n");
+    let mut file = b"\x93NUMPY\x01\x00".to_vec();
+    file.extend_from_slice(&(header.len() as u16).to_le_bytes());
+    file.extend_from_slice(header.as_bytes());
+    file.extend_from_slice(bytes);
+    std::fs::write(path, file).unwrap();
+}
+
+fn write_parquet(path: &Path, columns: Vec<(&str, ArrayRef)>) {
+    let batch = RecordBatch::try_from_iter(columns).unwrap();
+    let file = std::fs::File::create(path).unwrap();
+    let mut writer = parquet::arrow::ArrowWriter::try_new(file, batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+}
+
+fn le<const N: usize>(words: impl IntoIterator<Item = [u8; N]>) -> Vec<u8> {
+    words.into_iter().flatten().collect()
+}
+
+#[test]
+fn row_ids_are_integers_of_any_width() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let x = || Arc::new(Float64Array::from(vec![0.5, 1.5, 2.5])) as ArrayRef;
+    let floats: ArrayRef = Arc::new(Float64Array::from(vec![1.5, 2.0, 3.0]));
+    write_parquet(&dir.join("f.parquet"), vec![("row_id", floats), ("x", x())]);
+    let error = run(dir, &["append", "p.m.y", "f.parquet"]).unwrap_err();
+    assert!(error.contains("row_ids are integers") && error.contains("Float64"), "{error}");
+    assert!(!dir.join("s.mq").exists(), "nothing is made before the file is read");
+
+    let shorts: ArrayRef = Arc::new(Int16Array::from(vec![4, 2, 3]));
+    write_parquet(&dir.join("i.parquet"), vec![("row_id", shorts), ("x", x())]);
+    run(dir, &["append", "p.m.y", "i.parquet"]).unwrap();
+    assert_eq!(get(dir, "p.m.y.x")["row_ids"], json!([2, 3, 4]));
+
+    write_npy(&dir.join("v.npy"), "<f4", "(2,)", &le([1f32, 2.0].map(f32::to_le_bytes)));
+    for (i, (descr, bytes)) in [
+        ("<i2", le([5i16, 6].map(i16::to_le_bytes))),
+        ("|i1", vec![5, 6]),
+        ("|u1", vec![5, 6]),
+        ("<u2", le([5u16, 6].map(u16::to_le_bytes))),
+    ]
+    .iter()
+    .enumerate()
+    {
+        write_npy(&dir.join("ids.npy"), descr, "(2,)", bytes);
+        let key = format!("p.m.t{i}");
+        run(dir, &["append", &key, "v.npy", "--row-ids", "ids.npy"]).unwrap();
+        assert_eq!(get(dir, &key)["row_ids"], json!([5, 6]), "{descr}");
+    }
+    write_npy(&dir.join("ids.npy"), "<i2", "(2,)", &le([5i16, -6].map(i16::to_le_bytes)));
+    let error = run(dir, &["append", "p.m.neg", "v.npy", "--row-ids", "ids.npy"]).unwrap_err();
+    assert!(error.contains("row_id -6 is negative"), "{error}");
+    write_npy(&dir.join("ids.npy"), "<f4", "(2,)", &le([5f32, 6.0].map(f32::to_le_bytes)));
+    let error = run(dir, &["append", "p.m.neg", "v.npy", "--row-ids", "ids.npy"]).unwrap_err();
+    assert!(error.contains("row_ids are integers, this holds float32"), "{error}");
+}
+
+#[test]
+fn integers_and_booleans_are_held_exactly() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let large = (1i64 << 53) - 1;
+    let wide = le([1, -2, large, 4].map(i64::to_le_bytes));
+    write_npy(&dir.join("wide.npy"), "<i8", "(2, 2)", &wide);
+    run(dir, &["append", "p.m.wide", "wide.npy"]).unwrap();
+    assert_eq!(get(dir, "p.m.wide")["values"], json!([1.0, -2.0, large as f64, 4.0]));
+    write_npy(&dir.join("wide.npy"), "<i8", "(1, 2)", &le([i64::MIN, 0].map(i64::to_le_bytes)));
+    let error = run(dir, &["append", "p.m.wide", "wide.npy"]).unwrap_err();
+    assert!(error.contains("-9223372036854775808") && error.contains("Parquet"), "{error}");
+
+    let (labels, ids) = (le([7i64, i64::MAX].map(i64::to_le_bytes)), le([30i32, 20].map(i32::to_le_bytes)));
+    let view =
+        |dtype, shape: &[usize], bytes| safetensors::tensor::TensorView::new(dtype, shape.to_vec(), bytes).unwrap();
+    let bits = [1u8, 0, 0, 1];
+    let tensors = [
+        ("row_id", view(Dtype::I32, &[2], &ids)),
+        ("label", view(Dtype::I64, &[2], &labels)),
+        ("mask", view(Dtype::BOOL, &[2, 2], &bits)),
+        ("tokens", view(Dtype::I64, &[2, 2], &wide)),
+    ];
+    std::fs::write(dir.join("s.safetensors"), safetensors::serialize(tensors, None).unwrap()).unwrap();
+    run(dir, &["append", "p.torch", "s.safetensors"]).unwrap();
+    let label = get(dir, "p.torch.label");
+    assert_eq!(label["row_ids"], json!([20, 30]));
+    let said: Vec<String> =
+        label["values"].as_array().unwrap().iter().map(|v| v.to_string().trim_matches('"').to_string()).collect();
+    assert_eq!(said, [i64::MAX.to_string(), "7".into()]);
+    assert_eq!(get(dir, "p.torch.mask")["values"], json!([0.0, 1.0, 1.0, 0.0]));
+    assert_eq!(get(dir, "p.torch.tokens")["values"], json!([large as f64, 4.0, 1.0, -2.0]));
+
+    let odd = [0u8; 2];
+    let tensors = [("x", view(Dtype::F8_E4M3, &[2, 1], &odd))];
+    std::fs::write(dir.join("o.safetensors"), safetensors::serialize(tensors, None).unwrap()).unwrap();
+    let error = run(dir, &["append", "p.o", "o.safetensors"]).unwrap_err();
+    assert!(error.contains("convert it to float32"), "{error}");
+}
+
+#[test]
+fn columns_of_lists_are_tensors() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let ids = || Arc::new(Int64Array::from(vec![8, 9])) as ArrayRef;
+    let doubles = [Some(vec![Some(0.1), Some(2.0)]), Some(vec![Some(3.0), Some(1e300)])];
+    let fixed: ArrayRef = Arc::new(FixedSizeListArray::from_iter_primitive::<Float64Type, _, _>(doubles, 2));
+    let whole = [Some(vec![Some(1), Some(2), Some(3)]), Some(vec![Some(4), Some(5), Some(6)])];
+    let list: ArrayRef = Arc::new(ListArray::from_iter_primitive::<Int64Type, _, _>(whole));
+    write_parquet(&dir.join("fixed.parquet"), vec![("row_id", ids()), ("x", fixed)]);
+    write_parquet(&dir.join("list.parquet"), vec![("x", list.clone())]);
+    run(dir, &["append", "p.m.fixed", "fixed.parquet"]).unwrap();
+    run(dir, &["append", "p.m.list", "list.parquet"]).unwrap();
+    let fixed = get(dir, "p.m.fixed");
+    assert_eq!((&fixed["row_ids"], &fixed["values"]), (&json!([8, 9]), &json!([0.1, 2.0, 3.0, 1e300])));
+    let list_got = get(dir, "p.m.list");
+    assert_eq!((&list_got["shape"], &list_got["values"]), (&json!([3]), &json!([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])));
+
+    let uneven = [Some(vec![Some(1)]), Some(vec![Some(4), Some(5)])];
+    let uneven: ArrayRef = Arc::new(ListArray::from_iter_primitive::<Int64Type, _, _>(uneven));
+    write_parquet(&dir.join("uneven.parquet"), vec![("x", uneven)]);
+    let error = run(dir, &["append", "p.m.uneven", "uneven.parquet"]).unwrap_err();
+    assert!(error.contains("row 0 has 1, row 1 has 2"), "{error}");
+    let flags: ArrayRef = Arc::new(BooleanArray::from(vec![true, false]));
+    write_parquet(&dir.join("beside.parquet"), vec![("x", list), ("flag", flags)]);
+    let error = run(dir, &["append", "p.m.beside", "beside.parquet"]).unwrap_err();
+    assert!(error.contains("alone in a file"), "{error}");
+}
