@@ -87,6 +87,8 @@ pub struct ChunkReader<'a> {
     background: Background,
     repeats: Repeats,
     answers: AnswerCache,
+    /// Whether requests count as queries, of which materialization hangs.
+    counts: bool,
 }
 
 /// Bytes of answers that are held for repeats, where nothing else was said.
@@ -114,6 +116,7 @@ impl<'a> ChunkReader<'a> {
             background: Background::default(),
             repeats: Repeats::default(),
             answers: AnswerCache::new(ANSWER_BYTES),
+            counts: true,
         }
     }
 
@@ -128,6 +131,14 @@ impl<'a> ChunkReader<'a> {
     #[must_use]
     pub fn with_answer_bytes(mut self, bytes: usize) -> Self {
         self.answers = AnswerCache::new(bytes);
+        self
+    }
+
+    /// The same, whose requests do not count as queries and make nothing be stored: for work that no user asked for, such as
+    /// measuring and exporting.
+    #[must_use]
+    pub fn uncounted(mut self) -> Self {
+        self.counts = false;
         self
     }
 
@@ -291,7 +302,15 @@ impl<'a> ChunkReader<'a> {
         Err(first_error.unwrap_or_else(|| no_plan(request)))
     }
 
+    /// Whether requests count as queries.
+    pub(crate) fn counts(&self) -> bool {
+        self.counts
+    }
+
     pub(crate) fn count(&self, record: &IntermediateRecord, columns: &Columns) {
+        if !self.counts {
+            return;
+        }
         if let Err(e) = self.store.count_query(record, &columns.text(record)) {
             tracing::debug!("the query is not counted: {e}");
         }

@@ -187,7 +187,8 @@ pub fn explain(args: &ExplainArgs, store: &Store, as_json: bool) -> Result<()> {
     Ok(())
 }
 
-/// Runs every possible plan as a new session would: nothing is loaded and nothing is held in memory.
+/// Runs every possible plan as a new session would: nothing is loaded and nothing is held in memory. No run counts as a
+/// query.
 pub fn measure_all(
     store: &Store,
     device: Device,
@@ -198,7 +199,7 @@ pub fn measure_all(
         |e: &Explanation| e.considered.iter().find(|c| c.choice() == PlanChoice::Shared).and_then(|c| c.predicted);
     let together: f64 = explanations.iter().filter_map(shared).map(|d| d.as_secs_f64()).sum();
     let Some(first) = requests.first() else { return Ok(()) };
-    let rows = reader(store, device).get(first)?.rows;
+    let rows = reader(store, device).uncounted().get(first)?.rows;
     for (explanation, request) in explanations.iter_mut().zip(requests) {
         let request = request.clone().with_rows(RowSelection::List(rows.clone()));
         for considered in explanation.considered.iter_mut().filter(|c| c.unavailable.is_none()) {
@@ -206,7 +207,7 @@ pub fn measure_all(
             let mut shortest = Duration::MAX;
             for _ in 0..RUNS {
                 store.clear_pool();
-                let session = reader(store, device);
+                let session = reader(store, device).uncounted();
                 let took = if choice == PlanChoice::Shared {
                     let all: Vec<Request> = requests.iter().map(|r| r.clone().with_plan(choice)).collect();
                     let answers = session.get_intermediates(&all)?;

@@ -170,7 +170,7 @@ impl ChunkReader<'_> {
 
     /// Says which values of the requests are wanted, should a RERUN produce them (Alg. 3).
     pub(crate) fn want_values<'r>(&self, requests: impl Iterator<Item = (&'r Resolved, &'r Explanation)>) {
-        for (request, explanation) in requests.filter(|(r, _)| !r.record.is_whole()) {
+        for (request, explanation) in requests.filter(|(r, _)| self.counts() && !r.record.is_whole()) {
             match self.worth(request, explanation) {
                 Ok(Some(groups)) => self.net().want(Wanted { record: request.record.clone(), groups }),
                 Ok(None) => {}
