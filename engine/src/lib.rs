@@ -38,8 +38,9 @@ mod storage;
 mod store;
 mod stream;
 mod table_cost;
+mod verify;
 
-pub use catalog::{Catalog, CostRecord, ErrorRecord, IndexRecord, OperatorRecord, StageRecord};
+pub use catalog::{Catalog, CostRecord, ErrorRecord, IndexRecord, OperatorRecord, Readable, StageRecord};
 pub use chunk::Zone;
 pub use code_pages::{CodePage, PageRows};
 pub use codec::TensorCodec;
@@ -51,7 +52,7 @@ pub use index::{
 };
 pub use key::{IntermediateKey, Key, ModelKey, quote};
 pub use log::{Dedup, Handle, IfExists, LogOptions, LogReport, Logger, ModelHandle, TensorSource, TensorSpec, Values};
-pub use maintenance::{CompactReport, Damage, GcReport, VerifyReport};
+pub use maintenance::{CompactReport, GcReport};
 pub use materialize::{
     Balance, Candidate, ColumnDemand, Demand, GroupSize, Materialize, MaterializeReport, Materializer, Offer, gamma,
     parse_bytes, within_budget, worth_storing,
@@ -69,3 +70,4 @@ pub use stats::{IntermediateStats, Saved, StoreStats};
 pub use storage::{FaultMode, FaultyStorage, FileInfo, LocalStorage, MemoryStorage, ReadFile, Storage, WriteFile};
 pub use store::{Store, StoreOptions};
 pub use table_cost::TableWork;
+pub use verify::{Damage, VerifyReport};

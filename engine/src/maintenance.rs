@@ -1,10 +1,10 @@
-//! `verify`, `gc` and `compact`.
+//! `gc` and `compact`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use mistique_quantize::Effort;
 
-use crate::catalog::{Catalog, ChunkRow, WITHHELD};
+use crate::catalog::{Catalog, ChunkRow};
 use crate::chunk::{ChunkCodes, ChunkView, Extra, Near, salted, write_against, write_chunk};
 use crate::error::{EngineError, Result};
 use crate::format::PARTITION_TARGET_BYTES;
@@ -13,34 +13,6 @@ use crate::model::hex;
 use crate::partition::{self, Base, ChunkPlace, FinishedPartition, PartitionReader, PartitionWriter};
 use crate::read::Chunks;
 use crate::store::Store;
-
-/// One place where the store is not what was written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Damage {
-    /// File, and byte where known.
-    pub place: String,
-    /// What is wrong.
-    pub why: String,
-    /// Intermediates that use it; of an operator, models.
-    pub keys: Vec<String>,
-}
-
-/// What `verify` found.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct VerifyReport {
-    /// Partitions read.
-    pub n_partitions: u64,
-    /// Chunks decoded.
-    pub n_chunks: u64,
-    /// Operators read.
-    pub n_operators: u64,
-    /// Indexes read.
-    pub n_indexes: u64,
-    /// Bytes read.
-    pub bytes: u64,
-    /// All damage.
-    pub damage: Vec<Damage>,
-}
 
 /// What `gc` freed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -65,125 +37,6 @@ pub struct CompactReport {
 }
 
 impl Store {
-    /// Reads every byte of every file, decodes every page, and names all damage.
-    ///
-    /// Errors: only when the catalogue itself cannot be read.
-    pub fn verify(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<VerifyReport> {
-        let (partitions, chunks, operators, users) = {
-            let catalog = self.catalog();
-            catalog.check_integrity()?;
-            (catalog.partitions()?, catalog.chunks()?, catalog.operators()?, self.users(&catalog)?)
-        };
-        let total: u64 = partitions.iter().map(|(_, len)| len).sum();
-        let mut report = VerifyReport::default();
-        let mut by_partition: BTreeMap<u64, Vec<ChunkRow>> = BTreeMap::new();
-        self.verify_blocks(&mut report)?;
-        let stored: BTreeSet<i64> = chunks.iter().map(|c| c.id).collect();
-        for chunk in chunks {
-            by_partition.entry(chunk.place.partition).or_default().push(chunk);
-        }
-        for (chunk, keys) in users.iter().filter(|(c, _)| !stored.contains(c)) {
-            let why = format!("a RowBlock names chunk {chunk}, which is not there");
-            report.damage.push(Damage { place: "catalog.db".into(), why, keys: keys.iter().cloned().collect() });
-        }
-        for (id, len) in partitions {
-            let chunks = by_partition.remove(&id).unwrap_or_default();
-            let keys_of = |chunks: &mut dyn Iterator<Item = &ChunkRow>| -> Vec<String> {
-                let keys: BTreeSet<&String> = chunks.filter_map(|c| users.get(&c.id)).flatten().collect();
-                keys.into_iter().cloned().collect()
-            };
-            match PartitionReader::open(&**self.storage(), id, len) {
-                Err(e) => {
-                    let keys = keys_of(&mut chunks.iter());
-                    report.damage.push(Damage { place: partition::path(id), why: e.to_string(), keys });
-                }
-                Ok(reader) => {
-                    for chunk in &chunks {
-                        if let Err(e) = check_chunk(self, &reader, chunk) {
-                            let place = format!("{} at byte {}", partition::path(id), chunk.place.offset);
-                            let keys = keys_of(&mut std::iter::once(chunk));
-                            report.damage.push(Damage { place, why: e.to_string(), keys });
-                        }
-                    }
-                    let between = reader.footer().and_then(|footer| {
-                        let named = |c: &ChunkRow| {
-                            footer.iter().any(|f| (f.hash, f.offset, f.len) == (c.hash, c.place.offset, c.place.len))
-                        };
-                        if let Some(c) = chunks.iter().find(|c| !named(c)) {
-                            return Err(EngineError::corrupt(
-                                reader.path(),
-                                c.place.offset,
-                                "the footer lacks this chunk",
-                            ));
-                        }
-                        reader.check_padding(&footer)
-                    });
-                    if let Err(e) = between {
-                        report.damage.push(Damage { place: partition::path(id), why: e.to_string(), keys: vec![] });
-                    }
-                }
-            }
-            report.n_partitions += 1;
-            report.n_chunks += chunks.len() as u64;
-            report.bytes += len;
-            progress(report.bytes, total);
-        }
-        for chunk in by_partition.into_values().flatten() {
-            let why = format!("chunk {} lies in partition {}, which is not there", chunk.id, chunk.place.partition);
-            let keys = users.get(&chunk.id).into_iter().flatten().cloned().collect();
-            report.damage.push(Damage { place: "catalog.db".into(), why, keys });
-        }
-        for operator in operators {
-            report.n_operators += 1;
-            report.bytes += operator.len_bytes;
-            if let Err(e) = self.operator(&operator.hash) {
-                let place = format!("operators/{}", hex(&operator.hash));
-                let mut keys = Vec::new();
-                for model in self.models()? {
-                    let hash = Some(operator.hash);
-                    if model.spec.weights == hash || self.catalog().stages(model.id)?.iter().any(|s| s.artifact == hash)
-                    {
-                        keys.push(model.spec.key.to_string());
-                    }
-                }
-                report.damage.push(Damage { place, why: e.to_string(), keys });
-            }
-        }
-        self.verify_indexes(&mut report)?;
-        Ok(report)
-    }
-
-    /// Names the intermediates whose RowBlocks are not what their records say.
-    fn verify_blocks(&self, report: &mut VerifyReport) -> Result<()> {
-        let catalog = self.catalog();
-        for record in catalog.intermediates(None)? {
-            let why = match catalog.blocks(&record, 0, u64::MAX) {
-                Err(e) => e.to_string(),
-                Ok(blocks) if blocks.iter().any(|b| b.chunks.len() != record.content.n_groups()) => {
-                    "a RowBlock has more or fewer chunks than groups".to_string()
-                }
-                Ok(blocks) => match blocks.iter().map(|b| b.rows.len() as u64).sum::<u64>() {
-                    n if n == record.n_rows => continue,
-                    n => format!("{n} rows are in RowBlocks, {} should be", record.n_rows),
-                },
-            };
-            report.damage.push(Damage { place: "catalog.db".into(), why, keys: vec![record.key.to_string()] });
-        }
-        Ok(())
-    }
-
-    fn users(&self, catalog: &crate::catalog::Catalog) -> Result<HashMap<i64, BTreeSet<String>>> {
-        let mut users: HashMap<i64, BTreeSet<String>> = HashMap::new();
-        for record in catalog.intermediates(None)? {
-            // RowBlocks that cannot be read are named by `verify_blocks`.
-            let blocks = catalog.blocks(&record, 0, u64::MAX).unwrap_or_default();
-            for chunk in blocks.into_iter().flat_map(|b| b.chunks).filter(|c| *c != WITHHELD) {
-                users.entry(chunk).or_default().insert(record.key.to_string());
-            }
-        }
-        Ok(users)
-    }
-
     /// Frees chunks and operators that nothing refers to: partitions that hold such chunks are written anew.
     ///
     /// Errors: `Locked`, `Io`, `Catalog`; the store is then as it was.
@@ -395,35 +248,11 @@ fn live_chunks(catalog: &Catalog) -> Result<BTreeSet<i64>> {
 /// Checks that a chunk's content is what was logged.
 ///
 /// Errors: `Corrupt`.
-fn check_hash(view: &ChunkView<'_>, content: &ChunkCodes, chunk: &ChunkRow) -> Result<()> {
+pub(crate) fn check_hash(view: &ChunkView<'_>, content: &ChunkCodes, chunk: &ChunkRow) -> Result<()> {
     let extra = Extra { validity: content.validity.as_deref(), dictionary: view.dictionary() };
     let hash = content.shape.hash(&content.codes, extra);
     if hash == chunk.hash || salted(hash, chunk.id) == chunk.hash {
         return Ok(());
     }
     Err(view.corrupt(0, "the content does not have the hash that the catalogue says"))
-}
-
-fn check_chunk(store: &Store, reader: &PartitionReader, chunk: &ChunkRow) -> Result<()> {
-    let bytes = reader.chunk(chunk.place)?;
-    let view = ChunkView::parse(&bytes, reader.path(), chunk.place.offset)?;
-    view.check_padding()?;
-    let content = store.decode(&view, chunk.place)?;
-    check_hash(&view, &content, chunk)?;
-    let mut rest = &*content.codes;
-    for page in 0..view.shape().n_pages() {
-        let (codes, after) = rest.split_at(view.shape().rows_of(page) * view.shape().row_bytes());
-        rest = after;
-        let stats = mistique_quantize::page_stats(view.shape().code, codes).map_err(|e| view.corrupt(page, e))?;
-        let zone = view.zone(page)?;
-        // Bit patterns: an empty page's bounds are infinite, and NaN never bounds.
-        let same = |a: f64, b: f64| a.to_bits() == b.to_bits() || a == b;
-        if !same(zone.min, stats.min) || !same(zone.max, stats.max) || u64::from(zone.n_nan) != stats.n_nan {
-            return Err(view.corrupt(page, "its zone map does not agree with its values"));
-        }
-    }
-    if let Some(dictionary) = view.dictionary() {
-        crate::column::read_dictionary(dictionary).ok_or_else(|| view.corrupt(0, "its dictionary is damaged"))?;
-    }
-    Ok(())
 }

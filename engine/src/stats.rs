@@ -6,6 +6,7 @@ use crate::catalog::ChunkRow;
 use crate::error::Result;
 use crate::model::IntermediateRecord;
 use crate::store::Store;
+use crate::verify::Damage;
 
 /// Bytes that were not stored, by the reason.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -69,17 +70,22 @@ pub struct StoreStats {
     pub operator_bytes: u64,
     /// Bytes of all indexes.
     pub index_bytes: u64,
+    /// What of the catalogue could not be read and is not in these figures.
+    pub damage: Vec<Damage>,
 }
 
 impl Store {
-    /// Bytes by intermediate, and what de-duplication saved.
+    /// Bytes by intermediate, and what de-duplication saved, of all that can be read.
     ///
     /// Errors: `Catalog`, `Corrupt`.
     pub fn stats(&self) -> Result<StoreStats> {
         let catalog = self.catalog();
-        let chunks: HashMap<i64, ChunkRow> = catalog.chunks()?.into_iter().map(|c| (c.id, c)).collect();
-        let references = catalog.chunk_references()?;
-        let records = catalog.intermediates(None)?;
+        let (chunks, references) = (catalog.readable_chunks(), catalog.readable_references());
+        let records = catalog.readable_intermediates();
+        let damage = chunks.damage.into_iter().chain(references.damage).chain(records.damage);
+        let damage = damage.chain(catalog.readable_models().damage).collect();
+        let chunks: HashMap<i64, ChunkRow> = chunks.rows.into_iter().map(|c| (c.id, c)).collect();
+        let (references, records) = (references.rows, records.rows);
         let partition_bytes = catalog.partitions()?.iter().map(|(_, len)| len).sum();
         let operator_bytes = catalog.operators()?.iter().map(|o| o.len_bytes).sum();
         let index_bytes = catalog.indexes(None)?.iter().map(|i| i.len_bytes).sum();
@@ -87,7 +93,7 @@ impl Store {
         let len = |chunk: i64| chunks.get(&chunk).map_or(0, |c| c.place.len);
         let base = |chunk: i64| chunks.get(&chunk).and_then(|c| c.place.base).map(|b| b.id);
         let mut uses: HashMap<i64, u64> = HashMap::new();
-        for (&(_, chunk), n) in &references {
+        for &((_, chunk), n) in &references {
             for used in [Some(chunk), base(chunk)].into_iter().flatten() {
                 *uses.entry(used).or_default() += n;
             }
@@ -97,7 +103,7 @@ impl Store {
         let mut of: BTreeMap<i64, (u64, f64, u64, Saved)> = BTreeMap::new();
         let mut seen = std::collections::HashSet::new();
         // In order of intermediates: the first one pays.
-        for (&(intermediate, chunk), &n) in &references {
+        for &((intermediate, chunk), n) in &references {
             let (bytes, stored, count, saved) = of.entry(intermediate).or_default();
             *bytes += n * len(chunk);
             *stored += n as f64 * (share(chunk) + base(chunk).map_or(0.0, share));
@@ -135,6 +141,7 @@ impl Store {
             partition_bytes,
             operator_bytes,
             index_bytes,
+            damage,
         })
     }
 }

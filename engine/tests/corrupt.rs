@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use common::{Numbers, batch, damage, fingerprint_of, key, names_damage, parse, spec, table, visible};
 use mistique_engine::{
-    Damage, Effort, EngineError, IfExists, IntermediateKey, LogOptions, MemoryStorage, ModelKey, ModelSpec, Storage,
-    Store, StoreOptions, hex,
+    Damage, DatasetSpec, Effort, EngineError, IfExists, IntermediateKey, LogOptions, MemoryStorage, ModelKey,
+    ModelSpec, StageRecord, Storage, Store, StoreOptions, hex,
 };
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -386,4 +386,93 @@ fn a_damaged_catalogue_is_an_error() {
             Ok(report) => assert!(!report.damage.is_empty(), "{sql}: verify finds nothing"),
         }
     }
+}
+
+/// A store of two models whose descriptions are packed, with stages, a dataset and measured errors.
+fn described() -> MemoryStorage {
+    let storage = MemoryStorage::new(None).unwrap();
+    let store = Store::on(Arc::new(storage.clone()), true, StoreOptions::default()).unwrap();
+    let learnt = store.put_operator(b"what a stage learnt", "bytes").unwrap();
+    let mut log = store.logger(LogOptions::default()).unwrap();
+    for (name, version) in [("a", ""), ("b", "1")] {
+        let dataset = DatasetSpec {
+            name: name.into(),
+            source: "digits".into(),
+            fingerprint: [7; 16],
+            n_rows: 6,
+            row_shape: vec![4],
+        };
+        let description = format!("{{\"{name}\": \"{}\"}}", "the same again ".repeat(40));
+        let raw = ModelSpec::raw(ModelKey::new("p", name).at(version));
+        let described = ModelSpec { description: description.clone(), dataset: Some(dataset), ..raw };
+        let model = log.model(&described, IfExists::Continue).unwrap();
+        let handle = log.tensor(model, &spec("codes", &[16], "kbit(3)")).unwrap();
+        log.append(handle, &[0, 1], batch(&[0, 1], 16)).unwrap();
+        let stage = StageRecord {
+            position: 0,
+            name: "only".into(),
+            operator: "Op".into(),
+            description,
+            inputs: "[]".into(),
+            fingerprint: [name.as_bytes()[0]; 16],
+            artifact: Some(learnt),
+            seconds: 0.5,
+            n_rows: 2,
+            metrics: "{}".into(),
+        };
+        log.stage(model, stage).unwrap();
+    }
+    log.commit().unwrap();
+    storage
+}
+
+#[test]
+fn every_row_of_the_catalogue_is_read() {
+    assert_eq!(damage(&open(&described())), []);
+    for (sql, want) in [
+        ("UPDATE models SET packed = x'5858' WHERE name = 'a'", "model p.a"),
+        ("UPDATE models SET kind = 'alien' WHERE name = 'a'", "model p.a"),
+        ("UPDATE models SET weights = x'00' WHERE name = 'a'", "model p.a"),
+        ("UPDATE models SET dataset_id = 77 WHERE name = 'a'", "models name one of datasets"),
+        ("UPDATE datasets SET fingerprint = x'00' WHERE name = 'a'", "datasets"),
+        ("UPDATE datasets SET row_shape = '?' WHERE name = 'a'", "datasets"),
+        ("UPDATE stages SET description = x'5858' WHERE model_id = 1", "stage only of p.a"),
+        ("UPDATE stages SET fingerprint = x'00' WHERE model_id = 1", "stage only of p.a"),
+        ("UPDATE intermediates SET errors = x'00' WHERE model_id = 1", "intermediate p.a.codes"),
+        ("UPDATE intermediates SET params = NULL WHERE model_id = 1", "intermediate p.a.codes"),
+        ("UPDATE intermediates SET scheme = '?' WHERE model_id = 1", "intermediate p.a.codes"),
+        ("UPDATE intermediates SET model_id = 77 WHERE model_id = 1", "intermediates name one of models"),
+        ("UPDATE operators SET hash = x'00'", "operators"),
+        ("INSERT OR REPLACE INTO meta VALUES ('pool_hits', 'many')", "counters"),
+        ("INSERT OR REPLACE INTO meta VALUES ('materialize', 'some')", "settings"),
+        ("UPDATE chunks SET hash = x'00' WHERE id = 1", "chunk 1"),
+    ] {
+        let storage = described();
+        let raw = storage.open_catalog().unwrap();
+        raw.execute_batch("PRAGMA foreign_keys = OFF").unwrap();
+        raw.execute_batch(sql).unwrap();
+        let found = damage(&open(&storage));
+        let named = |d: &Damage| d.place == "catalog.db" && d.why.contains(want);
+        assert!(found.iter().any(named), "{sql}: {found:?}");
+    }
+}
+
+#[test]
+fn a_damaged_model_does_not_hide_the_others() {
+    let storage = described();
+    let raw = storage.open_catalog().unwrap();
+    raw.execute_batch("UPDATE models SET packed = x'5858' WHERE name = 'a'").unwrap();
+    let store = open(&storage);
+    // Without a version the one logged last is meant, which means looking at all names.
+    let b = store.model(&ModelKey::new("p", "b")).unwrap();
+    assert_eq!(b.spec.key.version, "1");
+    let stats = store.stats().unwrap();
+    assert_eq!((stats.intermediates.len(), stats.damage.len()), (2, 1), "{:?}", stats.damage);
+    assert_eq!(stats.damage[0].keys, ["p.a"]);
+    let models = store.catalog().readable_models();
+    assert_eq!(models.rows.len(), 1);
+    assert!(matches!(store.model(&ModelKey::new("p", "a")), Err(EngineError::Corrupt { .. })));
+    store.remove_model(&ModelKey::new("p", "a")).unwrap();
+    store.gc().unwrap();
+    assert_eq!(damage(&store), []);
 }

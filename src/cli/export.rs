@@ -10,10 +10,12 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 use serde_json::json;
 
-use super::output::{count, pretty};
+use super::output::{count, damage_json, damage_note, pretty};
 use super::progress::Progress;
 use super::{CliError, Result, file_error};
-use crate::{Key, PlanChoice, Request, RowSelection, Store};
+use crate::{
+    ChunkReader, Damage, EngineError, IntermediateRecord, Key, PlanChoice, QueryError, Request, RowSelection, Store,
+};
 
 /// Rows that an export holds in memory at a time.
 const BATCH_VALUES: usize = 1 << 24;
@@ -30,7 +32,7 @@ fn parquet_writer<W: Write + Send>(out: W, batch: &RecordBatch) -> std::result::
     ArrowWriter::try_new(out, batch.schema(), Some(properties)).map_err(|e| e.to_string())
 }
 
-pub fn run(store: &Store, dir: &Path, as_json: bool) -> Result<String> {
+pub fn run(store: &Store, dir: &Path, as_json: bool) -> Result<()> {
     std::fs::create_dir_all(dir).map_err(file_error(dir))?;
     if std::fs::read_dir(dir).map_err(file_error(dir))?.next().is_some() {
         return Err(CliError::Content {
@@ -38,11 +40,13 @@ pub fn run(store: &Store, dir: &Path, as_json: bool) -> Result<String> {
             why: "the folder is not empty; name a new one".into(),
         });
     }
-    let reader = super::get::reader(store, crate::Device::Cpu).with_answer_bytes(0);
-    let mut records = Vec::new();
-    for model in store.models()? {
-        records.extend(store.intermediates(&model)?);
-    }
+    let reader = super::get::reader(store, crate::Device::Cpu).with_answer_bytes(0).uncounted();
+    let (mut damage, records) = {
+        let catalog = store.catalog();
+        (catalog.readable_models().damage, catalog.readable_intermediates())
+    };
+    damage.extend(records.damage);
+    let records = records.rows;
     let mut progress = Progress::rows("exporting", as_json);
     let total: u64 = records.iter().map(|r| r.n_rows).sum();
     let mut done = 0;
@@ -51,43 +55,75 @@ pub fn run(store: &Store, dir: &Path, as_json: bool) -> Result<String> {
         // Names are data and never become paths: files are numbered, the manifest says what they hold.
         let name = format!("{i:05}.parquet");
         let path = dir.join(&name);
-        let content = |why: String| CliError::Content { path: path.clone(), why };
-        let rows: Vec<u64> = store.plan_rows(record, &crate::Rows::All)?.rows.iter().collect();
-        let width = (record.content.logical_row_bytes() / 4).max(1) as usize;
-        let mut writer = None;
-        for part in rows.chunks((BATCH_VALUES / width).max(1)) {
-            let key = Key { intermediate: record.key.clone(), columns: None };
-            let request = Request::new(key).with_rows(RowSelection::List(part.to_vec()));
-            // What is stored is exported as it is stored; what is not is run again.
-            let plan = if record.is_whole() { PlanChoice::Read } else { PlanChoice::Auto };
-            let request = request.with_plan(plan);
-            let batch = reader.get(&request)?.to_arrow()?;
-            let open = match &mut writer {
-                Some(open) => open,
-                None => {
-                    let file = File::create(&path).map_err(file_error(&path))?;
-                    writer.insert(parquet_writer(file, &batch).map_err(content)?)
-                }
-            };
-            open.write(&batch).map_err(|e| content(e.to_string()))?;
-            done += part.len() as u64;
+        match export(&reader, record, &path, &mut |n| {
+            done += n;
             progress.at(done, total);
+        }) {
+            Ok(()) => manifest.push(json!({
+                "file": name, "key": record.key.to_string(), "rows": record.n_rows, "scheme": record.content.scheme_text(),
+            })),
+            // What is damaged is left out, and the rest is exported.
+            Err(e) if is_damage(&e) => {
+                if path.exists() {
+                    std::fs::remove_file(&path).map_err(file_error(&path))?;
+                }
+                let (key, why) = (record.key.to_string(), format!("{} is left out: {e}", record.key));
+                damage.push(Damage { place: name, why, keys: vec![key] });
+            }
+            Err(e) => return Err(e),
         }
-        if let Some(writer) = writer {
-            writer.close().map_err(|e| content(e.to_string()))?;
-        }
-        manifest.push(json!({
-            "file": name, "key": record.key.to_string(), "rows": record.n_rows, "scheme": record.content.scheme_text(),
-        }));
     }
     progress.finish();
     let n = manifest.len();
-    let manifest = json!({ "intermediates": manifest });
+    let manifest = json!({ "intermediates": manifest, "damage": damage_json(&damage) });
     let path = dir.join("manifest.json");
     std::fs::write(&path, pretty(&manifest)).map_err(file_error(&path))?;
-    Ok(if as_json {
+    super::print(&if as_json {
         pretty(&manifest)
     } else {
         format!("{}: {} intermediates, named in manifest.json\n", dir.display(), count(n as u64))
-    })
+    })?;
+    damage_note(&damage);
+    if damage.is_empty() { Ok(()) } else { Err(CliError::Damaged(damage.len())) }
+}
+
+fn is_damage(e: &CliError) -> bool {
+    matches!(
+        e,
+        CliError::Engine(EngineError::Corrupt { .. })
+            | CliError::Query(QueryError::Engine(EngineError::Corrupt { .. }))
+    )
+}
+
+/// Writes all rows of an intermediate; `wrote` is told how many were written.
+fn export(
+    reader: &ChunkReader<'_>,
+    record: &IntermediateRecord,
+    path: &Path,
+    wrote: &mut dyn FnMut(u64),
+) -> Result<()> {
+    let content = |why: String| CliError::Content { path: path.to_path_buf(), why };
+    let rows: Vec<u64> = reader.store().plan_rows(record, &crate::Rows::All)?.rows.iter().collect();
+    let width = (record.content.logical_row_bytes() / 4).max(1) as usize;
+    let mut writer = None;
+    for part in rows.chunks((BATCH_VALUES / width).max(1)) {
+        let key = Key { intermediate: record.key.clone(), columns: None };
+        // What is stored is exported as it is stored; what is not is run again.
+        let plan = if record.is_whole() { PlanChoice::Read } else { PlanChoice::Auto };
+        let request = Request::new(key).with_rows(RowSelection::List(part.to_vec())).with_plan(plan);
+        let batch = reader.get(&request)?.to_arrow()?;
+        let open = match &mut writer {
+            Some(open) => open,
+            None => {
+                let file = File::create(path).map_err(file_error(path))?;
+                writer.insert(parquet_writer(file, &batch).map_err(content)?)
+            }
+        };
+        open.write(&batch).map_err(|e| content(e.to_string()))?;
+        wrote(part.len() as u64);
+    }
+    if let Some(writer) = writer {
+        writer.close().map_err(|e| content(e.to_string()))?;
+    }
+    Ok(())
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::output::{Rows, bytes, count, float, pretty};
+use super::output::{Rows, bytes, count, damage_note, float, pretty};
 use super::{CliError, Result};
 use crate::engine_types::IntermediateStats;
 use crate::{Content, EngineError, IntermediateKey, ModelKey, ModelKind, ModelRecord, Store};
@@ -47,7 +47,9 @@ pub fn matches(pattern: &str, text: &str) -> bool {
 
 pub fn ls(store: &Store, pattern: Option<&str>, as_json: bool) -> Result<String> {
     let stats = store.stats()?;
-    let complete: BTreeMap<i64, bool> = store.models()?.iter().map(|m| (m.id, m.complete)).collect();
+    damage_note(&stats.damage);
+    let complete: BTreeMap<i64, bool> =
+        store.catalog().readable_models().rows.iter().map(|m| (m.id, m.complete)).collect();
     let wanted = |key: &str| pattern.is_none_or(|p| matches(p, key) || matches(&format!("{p}.*"), key));
     let mut rows = Rows::new(&["key", "rows of", ">rows", "scheme", ">logged", ">stored", ""]);
     let mut n = 0;
@@ -57,11 +59,12 @@ pub fn ls(store: &Store, pattern: Option<&str>, as_json: bool) -> Result<String>
             continue;
         }
         n += 1;
-        let done = complete.get(&s.record.model_id).copied().unwrap_or(true);
+        let done = complete.get(&s.record.model_id).copied();
         let scheme = s.record.content.scheme_text();
         let json = json!({
             "key": key, "kind": kind(&s.record.content), "rows": s.record.n_rows, "scheme": scheme,
             "logical_bytes": s.logical_bytes, "stored_bytes": s.stored_bytes, "complete": done,
+            "damaged": done.is_none(),
         });
         let cells = vec![
             key,
@@ -70,7 +73,11 @@ pub fn ls(store: &Store, pattern: Option<&str>, as_json: bool) -> Result<String>
             scheme,
             bytes(s.logical_bytes),
             bytes(s.stored_bytes as u64),
-            if done { String::new() } else { "incomplete".into() },
+            match done {
+                Some(true) => String::new(),
+                Some(false) => "incomplete".into(),
+                None => "its model is damaged".into(),
+            },
         ];
         rows.push(cells, json);
     }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::output::{bytes, count, pretty};
+use super::output::{bytes, count, damage_json, pretty};
 use super::progress::Progress;
 use super::{CliError, Result};
 use crate::{ModelKey, Store};
@@ -13,11 +13,9 @@ pub fn verify(store: &Store, as_json: bool) -> Result<()> {
     progress.finish();
     let report = report?;
     let text = if as_json {
-        let damage: Vec<_> =
-            report.damage.iter().map(|d| json!({"place": d.place, "why": d.why, "keys": d.keys})).collect();
         pretty(&json!({
             "partitions": report.n_partitions, "chunks": report.n_chunks, "operators": report.n_operators,
-            "bytes": report.bytes, "damage": damage,
+            "bytes": report.bytes, "damage": damage_json(&report.damage),
         }))
     } else {
         let mut text = format!(
@@ -65,8 +63,8 @@ pub fn compact(store: &Store, as_json: bool) -> Result<String> {
 
 pub fn rm(store: &Store, model: &str, as_json: bool) -> Result<String> {
     let key: ModelKey = model.parse()?;
-    let removed = store.remove_model(&key)?;
-    let text = removed.spec.key.to_string();
+    store.remove_model(&key)?;
+    let text = key.to_string();
     Ok(if as_json {
         pretty(&json!({ "removed": text }))
     } else {

@@ -237,7 +237,7 @@ fn execute(args: &Args) -> Result<()> {
         Command::Gc => maintain::gc(&open()?, args.json)?,
         Command::Compact => maintain::compact(&open()?, args.json)?,
         Command::Rm { model } => maintain::rm(&open()?, model, args.json)?,
-        Command::Export { dir } => export::run(&open()?, dir, args.json)?,
+        Command::Export { dir } => return export::run(&open()?, dir, args.json),
         Command::Dataset { command } => dataset::run(command, args.json)?,
         Command::Demo(a) => return demo::run(a, &args.store),
         Command::Completions { shell } => {

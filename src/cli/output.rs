@@ -51,6 +51,21 @@ impl Rows {
     }
 }
 
+/// Says on standard error what is damaged of the catalogue, where the answer is of the rest.
+pub fn damage_note(damage: &[crate::Damage]) {
+    for d in damage {
+        eprintln!("warning: damaged: {}: {}", d.place, d.why);
+    }
+    if !damage.is_empty() {
+        eprintln!("warning: the answer is of what can be read; `mistique verify` lists all damage");
+    }
+}
+
+/// What is damaged of the catalogue, for JSON.
+pub fn damage_json(damage: &[crate::Damage]) -> Value {
+    damage.iter().map(|d| serde_json::json!({"place": d.place, "why": d.why, "keys": d.keys})).collect()
+}
+
 /// JSON text with a line's end.
 pub fn pretty(value: &Value) -> String {
     format!("{value:#}\n")

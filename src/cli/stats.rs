@@ -6,9 +6,9 @@ use clap::ValueEnum;
 use serde_json::{Value, json};
 
 use super::Result;
-use super::output::{Rows, bytes, count, float, object, pretty, times};
+use super::output::{Rows, bytes, count, damage_json, damage_note, float, object, pretty, times};
 use crate::engine_types::{IntermediateStats, Saved};
-use crate::{EngineError, Store};
+use crate::{Damage, EngineError, IntermediateKey, Store};
 
 /// Of what savings are told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -74,20 +74,31 @@ fn savings(chosen: &[&IntermediateStats], by: Level) -> Rows {
     rows
 }
 
-pub fn run(store: &Store, key: Option<&str>, by: Level, as_json: bool) -> Result<String> {
-    let stats = store.stats()?;
+/// The intermediates of a project, a model with all its versions, or one intermediate: without a version, of the model that
+/// `show` and `get` take.
+fn of_key<'a>(store: &Store, all: &'a [IntermediateStats], key: &str) -> Result<Vec<&'a IntermediateStats>> {
     let wanted = |s: &&IntermediateStats| {
-        key.is_none_or(|k| {
-            let own = s.record.key.to_string();
-            own == k || own.starts_with(&format!("{k}.")) || own.starts_with(&format!("{k}@"))
-        })
+        let own = s.record.key.to_string();
+        own == key || own.starts_with(&format!("{key}.")) || own.starts_with(&format!("{key}@"))
     };
-    let chosen: Vec<&IntermediateStats> = stats.intermediates.iter().filter(wanted).collect();
-    if let (Some(k), true) = (key, chosen.is_empty()) {
-        let keys: Vec<String> = stats.intermediates.iter().map(|s| s.record.key.to_string()).collect();
-        let nearest = crate::engine_types::nearest(k, keys.iter().map(String::as_str), 3);
-        return Err(EngineError::NotFound { what: "model or intermediate", name: k.to_string(), nearest }.into());
+    let chosen: Vec<&IntermediateStats> = all.iter().filter(wanted).collect();
+    if !chosen.is_empty() {
+        return Ok(chosen);
     }
+    if let Some(found) = key.parse().ok().and_then(|k: IntermediateKey| store.intermediate(&k).ok()) {
+        return Ok(all.iter().filter(|s| s.record.id == found.id).collect());
+    }
+    let keys: Vec<String> = all.iter().map(|s| s.record.key.to_string()).collect();
+    let nearest = crate::engine_types::nearest(key, keys.iter().map(String::as_str), 3);
+    Err(EngineError::NotFound { what: "model or intermediate", name: key.to_string(), nearest }.into())
+}
+
+pub fn run(store: &Store, key: Option<&str>, by: Level, as_json: bool) -> Result<String> {
+    let mut stats = store.stats()?;
+    let chosen = match key {
+        Some(key) => of_key(store, &stats.intermediates, key)?,
+        None => stats.intermediates.iter().collect(),
+    };
     let mut schemes: BTreeMap<String, (u64, u64, u64, f64, crate::UnitError)> = BTreeMap::new();
     for s in &chosen {
         let entry = schemes.entry(s.record.content.scheme_text()).or_default();
@@ -95,10 +106,15 @@ pub fn run(store: &Store, key: Option<&str>, by: Level, as_json: bool) -> Result
         entry.1 += s.logical_bytes;
         entry.2 += s.chunk_bytes;
         entry.3 += s.stored_bytes;
-        if let Some(errors) = store.catalog().errors(s.record.id)? {
-            errors.units.iter().for_each(|u| entry.4.merge(u));
+        match store.catalog().errors(s.record.id) {
+            Ok(errors) => errors.iter().flat_map(|e| &e.units).for_each(|u| entry.4.merge(u)),
+            Err(e) => {
+                let (key, why) = (s.record.key.to_string(), e.to_string());
+                stats.damage.push(Damage { place: "catalog.db".into(), why, keys: vec![key] });
+            }
         }
     }
+    damage_note(&stats.damage);
     let mut rows = Rows::new(&[
         "scheme",
         ">intermediates",
@@ -156,6 +172,7 @@ pub fn run(store: &Store, key: Option<&str>, by: Level, as_json: bool) -> Result
             ("pool_misses", json!(pool.1)),
             ("answer_hits", json!(answers.0)),
             ("answer_misses", json!(answers.1)),
+            ("damage", damage_json(&stats.damage)),
         ])));
     }
     Ok(rows.table()

@@ -1,9 +1,11 @@
 //! The MetadataDB: a SQLite database that says what is stored where. One transaction makes a commit visible.
 
 mod block_row;
+mod check;
 mod indexes;
 mod packed;
 mod read;
+mod readable;
 mod stages;
 mod withheld;
 mod write;
@@ -17,6 +19,8 @@ use rusqlite::{Connection, MAIN_DB, OptionalExtension, TransactionBehavior};
 pub use indexes::IndexRecord;
 pub(crate) use read::stored_code;
 pub use read::{Block, ChunkRow, CostRecord, ErrorRecord, OperatorRecord};
+pub use readable::Readable;
+pub(crate) use readable::damaged;
 pub use stages::{NewStage, StageRecord};
 pub use withheld::{Fill, WITHHELD, Withhold};
 pub use write::{Commit, IntermediateProgress, LshRow, NewBlock, NewChunk, NewIntermediate, NewLink, NewModel};
@@ -107,15 +111,6 @@ impl Catalog {
     pub fn data_version(&self) -> Result<i64> {
         let mut statement = self.conn.prepare_cached("PRAGMA data_version").doing("read the catalogue's version")?;
         statement.query_row([], |r| r.get(0)).doing("read the catalogue's version")
-    }
-
-    /// SQLite's own check of the catalogue.
-    ///
-    /// Errors: `Corrupt`.
-    pub fn check_integrity(&self) -> Result<()> {
-        let answer: String =
-            self.conn.query_row("PRAGMA integrity_check(1)", [], |r| r.get(0)).doing("check the catalogue")?;
-        if answer == "ok" { Ok(()) } else { Err(EngineError::corrupt("catalog.db", 0, answer)) }
     }
 
     fn next_id(&self, table: &'static str) -> Result<i64> {

@@ -93,11 +93,11 @@ fn shape(text: &str, table: &str) -> Result<Vec<usize>> {
     serde_json::from_str(text).map_err(|_| bad(table, "a shape that is none"))
 }
 
-const MODEL: &str =
+pub(super) const MODEL: &str =
     "SELECT m.id, m.project, m.name, m.version, m.kind, m.description, m.weights, m.complete, m.created,
     d.name, d.source, d.fingerprint, d.n_rows, d.row_shape, m.packed FROM models m LEFT JOIN datasets d ON d.id = m.dataset_id";
 
-struct RawModel {
+pub(super) struct RawModel {
     id: i64,
     key: ModelKey,
     kind: String,
@@ -110,7 +110,7 @@ struct RawModel {
 }
 
 impl RawModel {
-    fn of(r: &Row<'_>) -> rusqlite::Result<Self> {
+    pub fn of(r: &Row<'_>) -> rusqlite::Result<Self> {
         let dataset: Option<String> = r.get(9)?;
         Ok(Self {
             id: r.get(0)?,
@@ -128,7 +128,7 @@ impl RawModel {
         })
     }
 
-    fn record(self) -> Result<ModelRecord> {
+    pub fn record(self) -> Result<ModelRecord> {
         let dataset = match self.dataset {
             None => None,
             Some((name, source, fingerprint, n_rows, row_shape)) => Some(DatasetSpec {
@@ -154,7 +154,8 @@ impl RawModel {
     }
 }
 
-const INTERMEDIATE: &str = "SELECT i.id, i.model_id, m.project, m.name, m.version, i.name, i.position, i.kind, i.shape,
+pub(super) const INTERMEDIATE: &str =
+    "SELECT i.id, i.model_id, m.project, m.name, m.version, i.name, i.position, i.kind, i.shape,
     i.dtype, i.unit_axis, i.scheme, i.params, i.block_rows, i.group_units, i.page_rows,
     coalesce((SELECT bytes FROM schemas WHERE hash = i.schema), i.schema), i.n_rows, i.max_span,
     i.n_query, i.stage, i.n_withheld, i.linked FROM intermediates i JOIN models m ON m.id = i.model_id";
@@ -162,7 +163,7 @@ const INTERMEDIATE: &str = "SELECT i.id, i.model_id, m.project, m.name, m.versio
 /// Shape, type, unit axis, scheme, parameters and units a chunk, as the catalogue has them.
 type RawTensor = (String, u8, i64, String, Option<Vec<u8>>, usize);
 
-struct RawIntermediate {
+pub(super) struct RawIntermediate {
     record: (i64, i64, IntermediateKey, i64, u64, u64, u64),
     kind: String,
     tensor: Option<RawTensor>,
@@ -175,7 +176,7 @@ struct RawIntermediate {
 }
 
 impl RawIntermediate {
-    fn of(r: &Row<'_>) -> rusqlite::Result<Self> {
+    pub fn of(r: &Row<'_>) -> rusqlite::Result<Self> {
         let model = ModelKey { project: r.get(2)?, model: r.get(3)?, version: r.get(4)? };
         let key = model.intermediate(r.get::<_, String>(5)?);
         let shape: Option<String> = r.get(8)?;
@@ -195,7 +196,7 @@ impl RawIntermediate {
         })
     }
 
-    fn record(self) -> Result<IntermediateRecord> {
+    pub fn record(self) -> Result<IntermediateRecord> {
         const T: &str = "intermediates";
         let (id, model_id, key, position, n_rows, max_span, n_query) = self.record;
         let content = match (self.kind.as_str(), self.tensor, self.schema) {
@@ -274,6 +275,18 @@ impl RawPlace {
     }
 }
 
+/// All chunks, by place; [`chunk_row`] reads what it gives.
+pub(super) fn chunks_sql() -> String {
+    let columns = PLACE.replacen(" FROM", ", c.id, c.hash, c.saved_bytes FROM", 1);
+    format!("SELECT {columns} ORDER BY c.partition_id, c.offset")
+}
+
+pub(super) fn chunk_row(r: &Row<'_>) -> Result<ChunkRow> {
+    const DOING: &str = "list the chunks";
+    let (place, hash) = (RawPlace::of(r).doing(DOING)?.place()?, blob(r.get(6).doing(DOING)?, "chunks")?);
+    Ok(ChunkRow { id: r.get(5).doing(DOING)?, hash, place, saved_bytes: r.get(7).doing(DOING)? })
+}
+
 impl Catalog {
     /// All models, oldest first.
     ///
@@ -304,16 +317,31 @@ impl Catalog {
         if let Some(found) = self.model_exact(key)? {
             return Ok(found);
         }
-        let all = self.models()?;
-        let same = |m: &&ModelRecord| m.spec.key.project == key.project && m.spec.key.model == key.model;
+        // Other models are not read: one of them may be damaged.
+        let all = self.model_keys()?;
+        let same = |(_, k): &&(i64, ModelKey)| k.project == key.project && k.model == key.model;
         if key.version.is_empty()
-            && let Some(last) = all.iter().filter(same).max_by_key(|m| m.id)
+            && let Some((last, _)) = all.iter().filter(same).max_by_key(|(id, _)| *id)
         {
-            return Ok(last.clone());
+            return self.model_by_id(*last);
         }
-        let names: Vec<String> = all.iter().map(|m| m.spec.key.to_string()).collect();
+        let names: Vec<String> = all.iter().map(|(_, key)| key.to_string()).collect();
         let nearest = nearest(&key.to_string(), names.iter().map(String::as_str), 3);
         Err(EngineError::NotFound { what: "model", name: key.to_string(), nearest })
+    }
+
+    /// Numbers and keys of all models, oldest first.
+    ///
+    /// Errors: `Catalog`.
+    pub fn model_keys(&self) -> Result<Vec<(i64, ModelKey)>> {
+        const DOING: &str = "list the models";
+        let sql = "SELECT id, project, name, version FROM models ORDER BY id";
+        let mut statement = self.conn.prepare_cached(sql).doing(DOING)?;
+        let key = |r: &Row<'_>| -> rusqlite::Result<(i64, ModelKey)> {
+            Ok((r.get(0)?, ModelKey { project: r.get(1)?, model: r.get(2)?, version: r.get(3)? }))
+        };
+        let rows = statement.query_map([], key).doing(DOING)?;
+        rows.map(|r| r.doing(DOING)).collect()
     }
 
     /// The model of a number.
@@ -444,17 +472,13 @@ impl Catalog {
     /// Errors: `Catalog`, `Corrupt`.
     pub fn chunks(&self) -> Result<Vec<ChunkRow>> {
         const DOING: &str = "list the chunks";
-        let sql = PLACE.replacen(" FROM", ", c.id, c.hash, c.saved_bytes FROM", 1);
-        let mut statement =
-            self.conn.prepare(&format!("SELECT {sql} ORDER BY c.partition_id, c.offset")).doing(DOING)?;
-        let rows = statement
-            .query_map([], |r| Ok((RawPlace::of(r)?, r.get::<_, i64>(5)?, r.get::<_, Vec<u8>>(6)?, r.get(7)?)))
-            .doing(DOING)?;
-        rows.map(|r| {
-            let (raw, id, hash, saved_bytes) = r.doing(DOING)?;
-            Ok(ChunkRow { id, hash: blob(hash, "chunks")?, place: raw.place()?, saved_bytes })
-        })
-        .collect()
+        let mut statement = self.conn.prepare_cached(&chunks_sql()).doing(DOING)?;
+        let mut rows = statement.query([]).doing(DOING)?;
+        let mut chunks = Vec::new();
+        while let Some(row) = rows.next().doing(DOING)? {
+            chunks.push(chunk_row(row)?);
+        }
+        Ok(chunks)
     }
 
     /// The newest chunks of a band's hash.

@@ -42,11 +42,12 @@ pub struct NewStage {
     pub record: StageRecord,
 }
 
-const COLUMNS: &str = "s.position, s.name, s.operator, s.description, s.inputs, s.fingerprint, s.artifact, s.seconds,
+pub(super) const COLUMNS: &str =
+    "s.position, s.name, s.operator, s.description, s.inputs, s.fingerprint, s.artifact, s.seconds,
     s.n_rows, s.metrics, m.description, m.packed FROM stages s JOIN models m ON m.id = s.model_id";
 
 /// A row of [`COLUMNS`].
-struct RawStage {
+pub(super) struct RawStage {
     /// Without description and hashes.
     record: StageRecord,
     description: Value,
@@ -57,7 +58,7 @@ struct RawStage {
 }
 
 impl RawStage {
-    fn of(r: &Row<'_>) -> rusqlite::Result<Self> {
+    pub fn of(r: &Row<'_>) -> rusqlite::Result<Self> {
         let record = StageRecord {
             position: r.get(0)?,
             name: r.get(1)?,
@@ -74,7 +75,7 @@ impl RawStage {
         Ok(Self { record, description, fingerprint, artifact, model: (r.get(10)?, r.get(11)?) })
     }
 
-    fn record(self) -> Result<StageRecord> {
+    pub fn record(self) -> Result<StageRecord> {
         let bad = |what: &str| EngineError::corrupt("catalog.db", 0, format!("stages: {what}"));
         let hash = |bytes: Vec<u8>| bytes.try_into().map_err(|_| bad("a hash of another length"));
         let description = match self.description {

@@ -16,11 +16,11 @@ pub use thresholds::thresholds_index;
 use crate::catalog::IndexRecord;
 use crate::error::{EngineError, Result};
 use crate::format::{CURRENT, INDEX_ENTRY_LEN, INDEX_HEADER_LEN, INDEX_MAGIC, Le, OLDEST_READABLE};
-use crate::maintenance::{Damage, VerifyReport};
 use crate::model::IntermediateRecord;
 use crate::rows::RowSet;
 use crate::storage::ReadFile;
 use crate::store::Store;
+use crate::verify::{Damage, VerifyReport};
 
 /// Folder of the index files.
 pub const DIR: &str = "indexes";
@@ -356,19 +356,18 @@ impl Store {
         Ok(freed)
     }
 
-    /// Reads every byte of every index and names all damage.
-    pub(crate) fn verify_indexes(&self, report: &mut VerifyReport) -> Result<()> {
-        let keys = self.catalog().intermediates(None)?;
-        for index in self.indexes(None)? {
+    /// Reads every byte of every index and names all damage; `records` are the intermediates that there are.
+    pub(crate) fn verify_indexes(&self, records: &[IntermediateRecord], report: &mut VerifyReport) {
+        // A list that cannot be read is damage of the catalogue, which is named there.
+        for index in self.indexes(None).unwrap_or_default() {
             report.n_indexes += 1;
             report.bytes += index.len_bytes;
             let kind = IndexKind::ALL.into_iter().find(|k| k.name() == index.kind).unwrap_or(IndexKind::Hnsw);
             if let Err(e) = self.open_index(&index).and_then(|file| file.check(kind)) {
-                let served = keys.iter().filter(|k| k.id == index.intermediate_id);
+                let served = records.iter().filter(|k| k.id == index.intermediate_id);
                 let keys = served.map(|k| k.key.to_string()).collect();
                 report.damage.push(Damage { place: path(index.id), why: e.to_string(), keys });
             }
         }
-        Ok(())
     }
 }

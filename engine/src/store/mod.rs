@@ -32,6 +32,8 @@ const OPERATORS: &str = "operators";
 /// Counters of hits and misses that the catalogue keeps: of pages, and of answers.
 const POOL: [&str; 2] = ["pool_hits", "pool_misses"];
 const ANSWERS: [&str; 2] = ["answer_hits", "answer_misses"];
+/// All of these.
+pub(crate) const COUNTERS: [&str; 4] = [POOL[0], POOL[1], ANSWERS[0], ANSWERS[1]];
 /// Models whose intermediates are remembered.
 const MODELS: usize = 1 << 12;
 /// Tables whose RowBlocks are remembered.
@@ -382,28 +384,25 @@ impl Store {
         self.pool.clear();
     }
 
-    /// Removes a model of exactly that key with all it holds; `gc` then frees the bytes.
+    /// Removes a model of exactly that key with all it holds, also one that is damaged; `gc` then frees the bytes.
     ///
     /// Errors: `NotFound`, `Locked`, `Catalog`.
-    pub fn remove_model(&self, key: &ModelKey) -> Result<ModelRecord> {
+    pub fn remove_model(&self, key: &ModelKey) -> Result<()> {
         let _guard = self.writer_lock()?;
         let mut catalog = self.catalog();
-        let model = match catalog.model_exact(key)? {
-            Some(model) => model,
+        let Some((id, _)) = catalog.model_keys()?.into_iter().find(|(_, k)| k == key) else {
             // Removing "the latest" of a name would be a surprise: the version must be said.
-            None => {
-                let nearest = catalog.model(key).map_or_else(
-                    |e| if let EngineError::NotFound { nearest, .. } = e { nearest } else { vec![] },
-                    |m| vec![m.spec.key.to_string()],
-                );
-                return Err(EngineError::NotFound { what: "model", name: key.to_string(), nearest });
-            }
+            let nearest = catalog.model(key).map_or_else(
+                |e| if let EngineError::NotFound { nearest, .. } = e { nearest } else { vec![] },
+                |m| vec![m.spec.key.to_string()],
+            );
+            return Err(EngineError::NotFound { what: "model", name: key.to_string(), nearest });
         };
-        catalog.remove_model(model.id)?;
+        catalog.remove_model(id)?;
         drop(catalog);
         // The store's own connection does not see its own change as one.
         self.forget();
-        Ok(model)
+        Ok(())
     }
 
     /// Forgets decoded pages, so that the next read is a first one.

@@ -1,0 +1,103 @@
+//! A store looked after: what is damaged is named and the rest served, and only questions count as queries.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn run(dir: &Path, args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mistique"));
+    command.args(args).current_dir(dir).env("MISTIQUE_STORE", dir.join("s.mq")).output().unwrap()
+}
+
+fn ok(dir: &Path, args: &[&str]) -> String {
+    let out = run(dir, args);
+    assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8(out.stdout).unwrap()
+}
+
+fn json(dir: &Path, args: &[&str]) -> Value {
+    serde_json::from_str(&ok(dir, &[args, &["--json"]].concat())).unwrap()
+}
+
+/// Logs `digits_cnn` under a key.
+fn log(dir: &Path, key: &str, more: &[&str]) -> String {
+    let args = ["log", key, "--arch", "digits_cnn", "--init", "1", "--data", "digits"];
+    ok(dir, &[&args, more].concat())
+}
+
+fn sql(dir: &Path, statement: &str) {
+    let catalog = rusqlite::Connection::open(dir.join("s.mq/catalog.db")).unwrap();
+    assert!(catalog.execute(statement, []).unwrap() > 0, "{statement}");
+}
+
+fn n_queries(dir: &Path) -> Vec<u64> {
+    let all = json(dir, &["materialize"]);
+    all["intermediates"].as_array().unwrap().iter().map(|g| g["n_query"].as_u64().unwrap()).collect()
+}
+
+#[test]
+fn a_damaged_model_leaves_the_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    log(dir, "d.bad", &["--rows", "0..20"]);
+    log(dir, "d.good@1", &["--rows", "0..20"]);
+    sql(dir, "UPDATE models SET packed = x'5858585858585858' WHERE name = 'bad'");
+    let found = run(dir, &["verify"]);
+    let said = String::from_utf8(found.stdout).unwrap();
+    assert!(!found.status.success() && said.contains("model d.bad: a packed description"), "{said}");
+    assert!(!said.contains("d.good"), "{said}");
+
+    for command in ["ls", "stats"] {
+        let out = run(dir, &[command]);
+        let (text, warned) = (String::from_utf8(out.stdout).unwrap(), String::from_utf8(out.stderr).unwrap());
+        assert!(out.status.success() && warned.contains("model d.bad: a packed description"), "{warned}");
+        assert!(text.contains("d.good@1"), "{text}");
+    }
+    assert!(ok(dir, &["show", "d.good"]).contains("network"));
+    ok(dir, &["get", "d.good.logits", "--rows", "3"]);
+    let out = run(dir, &["export", "out", "--json"]);
+    let manifest: Value = serde_json::from_slice(&out.stdout).unwrap();
+    let exported = manifest["intermediates"].as_array().unwrap();
+    assert!(!out.status.success(), "an export that lacks something is none");
+    assert_eq!(exported.len(), 7, "{manifest}");
+    for one in exported {
+        assert!(one["key"].as_str().unwrap().starts_with("d.good@1."), "{one}");
+        assert!(dir.join("out").join(one["file"].as_str().unwrap()).exists());
+    }
+    assert!(manifest["damage"].to_string().contains("d.bad.conv1"), "{manifest}");
+    // It can be removed, and then nothing is damaged.
+    ok(dir, &["rm", "d.bad"]);
+    ok(dir, &["gc"]);
+    assert!(ok(dir, &["verify"]).contains("no damage"));
+    ok(dir, &["export", "all"]);
+}
+
+#[test]
+fn only_questions_count() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    log(dir, "d.n", &["--rows", "0..64"]);
+    ok(dir, &["calibrate", "--seconds", "1"]);
+    ok(dir, &["explain", "d.n.logits", "--all"]);
+    ok(dir, &["export", "out"]);
+    assert_eq!(n_queries(dir), [0; 7]);
+    ok(dir, &["get", "d.n.logits"]);
+    assert_eq!(n_queries(dir).iter().sum::<u64>(), 1);
+}
+
+#[test]
+fn stats_take_the_version_logged_last() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    for key in ["d.n@1", "d.n@2"] {
+        log(dir, key, &["--layers", "conv1,logits", "--rows", "0..20"]);
+    }
+    let stats = json(dir, &["stats", "d.n.conv1", "--by", "intermediate"]);
+    let keys: Vec<&Value> = stats["by_intermediate"].as_array().unwrap().iter().map(|s| &s["key"]).collect();
+    assert_eq!(keys, ["d.n@2.conv1"]);
+    assert_eq!(json(dir, &["show", "d.n.conv1"])["key"], "d.n@2.conv1");
+    let all = json(dir, &["stats", "d.n", "--by", "intermediate"]);
+    assert_eq!(all["by_intermediate"].as_array().unwrap().len(), 6, "a model's key means all versions");
+    assert!(!run(dir, &["stats", "d.n.conv9"]).status.success());
+}
