@@ -101,3 +101,28 @@ fn stats_take_the_version_logged_last() {
     assert_eq!(all["by_intermediate"].as_array().unwrap().len(), 6, "a model's key means all versions");
     assert!(!run(dir, &["stats", "d.n.conv9"]).status.success());
 }
+
+#[test]
+fn a_log_says_which_rows_it_added() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    log(dir, "d.n", &["--layers", "logits", "--rows", "0..1000"]);
+    let said = log(dir, "d.n", &["--layers", "logits"]);
+    assert!(said.contains("1 layers of 797 rows"), "{said}");
+    let said = log(dir, "d.n", &["--layers", "logits"]);
+    assert!(said.contains("all rows of 1 layers are stored already"), "{said}");
+}
+
+#[test]
+fn a_log_says_where_values_are_not_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let layers = ["--layers", "conv1,logits", "--rows", "0..64"];
+    log(dir, "d.n", &[&layers[..], &["--materialize", "none"]].concat());
+    ok(dir, &["materialize", "--mode", "all"]);
+    let said = log(dir, "d.n", &layers);
+    assert!(said.contains("known already") && said.contains("of 2 not all values are kept"), "{said}");
+    assert!(said.contains("materialize --mode all --apply"), "{said}");
+    ok(dir, &["materialize", "--mode", "all", "--apply"]);
+    assert!(log(dir, "d.n", &layers).contains("all rows of 2 layers are stored already"));
+}

@@ -198,18 +198,27 @@ pub fn run(args: &LogArgs, store: &Path, as_json: bool) -> Result<String> {
     });
     progress.finish();
     let report = report?;
+    let without_values = without_values(&store, &key, &report.layers)?;
     let log = report.log;
     if as_json {
         return Ok(pretty(&json!({
-            "model": key.to_string(), "layers": report.layers, "rows_run": report.run_rows, "executor": report.executor,
+            "model": key.to_string(), "layers": report.layers, "rows_added": report.added_rows,
+            "rows_run": report.run_rows, "layers_without_all_values": without_values, "executor": report.executor,
             "seconds": report.seconds, "forward_seconds": report.forward_seconds, "logical_bytes": log.logical_bytes,
             "written_bytes": log.written_bytes, "new_chunks": log.new_chunks, "duplicate_chunks": log.duplicate_chunks,
             "saved_bytes": log.saved_bytes, "clamped": log.clamped,
             "indexes": report.indexed.made.iter().map(|i| i.id).collect::<Vec<_>>(),
         })));
     }
-    if report.run_rows == 0 {
-        return Ok(format!("{key}: all rows of {} layers are stored already\n", report.layers.len()));
+    if report.added_rows == 0 {
+        let (n, without) = (report.layers.len(), without_values.len());
+        return Ok(match without {
+            0 => format!("{key}: all rows of {n} layers are stored already\n"),
+            _ => format!(
+                "{key}: all rows of {n} layers are known already, but of {without} not all values are kept: they are rerun \
+                 when asked for; `mistique materialize --mode all --apply` stores them\n"
+            ),
+        });
     }
     clamp_note(&log);
     for (layer, why) in &report.indexed.left_out {
@@ -222,7 +231,7 @@ pub fn run(args: &LogArgs, store: &Path, as_json: bool) -> Result<String> {
     Ok(format!(
         "{key}: {} layers of {} rows in {} ({} in the network, {}); {} became {} ({} smaller), {} saved by de-duplication{indexes}\n",
         report.layers.len(),
-        count(report.run_rows),
+        count(report.added_rows),
         seconds(report.seconds),
         seconds(report.forward_seconds),
         report.executor,
@@ -231,6 +240,13 @@ pub fn run(args: &LogArgs, store: &Path, as_json: bool) -> Result<String> {
         times(log.logical_bytes as f64, log.written_bytes as f64),
         bytes(log.saved_bytes),
     ))
+}
+
+/// The layers of a model of which the store knows rows whose values it does not keep.
+fn without_values(store: &Store, key: &ModelKey, layers: &[String]) -> Result<Vec<String>> {
+    let records = store.intermediates(&store.model(key)?)?;
+    let lacking = records.into_iter().filter(|r| !r.is_whole() && layers.contains(&r.key.intermediate));
+    Ok(lacking.map(|r| r.key.intermediate).collect())
 }
 
 /// Says on standard error how many values were clamped.

@@ -1,6 +1,6 @@
 //! `log_intermediates`: run a network over a dataset and log its layers; and logging from a training loop.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -158,7 +158,9 @@ pub struct RunReport {
     pub log: LogReport,
     /// Layers logged.
     pub layers: Vec<String>,
-    /// Rows that were run; fewer than asked for where some were stored already.
+    /// Rows of which some layer had none before.
+    pub added_rows: u64,
+    /// Rows that were run: whole batches, of which some layer lacked a row; fewer where only rows are kept.
     pub run_rows: u64,
     /// Wall seconds, the last commit included.
     pub seconds: f64,
@@ -240,6 +242,7 @@ pub fn log_intermediates(
     let mut report = RunReport {
         log: LogReport::default(),
         layers: layers.iter().filter_map(|l| network.layers().get(*l)).map(|l| l.name().to_string()).collect(),
+        added_rows: 0,
         run_rows: 0,
         seconds: 0.0,
         forward_seconds: 0.0,
@@ -256,8 +259,10 @@ pub fn log_intermediates(
         let rows: Vec<u64> = (at..end).collect();
         let mut wanted = Vec::new();
         let mut missing: HashMap<usize, (Handle, Vec<u64>)> = HashMap::new();
+        let mut added = BTreeSet::new();
         for (layer, handle) in &handles {
             let rows = log.missing(*handle, &rows)?;
+            added.extend(rows.iter().copied());
             if !rows.is_empty() && report.run_rows >= WITHHELD_RUN_ROWS && log.withholds(*handle)? {
                 log.append_rows(*handle, &rows)?;
                 continue;
@@ -267,6 +272,7 @@ pub fn log_intermediates(
                 missing.insert(*layer, (*handle, rows));
             }
         }
+        report.added_rows += added.len() as u64;
         if !wanted.is_empty() {
             let reading = Instant::now();
             dataset.read_rows(&rows, &mut values)?;
