@@ -17,7 +17,7 @@ impl Store {
     pub fn copy_to(&self, path: &Path) -> Result<()> {
         let target = LocalStorage::create(path)?;
         // Files that a `gc` removed while they are read would be missed.
-        let _guard = self.writer_lock()?;
+        let _guard = self.keep_writers_out()?;
         for dir in [partition::DIR, "operators"] {
             for file in self.storage().list(dir)? {
                 self.copy_file(&target, &format!("{dir}/{}", file.name))?;

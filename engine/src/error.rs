@@ -44,6 +44,14 @@ pub enum EngineError {
         /// How much.
         what: String,
     },
+    /// A store that can be read only.
+    #[error("{path}: the store can be read, but not written: {why}")]
+    ReadOnly {
+        /// The store.
+        path: String,
+        /// Why, and what to do.
+        why: String,
+    },
     /// A format version that this build does not read.
     #[error("{path}: format version {found}, this build reads {oldest} to {current}; use a newer mistique")]
     UnsupportedVersion {

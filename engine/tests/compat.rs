@@ -305,7 +305,7 @@ fn an_older_catalogue_is_brought_up_to_date_and_read_where_it_cannot_be() {
     assert_eq!(version(dir.path()), 1);
     // As on media that cannot be written: the file stays as it is, and is read all the same.
     let before = fs::read(dir.path().join("catalog.db")).unwrap();
-    let storage = ReadOnly(LocalStorage::existing(dir.path()).unwrap());
+    let storage = ReadOnly(LocalStorage::existing(dir.path()).unwrap(), 1 << 30);
     let store = Store::on(Arc::new(storage), false, StoreOptions::default()).unwrap();
     assert_eq!(store.models().unwrap()[0].spec, m());
     let rows = Rows::List(vec![3]);
@@ -316,8 +316,23 @@ fn an_older_catalogue_is_brought_up_to_date_and_read_where_it_cannot_be() {
     assert_eq!(version(dir.path()), format::CATALOG_VERSION);
 }
 
-/// A storage whose catalogue only reads.
-struct ReadOnly(LocalStorage);
+#[test]
+fn a_store_that_only_reads_says_why_it_cannot_be_written() {
+    let dir = tempfile::tempdir().unwrap();
+    copy(&fixture(1), dir.path());
+    for (free, want) in [(1 << 30, "check that its folder can be written"), (0, "no space is left on the disk")] {
+        let storage = ReadOnly(LocalStorage::existing(dir.path()).unwrap(), free);
+        let store = Store::on(Arc::new(storage), false, StoreOptions::default()).unwrap();
+        for refused in [store.gc().map(drop), store.remove_model(&m().key), store.compact(&mut |_, _| {}).map(drop)] {
+            let said = refused.unwrap_err().to_string();
+            assert!(said.contains("can be read, but not written") && said.contains(want), "{said}");
+        }
+        assert_eq!(store.models().unwrap().len(), 1, "it can be read all the same");
+    }
+}
+
+/// A storage whose catalogue only reads, with so many bytes free.
+struct ReadOnly(LocalStorage, u64);
 
 impl Storage for ReadOnly {
     fn create(&self, path: &str) -> mistique_engine::Result<Box<dyn WriteFile>> {
@@ -336,7 +351,7 @@ impl Storage for ReadOnly {
         self.0.sync_dir(dir)
     }
     fn free_bytes(&self) -> mistique_engine::Result<Option<u64>> {
-        self.0.free_bytes()
+        Ok(Some(self.1))
     }
     fn open_catalog(&self) -> mistique_engine::Result<rusqlite::Connection> {
         Ok(self.0.open_catalog_read_only()?.unwrap())

@@ -34,10 +34,15 @@ const MIGRATING: &str = "bring the catalogue up to date";
 /// What leads from the version before to each version of the tables; `schema.sql` has the first.
 const MIGRATIONS: [(i64, &str); 2] = [(2, include_str!("schema_2.sql")), (3, include_str!("schema_3.sql"))];
 
+/// With less than this free, SQLite cannot begin to write.
+const NEEDED_BYTES: u64 = 1 << 16;
+
 /// A connection to the MetadataDB.
 pub struct Catalog {
     conn: Connection,
     describe: String,
+    /// Why it can only be read, where that is so.
+    read_only: Option<String>,
 }
 
 impl Catalog {
@@ -51,10 +56,13 @@ impl Catalog {
         let configured = conn
             .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA mmap_size = 2147418112;")
             .doing("configure the catalogue");
+        let mut why_read_only = None;
         if let Err(e) = configured {
             // Read-only media and full disks: what is stored can still be read.
             let read_only = if create { None } else { storage.open_catalog_read_only()? };
+            let why = e.to_string();
             conn = read_only.ok_or(e)?;
+            why_read_only = Some(why);
         }
         conn.set_prepared_statement_cache_capacity(64);
         // Else each new value bound to an indexed column has its statement compiled again: plans need no such advice.
@@ -75,7 +83,8 @@ impl Catalog {
             let (oldest, current) = (OLDEST_CATALOG_VERSION.unsigned_abs(), CATALOG_VERSION.unsigned_abs());
             return Err(EngineError::UnsupportedVersion { path, found: version.unsigned_abs(), oldest, current });
         }
-        if version < CATALOG_VERSION && conn.is_readonly(MAIN_DB).doing("look whether the catalogue can be written")? {
+        let is_read_only = conn.is_readonly(MAIN_DB).doing("look whether the catalogue can be written")?;
+        if version < CATALOG_VERSION && is_read_only {
             // Media that cannot be written: a copy in memory is brought up to date.
             let mut copy = Connection::open_in_memory().doing(MIGRATING)?;
             Backup::new(&conn, &mut copy)
@@ -87,7 +96,24 @@ impl Catalog {
         } else if version < CATALOG_VERSION {
             migrate(&mut conn, storage)?;
         }
-        Ok(Self { conn, describe: storage.describe() })
+        let read_only = why_read_only.or_else(|| is_read_only.then(|| "its catalogue only opens for reading".into()));
+        Ok(Self { conn, describe: storage.describe(), read_only })
+    }
+
+    /// Fails where the catalogue could only be opened for reading.
+    ///
+    /// Errors: `ReadOnly`, with the reason and what to do.
+    pub(crate) fn check_writable(&self, storage: &dyn Storage) -> Result<()> {
+        let Some(why) = &self.read_only else { return Ok(()) };
+        let why = match storage.free_bytes()? {
+            Some(free) if free < NEEDED_BYTES => {
+                format!(
+                    "no space is left on the disk ({free} bytes are free); remove something else from it first ({why})"
+                )
+            }
+            _ => format!("{why}; check that its folder can be written"),
+        };
+        Err(EngineError::ReadOnly { path: self.describe.clone(), why })
     }
 
     /// How messages name the store.

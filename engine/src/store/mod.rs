@@ -162,7 +162,18 @@ impl Store {
         lock(&self.catalog)
     }
 
+    /// The right to write, which one has at a time over all processes.
+    ///
+    /// Errors: `Locked`, `ReadOnly`, `Io`.
     pub(crate) fn writer_lock(&self) -> Result<Arc<dyn Send + Sync>> {
+        self.catalog().check_writable(&*self.storage)?;
+        self.keep_writers_out()
+    }
+
+    /// The same, for who only reads and wants nothing to change meanwhile.
+    ///
+    /// Errors: `Locked`, `Io`.
+    pub(crate) fn keep_writers_out(&self) -> Result<Arc<dyn Send + Sync>> {
         let mut writer = lock(&self.writer);
         if writer.upgrade().is_some() {
             return Err(EngineError::Locked { path: self.storage.describe() });
