@@ -125,6 +125,9 @@ fn parts(text: &str) -> Result<Vec<Part>> {
         (part.name, part.quoted, rest) = word(text, rest)?;
         if let Some(after) = rest.strip_prefix('@') {
             let (version, _, remaining) = word(text, after)?;
+            if version.is_empty() {
+                return Err(invalid("key", text, "a version follows the @; leave the @ out for the model without one"));
+            }
             (part.version, rest) = (Some(version), remaining);
         }
         parts.push(part);
@@ -247,9 +250,23 @@ mod tests {
 
     #[test]
     fn bad_keys_say_why() {
-        for bad in ["", "a", "a.b", "a..c", "a.b.", ".b.c", "a.\"b.c", "a.b\"c.d", "a@1.b.c", "a.b.\"c\"x"] {
+        for bad in [
+            "",
+            "a",
+            "a.b",
+            "a..c",
+            "a.b.",
+            ".b.c",
+            "a.\"b.c",
+            "a.b\"c.d",
+            "a@1.b.c",
+            "a.b.\"c\"x",
+            "a.b@.c",
+            "a.b@\"\".c",
+        ] {
             assert!(bad.parse::<Key>().is_err(), "{bad:?} was taken");
         }
+        assert!("a.b@".parse::<ModelKey>().unwrap_err().to_string().contains("a version follows the @"));
     }
 
     proptest! {
