@@ -144,7 +144,11 @@ impl Store {
         // What a crash left is removed by whoever comes next and may write; a store being written is left alone.
         match this.writer_lock() {
             Ok(guard) => {
-                this.remove_orphans()?;
+                match this.remove_orphans() {
+                    // Other data stays readable, and `verify` names it: nothing is removed.
+                    Err(e @ EngineError::Corrupt { .. }) => tracing::debug!("orphans are not looked for: {e}"),
+                    removed => removed?,
+                }
                 drop(guard);
             }
             Err(e) => tracing::debug!("orphans are not looked for: {e}"),
