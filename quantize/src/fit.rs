@@ -58,7 +58,8 @@ impl Scheme {
 
     /// The smallest scheme whose relative error on the sample is below `tol`: f32 if no smaller one is.
     ///
-    /// The relative error is the rms error over the rms value of the whole sample, at its own resolution.
+    /// The relative error is the rms error over the rms value of the whole sample, at its own resolution. A scheme that
+    /// cannot hold the sample's values (NaN, in `kbit`), or of which no value tells an error, is passed over.
     /// Errors: as [`Scheme::fit`]; `BadScheme` for a `tol` that is negative or NaN.
     pub fn choose(tol: f64, map: MapShape, n_units: usize, sample: &[f32]) -> Result<Self> {
         check_shape(map, n_units)?;
@@ -70,9 +71,8 @@ impl Scheme {
         }
         for scheme in candidates(map) {
             match scheme.error_on(map, n_units, sample) {
-                Ok(err) if err.relative() < tol => return Ok(scheme),
-                // Candidates that cannot hold the values are passed over.
-                Ok(_) | Err(QuantizeError::Unholdable { .. }) => {}
+                Ok(err) if err.n > 0 && err.relative() < tol => return Ok(scheme),
+                Ok(_) | Err(QuantizeError::Unholdable { .. } | QuantizeError::EmptySample) => {}
                 Err(e) => return Err(e),
             }
         }

@@ -11,7 +11,7 @@ pub(crate) fn window(pool: Pool, map: MapShape) -> (usize, usize) {
     match pool {
         Pool::None => (1, 1),
         Pool::Mean(s) | Pool::Max(s) => (s.min(map.h), s.min(map.w)),
-        Pool::Whole => (map.h, map.w),
+        Pool::Whole | Pool::WholeMax => (map.h, map.w),
     }
 }
 
@@ -23,7 +23,7 @@ const INFINITE: u32 = 0x7F80_0000;
 /// NaN in a window makes the result NaN. A mean is finite whenever its window is.
 pub(crate) fn pool(pool: Pool, map: MapShape, maps: &[f32], column: &mut Vec<f32>, out: &mut Vec<f32>) {
     let (wh, ww) = window(pool, map);
-    let max = matches!(pool, Pool::Max(_));
+    let max = matches!(pool, Pool::Max(_) | Pool::WholeMax);
     if (wh, ww, max) == (2, 2, false) && map.w.is_multiple_of(2) && map.h.is_multiple_of(2) {
         // Maps of whole pairs of rows follow each other like rows of one map.
         let from = out.len();

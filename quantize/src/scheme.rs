@@ -1,6 +1,6 @@
 //! Schemes: what is done to the values of an intermediate, as text and as a value.
 //!
-//! Grammar: `[pool(σ) | pool(σ,max) | pool(S) '+'] value`, where value is one of `f32 f16 bf16 f64`,
+//! Grammar: `[pool(σ) | pool(σ,max) | pool(S) | pool(S,max) '+'] value`, where value is one of `f32 f16 bf16 f64`,
 //! `kbit(k[,unit])`, `threshold(α[,unit])`, `threshold(=v)`; or `auto(tol)` alone.
 //!
 //! Source: MISTIQUE's quantization schemes `LP_QT`, `KBIT_QT`, `THRESHOLD_QT` and `POOL_QT`.
@@ -36,6 +36,7 @@ pub(crate) enum Pool {
     Mean(usize),
     Max(usize),
     Whole,
+    WholeMax,
 }
 
 /// Second step of a scheme.
@@ -109,7 +110,7 @@ impl Scheme {
     pub fn stored_map(&self, map: MapShape) -> MapShape {
         match self.pool {
             Pool::None => map,
-            Pool::Whole => MapShape::VECTOR,
+            Pool::Whole | Pool::WholeMax => MapShape::VECTOR,
             Pool::Mean(s) | Pool::Max(s) => MapShape { h: map.h.div_ceil(s), w: map.w.div_ceil(s) },
         }
     }
@@ -133,6 +134,7 @@ impl fmt::Display for Scheme {
             Pool::Mean(s) => write!(f, "pool({s})+")?,
             Pool::Max(s) => write!(f, "pool({s},max)+")?,
             Pool::Whole => write!(f, "pool(S)+")?,
+            Pool::WholeMax => write!(f, "pool(S,max)+")?,
         }
         let unit = |per_unit| if per_unit { ",unit" } else { "" };
         match self.value {
@@ -199,8 +201,10 @@ fn parse_pool(args: &str) -> Parse<Pool> {
         None => (args.trim(), ""),
         Some((size, kind)) => (size.trim(), kind.trim()),
     };
-    if size == "S" && kind.is_empty() {
-        return Ok(Pool::Whole);
+    match (size, kind) {
+        ("S", "") => return Ok(Pool::Whole),
+        ("S", "max") => return Ok(Pool::WholeMax),
+        _ => {}
     }
     let size: u32 = size.parse().map_err(|_| "pool size must be a whole number or S")?;
     match (size, kind) {
@@ -208,7 +212,7 @@ fn parse_pool(args: &str) -> Parse<Pool> {
         (1, "" | "max") => Ok(Pool::None),
         (s, "") => Ok(Pool::Mean(s as usize)),
         (s, "max") => Ok(Pool::Max(s as usize)),
-        _ => Err("the only other kind of pooling is max: pool(2,max)"),
+        _ => Err("the only other kind of pooling is max: pool(2,max) or pool(S,max)"),
     }
 }
 
@@ -286,6 +290,7 @@ mod tests {
             "pool(2)+f16",
             "pool(3,max)+kbit(4)",
             "pool(S)+f32",
+            "pool(S,max)+kbit(8)",
             "pool(7)+threshold(=0.25)",
         ] {
             let scheme: Scheme = text.parse().unwrap();
@@ -331,7 +336,7 @@ mod tests {
             "pool(2",
             ")",
             "(",
-            "pool(S,max)+f16",
+            "pool(S,min)+f16",
         ] {
             assert!(text.parse::<Scheme>().is_err(), "{text}");
         }

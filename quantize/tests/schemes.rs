@@ -6,7 +6,7 @@ use mistique_quantize::{
 use proptest::prelude::*;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
-const SCHEMES: [&str; 18] = [
+const SCHEMES: [&str; 19] = [
     "f32",
     "f16",
     "bf16",
@@ -22,6 +22,7 @@ const SCHEMES: [&str; 18] = [
     "pool(2)+f16",
     "pool(3,max)+f32",
     "pool(S)+f32",
+    "pool(S,max)+f32",
     "pool(5)+f64",
     "pool(2)+kbit(8)",
     "pool(4,max)+threshold(0.7,unit)",
@@ -206,7 +207,7 @@ fn unholdable_values_are_errors_or_counted() {
     let mut codes = Vec::new();
     r.encode(0, &[f32::MAX; 4], OnUnholdable::Error, &mut codes).unwrap();
     assert_eq!(codes, f32::MAX.to_le_bytes());
-    for text in ["pool(2)+f32", "pool(2,max)+f32", "pool(S)+f32"] {
+    for text in ["pool(2)+f32", "pool(2,max)+f32", "pool(S)+f32", "pool(S,max)+f32"] {
         let r = Reducer::new(&scheme(text), MapShape { h: 2, w: 3 }, 1, Params::none()).unwrap();
         for i in 0..6 {
             let mut v = [1.0; 6];
@@ -289,6 +290,16 @@ fn choose_takes_the_smallest_that_is_good_enough() {
     assert_eq!(Scheme::choose(1e-3, map, 1, &rough).unwrap(), scheme("f16"));
     assert!(Scheme::choose(f64::NAN, map, 1, &rough).is_err());
     assert_eq!(Scheme::choose(0.1, map, 1, &vec![1e30; 128]).unwrap(), scheme("pool(S)+kbit(4)"));
+    // NaN and infinities: only what holds them; where no value tells an error, nothing is lost.
+    let mut some = smooth.clone();
+    some[70] = f32::NAN;
+    some[300] = f32::INFINITY;
+    let chosen = Scheme::choose(0.01, map, 1, &some).unwrap();
+    let codes = chosen.fit(map, 1, &some).and_then(|p| {
+        Reducer::new(&chosen, map, 1, p)?.encode(0, &some[64..128], OnUnholdable::Error, &mut Vec::new())
+    });
+    assert!(chosen.to_string().contains("f16") && codes.is_ok(), "{chosen}");
+    assert_eq!(Scheme::choose(0.5, map, 1, &[f32::NAN; 128]).unwrap(), scheme("f32"));
 }
 
 #[test]
