@@ -43,6 +43,22 @@ impl TensorCodec {
         EngineError::quantize(&self.key, e)
     }
 
+    /// The same, of values of the row of number `row`: of one that the scheme cannot hold it says which, and what to do.
+    pub fn failed_at(&self, row: u64, e: EngineError) -> EngineError {
+        match e {
+            EngineError::Quantize { source: QuantizeError::Unholdable { value, .. }, .. } => {
+                self.unholdable(row, f64::from(value))
+            }
+            other => other,
+        }
+    }
+
+    fn unholdable(&self, row: u64, value: f64) -> EngineError {
+        let (key, scheme) = (self.key.to_string(), self.content.scheme.to_string());
+        let other = if self.content.dtype == Code::F64 { "f64 holds all values" } else { "f32 holds all values" };
+        EngineError::Unholdable { key, value, row, scheme, other }
+    }
+
     /// Whether each unit is encoded by a table of its own.
     pub fn has_tables(&self) -> bool {
         self.reducer.as_ref().is_some_and(Reducer::has_tables)
@@ -137,11 +153,11 @@ pub struct BatchView<'a> {
 }
 
 impl<'a> BatchView<'a> {
-    /// Prepares a batch of `n_rows` rows for `content`.
+    /// Prepares a batch of these rows for `content`.
     ///
-    /// Errors: `Quantize` when the values do not convert.
-    pub fn new(values: Values<'a>, n_rows: usize, codec: &TensorCodec, on_bad: OnUnholdable) -> Result<Self> {
-        let content = codec.content();
+    /// Errors: `Quantize`, `Unholdable` when the values do not convert.
+    pub fn new(values: Values<'a>, rows: &[u64], codec: &TensorCodec, on_bad: OnUnholdable) -> Result<Self> {
+        let (content, n_rows) = (codec.content(), rows.len());
         let (units, cells) = (content.layout.n_units, content.layout.map.cells());
         let reordered = (content.unit_axis == UnitAxis::Last && units > 1 && cells > 1).then(|| match values {
             Values::F32(v) => bytemuck::cast_slice(&units_first(v, n_rows, units, cells)).to_vec(),
@@ -156,8 +172,11 @@ impl<'a> BatchView<'a> {
             true => {
                 let mut out = vec![0f32; values.len()];
                 to_f32(values.dtype(), bytes, &mut out).map_err(|e| EngineError::quantize(&codec.key, e))?;
-                if let Values::F64(given) = values {
-                    narrowed(given, &mut out, on_bad).map_err(|e| EngineError::quantize(&codec.key, e))?;
+                if let Values::F64(_) = values
+                    && let Some((index, value)) = narrowed(bytes, &mut out, on_bad)
+                {
+                    let row = rows.get(index / (units * cells).max(1)).copied().unwrap_or_default();
+                    return Err(codec.unholdable(row, value));
                 }
                 Some(out)
             }
@@ -178,22 +197,22 @@ impl<'a> BatchView<'a> {
     }
 }
 
-/// Finite float64 values beyond float32's range are refused, or clamped to its ends.
-fn narrowed(given: &[f64], out: &mut [f32], on_bad: OnUnholdable) -> std::result::Result<(), QuantizeError> {
-    if given.iter().all(|v| v.abs() <= f64::from(f32::MAX) || !v.is_finite()) {
-        return Ok(());
-    }
-    for (index, value) in out.iter_mut().enumerate().filter(|(_, v)| v.is_infinite()) {
-        // Infinities that were given stay: only `given` in another order of units can differ in place.
-        if given.get(index).is_some_and(|v| v.is_infinite()) {
+/// Finite float64 values, given as bytes, beyond float32's range are clamped to its ends, or the first is returned with its
+/// index.
+fn narrowed(given: &[u8], out: &mut [f32], on_bad: OnUnholdable) -> Option<(usize, f64)> {
+    let (given, _) = given.as_chunks::<8>();
+    for (index, (value, given)) in out.iter_mut().zip(given).enumerate().filter(|(_, (v, _))| v.is_infinite()) {
+        let given = f64::from_le_bytes(*given);
+        // Infinities that were given stay.
+        if given.is_infinite() {
             continue;
         }
         if on_bad == OnUnholdable::Error {
-            return Err(QuantizeError::Unholdable { value: *value, index, code: Code::F32 });
+            return Some((index, given));
         }
         *value = value.signum() * f32::MAX;
     }
-    Ok(())
+    None
 }
 
 /// Rows `[cell][unit]` as `[unit][cell]`.

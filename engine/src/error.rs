@@ -154,6 +154,22 @@ pub enum EngineError {
         /// The quantizer's reason.
         source: QuantizeError,
     },
+    /// A value that the scheme cannot hold.
+    #[error(
+        "{key}: value {value} of row_id {row} cannot be held by {scheme}; pass --clamp to store the nearest that can (`mistique show` counts them), or another --scheme: {other}"
+    )]
+    Unholdable {
+        /// The intermediate.
+        key: String,
+        /// The value, pooled where the scheme pools.
+        value: f64,
+        /// Its row.
+        row: u64,
+        /// The scheme.
+        scheme: String,
+        /// What would hold it.
+        other: &'static str,
+    },
     /// The bytes will not fit.
     #[error(
         "this log takes up to {needed} bytes, {available} are {limit}; choose a smaller --scheme, fewer --layers or --rows, or raise the limit"

@@ -253,7 +253,8 @@ fn without_values(store: &Store, key: &ModelKey, layers: &[String]) -> Result<Ve
 pub fn clamp_note(report: &crate::LogReport) {
     if report.clamped > 0 {
         eprintln!(
-            "warning: {} values did not fit their scheme and were clamped; `mistique show` says where",
+            "warning: {} values did not fit their scheme and were clamped; `mistique show` of an intermediate says how many \
+             of its",
             count(report.clamped)
         );
     }

@@ -79,15 +79,17 @@ impl FillJob {
                     for run in runs(&positions) {
                         rows.extend_from_slice(values.get(run.start * n..run.end * n).unwrap_or_default());
                     }
-                    let batch = BatchView::new(Values::F32(&rows), positions.len(), &codec, on_bad)?;
+                    let ids: Vec<u64> = held.iter().collect();
+                    let batch = BatchView::new(Values::F32(&rows), &ids, &codec, on_bad)?;
                     let mut chunks = Vec::with_capacity(lacking.len());
                     for group in &lacking {
                         let shape = content.layout.chunk_shape(*group, positions.len());
                         let mut chunk = GrowingChunk::new(shape, &slabs);
                         let (mut codes, mut page) = (Vec::new(), Vec::new());
-                        for row in 0..positions.len() {
+                        for (row, id) in ids.iter().enumerate() {
                             codes.clear();
-                            codec.encode_row(&batch, row, *group..*group + 1, on_bad, &mut codes)?;
+                            let encoded = codec.encode_row(&batch, row, *group..*group + 1, on_bad, &mut codes);
+                            encoded.map_err(|e| codec.failed_at(*id, e))?;
                             chunk.push_row(&codes, &mut page).map_err(|e| codec.failed(e))?;
                         }
                         chunks.push(chunk);

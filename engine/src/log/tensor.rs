@@ -226,7 +226,7 @@ impl TensorBuilder {
 
     fn encode_values(&mut self, rows: &[u64], values: Values<'_>, with: &mut Tools<'_>) -> Result<()> {
         let Some(codec) = self.codec.clone() else { return Ok(()) };
-        let batch = BatchView::new(values, rows.len(), &codec, self.on_bad)?;
+        let batch = BatchView::new(values, rows, &codec, self.on_bad)?;
         let layout = self.content.layout;
         let per_task = groups_per_task(&layout, rows.len());
         let mut done = 0;
@@ -244,6 +244,7 @@ impl TensorBuilder {
             let tasks = tasks.map(|(i, chunks)| Task {
                 codec: &codec,
                 batch: &batch,
+                rows,
                 span: span.clone(),
                 seen_rows: seen,
                 first_group: i * per_task,
@@ -294,6 +295,8 @@ fn groups_per_task(layout: &TensorLayout, n_rows: usize) -> usize {
 struct Task<'a> {
     codec: &'a TensorCodec,
     batch: &'a BatchView<'a>,
+    /// Row_ids of the batch.
+    rows: &'a [u64],
     span: Range<usize>,
     /// Rows that were seen before the span.
     seen_rows: usize,
@@ -327,7 +330,8 @@ impl Task<'_> {
                 for i in done..done + step {
                     let row = self.span.start + i;
                     codes.clear();
-                    clamped += self.codec.encode_row(self.batch, row, groups.clone(), self.on_bad, &mut codes)?;
+                    let encoded = self.codec.encode_row(self.batch, row, groups.clone(), self.on_bad, &mut codes);
+                    clamped += encoded.map_err(|e| self.codec.failed_at(row_id(self.rows, row), e))?;
                     let is_measured = is_measured(self.seen_rows + i, layout.page_rows);
                     if let Some(errors) = errors.as_deref_mut().filter(|_| is_measured) {
                         self.codec.measure_row(self.batch, row, groups.clone(), &codes, errors)?;
@@ -344,6 +348,10 @@ impl Task<'_> {
         self.chunks.iter_mut().for_each(GrowingChunk::pause);
         Ok(clamped)
     }
+}
+
+fn row_id(rows: &[u64], row: usize) -> u64 {
+    rows.get(row).copied().unwrap_or_default()
 }
 
 /// The first rows are measured all, then a sample.
