@@ -152,3 +152,61 @@ fn columns_of_lists_are_tensors() {
     let error = run(dir, &["append", "p.m.beside", "beside.parquet"]).unwrap_err();
     assert!(error.contains("alone in a file"), "{error}");
 }
+
+#[test]
+fn what_a_scheme_cannot_hold_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    // Four values, which kbit(4) holds exactly; and a NaN behind the rows from which `auto` chooses.
+    let mut values: Vec<f32> = (0..600).map(|i| (i % 4) as f32).collect();
+    values[581] = f32::NAN;
+    write_npy(&dir.join("v.npy"), "<f4", "(300, 2)", &le(values.iter().map(|v| v.to_le_bytes())));
+    let error = run(dir, &["append", "p.m.t", "v.npy", "--scheme", "auto(0.01)"]).unwrap_err();
+    for want in ["p.m.t", "NaN of row_id 290", "kbit(4)", "--clamp", "f32 holds all values"] {
+        assert!(error.contains(want), "{want}: {error}");
+    }
+    run(dir, &["append", "p.m.t", "v.npy", "--scheme", "auto(0.01)", "--clamp"]).unwrap();
+    assert!(run(dir, &["show", "p.m.t"]).unwrap().contains("values clamped"));
+    let shown: Value = serde_json::from_str(&run(dir, &["show", "p.m.t", "--json"]).unwrap()).unwrap();
+    assert_eq!((&shown["values_clamped"], &shown["scheme"]), (&json!(1), &json!("kbit(4)")));
+    // Nothing but NaN tells nothing: it is kept as it is.
+    write_npy(&dir.join("nan.npy"), "<f4", "(300, 2)", &le([f32::NAN; 600].map(f32::to_le_bytes)));
+    run(dir, &["append", "p.m.nan", "nan.npy", "--scheme", "auto(0.01)"]).unwrap();
+    let shown: Value = serde_json::from_str(&run(dir, &["show", "p.m.nan", "--json"]).unwrap()).unwrap();
+    assert_eq!(shown["scheme"], "f32");
+
+    values.fill(1.0);
+    values[7] = 452_600.0;
+    write_npy(&dir.join("large.npy"), "<f4", "(300, 2)", &le(values.iter().map(|v| v.to_le_bytes())));
+    std::fs::write(dir.join("ids.txt"), (100..400).map(|i| format!("{i}\n")).collect::<String>()).unwrap();
+    let error = run(dir, &["append", "p.m.large", "large.npy", "--row-ids", "ids.txt"]).unwrap_err();
+    assert!(error.contains("value 452600 of row_id 103 cannot be held by f16"), "{error}");
+    let wide = le(values.iter().map(|v| (f64::from(*v) * 1e60).to_le_bytes()));
+    write_npy(&dir.join("wide.npy"), "<f8", "(300, 2)", &wide);
+    let error = run(dir, &["append", "p.m.wide", "wide.npy", "--scheme", "f32"]).unwrap_err();
+    assert!(error.contains("row_id 0") && error.contains("f64 holds all values"), "{error}");
+    // The maximum of whole maps.
+    write_npy(&dir.join("maps.npy"), "<f4", "(1, 2, 2, 3)", &le((0..12).map(|i| (i as f32).to_le_bytes())));
+    run(dir, &["append", "p.m.maps", "maps.npy", "--scheme", "pool(S,max)+f32"]).unwrap();
+    let maps = get(dir, "p.m.maps");
+    assert_eq!((&maps["values"], &maps["shape"]), (&json!([5.0, 11.0]), &json!([2, 1, 1])));
+}
+
+#[test]
+fn names_do_not_reach_the_terminal_as_they_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    write_npy(&dir.join("v.npy"), "<f4", "(2, 1)", &le([1f32, 2.0].map(f32::to_le_bytes)));
+    let key = "p.m.\"a\u{1b}[31m\nb\"";
+    let texts = [
+        run(dir, &["append", key, "v.npy"]).unwrap(),
+        run(dir, &["ls"]).unwrap(),
+        run(dir, &["show", key]).unwrap(),
+        run(dir, &["show", "p.m"]).unwrap(),
+        run(dir, &["get", "p.m.\"\u{1b}x\""]).unwrap_err(),
+    ];
+    assert!(texts.iter().all(|t| t.contains("\\u{1b}") && !t.contains('\u{1b}')), "{texts:?}");
+    assert!(texts[1].contains("a\\u{1b}[31m\\nb"), "{}", texts[1]);
+    let error = run(dir, &["get", "p.m@.t"]).unwrap_err();
+    assert!(error.contains("a version follows the @"), "{error}");
+}

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::output::{Rows, bytes, count, damage_note, float, pretty};
+use super::output::{Rows, bytes, count, damage_note, float, plain, pretty};
 use super::{CliError, Result};
 use crate::engine_types::IntermediateStats;
 use crate::{Content, EngineError, IntermediateKey, ModelKey, ModelKind, ModelRecord, Store};
@@ -130,7 +130,9 @@ fn show_model(store: &Store, model: &ModelRecord, as_json: bool) -> Result<Strin
         }
         return Ok(pretty(&value));
     }
-    let mut out = format!("{}: {}{}\n", spec.key, spec.kind.name(), if model.complete { "" } else { ", incomplete" });
+    let key = spec.key.to_string();
+    let incomplete = if model.complete { "" } else { ", incomplete" };
+    let mut out = format!("{}: {}{incomplete}\n", plain(&key, &[]), spec.kind.name());
     match &spec.dataset {
         Some(d) => {
             let of = if d.row_shape.is_empty() { String::new() } else { format!(" of {:?}", d.row_shape) };
@@ -207,10 +209,11 @@ fn show_intermediate(store: &Store, key: &IntermediateKey, as_json: bool) -> Res
     if let Some(e) = &errors {
         let mut all = crate::UnitError::default();
         e.units.iter().for_each(|u| all.merge(u));
-        pairs.push(("error: root mean square", json!(all.rms())));
-        pairs.push(("error: largest measured", json!(all.max())));
-        pairs.push(("error: relative", json!(all.relative())));
+        // Of a sample: a row that was not measured may have a larger one.
         pairs.push(("error: rows measured", json!(e.measured_rows)));
+        pairs.push(("error: root mean square", json!(all.rms())));
+        pairs.push(("error: largest of rows measured", json!(all.max())));
+        pairs.push(("error: relative", json!(all.relative())));
         pairs.push(("values clamped", json!(e.clamped)));
         worst = e.units.iter().enumerate().collect();
         worst.sort_by(|a, b| b.1.relative().total_cmp(&a.1.relative()));
@@ -236,10 +239,10 @@ fn show_intermediate(store: &Store, key: &IntermediateKey, as_json: bool) -> Res
             (Value::String(s), _) => s.clone(),
             (other, _) => other.to_string(),
         };
-        out += &format!("{name:24} {text}\n");
+        out += &format!("{name:32} {}\n", plain(&text, &[]));
     }
     if worst.len() > 1 {
-        out += "units with the largest relative error:\n";
+        out += "units with the largest relative error, of the rows measured:\n";
         let mut rows = Rows::new(&["unit", ">rms", ">largest", ">relative"]);
         for (i, u) in worst.iter().take(5) {
             rows.push(vec![format!("u{i}"), float(u.rms()), float(u.max()), float(u.relative())], Value::Null);

@@ -208,7 +208,7 @@ pub fn run() -> ExitCode {
         // `mistique ls | head` is no failure.
         Err(CliError::Output(e)) if e.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("error: {e}");
+            eprintln!("error: {}", output::plain(&e.to_string(), &LINES));
             ExitCode::FAILURE
         }
     }
@@ -249,9 +249,12 @@ fn execute(args: &Args) -> Result<()> {
     print(&text)
 }
 
+/// What divides a printed text.
+const LINES: [char; 2] = ['\n', '\t'];
+
 fn print(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())?;
+    out.write_all(output::plain(text, &LINES).as_bytes())?;
     Ok(out.flush()?)
 }
 

@@ -1,5 +1,7 @@
 //! Tables for people, JSON for programs, from the same rows.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value};
 
 /// Rows of named cells: what is shown, and what JSON says.
@@ -21,7 +23,7 @@ impl Rows {
 
     /// Adds a row: its cells, and the same for JSON.
     pub fn push(&mut self, cells: Vec<String>, json: Value) {
-        self.shown.push(cells);
+        self.shown.push(cells.into_iter().map(|c| plain(&c, &[]).into_owned()).collect());
         self.json.push(json);
     }
 
@@ -49,6 +51,21 @@ impl Rows {
     pub fn render(self, json: bool) -> String {
         if json { pretty(&self.json()) } else { self.table() }
     }
+}
+
+/// A text with its control characters escaped, but those `kept`: names are data, and a terminal obeys what it is sent.
+pub fn plain<'a>(text: &'a str, kept: &[char]) -> Cow<'a, str> {
+    // Controls are one byte, or two that begin with this one.
+    const FIRST: u8 = 0xC2;
+    let is_bad = |c: char| c.is_control() && !kept.contains(&c);
+    if !text.bytes().any(|b| b == FIRST || is_bad(char::from(b))) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_bad(c) { out.extend(c.escape_default()) } else { out.push(c) }
+    }
+    Cow::Owned(out)
 }
 
 /// Says on standard error what is damaged of the catalogue, where the answer is of the rest.
@@ -166,6 +183,13 @@ pub fn times(a: f64, b: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn controls_are_escaped() {
+        assert_eq!(plain("a\x1b[31m\nb\u{9b}ä€", &[]), "a\\u{1b}[31m\\nb\\u{9b}ä€");
+        assert_eq!(plain("a\n\tb\r", &['\n', '\t']), "a\n\tb\\r");
+        assert!(matches!(plain("a\n", &['\n']), Cow::Borrowed(_)));
+    }
 
     #[test]
     fn units_by_hand() {
