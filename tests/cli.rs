@@ -178,7 +178,7 @@ fn files_of_any_framework_are_appended() {
     assert_eq!(all[30..60], values[..]);
     assert_eq!(all[60..66], values[24..30], "row 60 is the last of the file");
     // More axes than a map's two come back as they were.
-    write_npy(&cli.path("deep.npy"), &[2, 3, 1, 2, 2], &values[..24]).unwrap();
+    write_npy(&cli.path("deep.npy"), &[2, 3, 1, 2, 2], &values[..24]);
     cli.ok(&["append", "p.m.deep", "deep.npy", "--scheme", "f32"]);
     cli.ok(&["get", "p.m.deep", "-o", "deep2.npy"]);
     assert_eq!(npy(&cli.path("deep2.npy")), (vec![2, 3, 1, 2, 2], values[..24].to_vec()));
