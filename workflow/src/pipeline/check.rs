@@ -10,7 +10,7 @@ use super::data::Data;
 use super::described::{Pipeline, Stage, slots_in_words, sort_keys};
 use super::error::{OperatorError, PipelineError, Spot};
 use super::graph::Reading;
-use super::operator::{Given, Slot};
+use super::operator::{Checked, Given, Slot};
 use crate::suggest::nearest;
 
 /// A pipeline over certain data, checked: it can run.
@@ -108,6 +108,17 @@ impl Plan {
     }
 }
 
+/// Columns that the stage did not learn from whose artifact is applied: they stay what they are, though the operator would
+/// have chosen them by their type.
+fn untouched(needs: &Columns, given: &[Given], checked: &mut Checked) {
+    let (Some(Given::Table(table)), Some((_, columns))) = (given.first(), checked.tables.first_mut()) else { return };
+    for (name, data_type) in table.known().iter().filter(|(n, _)| !needs.has(n)) {
+        if columns.has(name) {
+            columns.set(name, data_type.clone());
+        }
+    }
+}
+
 struct Checker<'a> {
     pipeline: &'a Pipeline,
     stage: &'a Stage,
@@ -132,13 +143,15 @@ impl Checker<'_> {
         };
         let fingerprint = self.fingerprint(&inputs, fit)?;
         let stored = known(&fingerprint);
-        let checked = match (&stored, stage.operator.file()) {
-            (Some(columns), Some(_)) => super::operator::Checked {
-                tables: columns.iter().map(|c| ("", c.clone())).collect(),
-                ..super::operator::Checked::default()
-            },
+        let mut checked = match (&stored, stage.operator.file()) {
+            (Some(columns), Some(_)) => {
+                Checked { tables: columns.iter().map(|c| ("", c.clone())).collect(), ..Checked::default() }
+            }
             _ => stage.operator.check(&given, self.data).map_err(|e| self.failed(e))?,
         };
+        if let Some(StagePlan { needs: Some(needs), .. }) = fit.and_then(|stage| self.done.get(stage)) {
+            untouched(needs, &given, &mut checked);
+        }
         let name = |output: &str| {
             if output.is_empty() { stage.name.clone() } else { format!("{}/{output}", stage.name) }
         };

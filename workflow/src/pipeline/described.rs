@@ -122,8 +122,11 @@ impl Pipeline {
             readings.iter_mut().for_each(|r| r.stage = position[r.stage]);
             let fit = if stage.fit.is_some() { readings.pop() } else { None };
             let fitted = fit.as_ref().and_then(|f| stages.get(f.stage));
-            let stage = inherit(stage, fitted);
-            stages.push(build_stage(file, stage, readings, fit)?);
+            let built = build_stage(file, inherit(&stage, fitted), readings, fit)?;
+            if let Some(fitted) = fitted {
+                check_fit(file, &stage.params, &built, fitted)?;
+            }
+            stages.push(built);
         }
         Ok(Self { file: Arc::clone(file), name, version, setting, stages })
     }
@@ -200,13 +203,34 @@ pub(crate) fn sort_keys(value: &mut Value) {
 }
 
 /// A stage that applies what another of its operator learnt has that stage's parameters, where it gives none.
-fn inherit(mut stage: RawStage, fitted: Option<&Stage>) -> RawStage {
+fn inherit(stage: &RawStage, fitted: Option<&Stage>) -> RawStage {
+    let mut stage = stage.clone();
     for (key, node) in fitted.filter(|f| f.kind.name == stage.op).map_or(&[][..], |f| &f.written) {
         if !stage.params.iter().any(|(k, _)| k.name == key.name) {
-            stage.params.push((key.clone(), node.clone()));
+            stage.params.push((Key { place: stage.place, name: key.name.clone() }, node.at(stage.place)));
         }
     }
     stage
+}
+
+/// Refuses parameters other than those of the stage whose artifact is applied, where they were decided when it learnt: they
+/// would be shown, and have no effect. Descriptions, whose places are not known, are read as they were written.
+fn check_fit(file: &Arc<str>, given: &[(Key, Node)], stage: &Stage, fitted: &Stage) -> Result<(), PipelineError> {
+    let own = stage.kind.fit.unwrap_or_default();
+    for (key, node) in given.iter().filter(|(k, _)| !own.contains(&k.name.as_str()) && k.place != Place::default()) {
+        let decided = fitted.params.get(&key.name);
+        if stage.params.get(&key.name) == decided {
+            continue;
+        }
+        let decided = decided.map_or_else(|| "nothing".to_owned(), Value::to_string);
+        return Err(PipelineError::BadValue {
+            at: Spot::new(file, key.place),
+            param: key.name.clone(),
+            expected: format!("{decided} as in {}, whose `fit` decides it: leave it out", fitted.name),
+            found: node.shown(),
+        });
+    }
+    Ok(())
 }
 
 fn build_stage(
@@ -237,7 +261,7 @@ fn build_stage(
             found: if inputs.is_empty() { "none; say `inputs: [stage]`".into() } else { inputs.len().to_string() },
         });
     }
-    if let (Some((_, place)), false) = (&raw.fit, kind.fit) {
+    if let (Some((_, place)), None) = (&raw.fit, kind.fit) {
         return Err(PipelineError::Unknown {
             at: Spot::new(file, *place),
             what: format!("parameter of {} (it learns nothing)", raw.op),

@@ -36,6 +36,7 @@ impl Setting {
 }
 
 /// A stage as written, its parameters filled in.
+#[derive(Clone)]
 pub(crate) struct RawStage {
     pub(crate) name: String,
     pub(crate) place: Place,
@@ -302,7 +303,7 @@ impl Reader<'_> {
                 return Err(self.unknown("parameter", &key, &known));
             };
             if before.is_empty() && behind.is_empty() && out.is_empty() {
-                return Ok(Node::of(&value.value(), place).kind);
+                return Ok(value.at(place).kind);
             }
             out += before;
             match &value.kind {

@@ -60,6 +60,18 @@ impl Node {
         Node { place, kind }
     }
 
+    /// The same, all at one place.
+    pub(crate) fn at(&self, place: Place) -> Node {
+        let kind = match &self.kind {
+            Kind::List(list) => Kind::List(list.iter().map(|n| n.at(place)).collect()),
+            Kind::Map(map) => {
+                Kind::Map(map.iter().map(|(k, n)| (Key { place, name: k.name.clone() }, n.at(place))).collect())
+            }
+            other => other.clone(),
+        };
+        Node { place, kind }
+    }
+
     /// The same without places.
     pub(crate) fn value(&self) -> Value {
         match &self.kind {

@@ -19,8 +19,9 @@ pub struct OperatorKind {
     pub version: u32,
     /// What it reads from other stages.
     pub inputs: &'static [Slot],
-    /// Whether `fit: STAGE` may name a stage of the same operator whose learnt artifact it applies.
-    pub fit: bool,
+    /// Where `fit: STAGE` may name a stage of the same operator whose learnt artifact it applies: the parameters that may
+    /// then differ from that stage's. All others were decided when it learnt.
+    pub fit: Option<&'static [&'static str]>,
     /// Reads its parameters; what it does not take is reported as unknown.
     pub parse: fn(&mut Params) -> Result<Box<dyn Operator>, PipelineError>,
 }

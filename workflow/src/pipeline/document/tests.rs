@@ -1,3 +1,4 @@
+use super::super::columns::Columns;
 use super::super::data::Data;
 use super::super::testing;
 use super::*;
@@ -87,6 +88,26 @@ fn mistakes_are_reported_with_their_place_and_the_nearest_name() {
             "homes, columns",
             "unknown parameter of Avg (it learns nothing) fit",
         ),
+        (
+            "{name: s, op: Scaling, inputs: [homes], columns: [households]}\n  - {name: x, op: Scaling, inputs: [homes], columns: [population], fit: s}",
+            "columns: [population]",
+            "`columns` is [\"population\"]; expected [\"households\"] as in s, whose `fit` decides it: leave it out",
+        ),
+        (
+            "{name: s, op: Scaling, inputs: [homes]}\n  - {name: x, op: Scaling, inputs: [homes], method: min_max, fit: s}",
+            "method",
+            "`method` is \"min_max\"; expected \"standard\" as in s",
+        ),
+        (
+            "{name: s, op: OneHotEncoding, inputs: [homes], columns: ocean_proximity}\n  - {name: x, op: OneHotEncoding, inputs: [homes], columns: ocean_proximity, max_categories: 2, fit: s}",
+            "max_categories",
+            "`max_categories` is 2; expected nothing as in s",
+        ),
+        (
+            "{name: s, op: FillNA, inputs: [homes], value: 0}\n  - {name: x, op: FillNA, inputs: [homes], strategy: mean, fit: s}",
+            "{name",
+            "`value` is 0; expected none, since the strategy is mean",
+        ),
     ] {
         let yaml = format!("{READ}  - {stage}\n");
         let (line, column) = yaml.lines().zip(1..).filter_map(|(l, n)| Some((n, l.rfind(token)? + 1))).last().unwrap();
@@ -151,6 +172,38 @@ fn grids_expand() {
     assert_eq!(params, ["0.5", "\"b x 0.5\""]);
     assert!(Template::parse("t", &text("grid: [{version: v1}, {version: v1}]")).is_err());
     assert!(Template::parse("t", &text("grid: {a: 3}")).is_err());
+}
+
+#[test]
+fn a_fitted_stage_may_repeat_what_the_other_decided_and_name_columns_of_its_own() {
+    for (op, given, repeated) in [
+        ("Scaling", "method: min_max, columns: [population]", "columns: population, method: min_max"),
+        ("LabelIndexing", "columns: [ocean_proximity]", "columns: ocean_proximity"),
+        ("ComputeNeighborhood", "clusters: 3", "clusters: 3, output: other"),
+    ] {
+        let first = format!("  - {{name: s, op: {op}, inputs: [homes], {given}}}\n");
+        let yaml = format!("{READ}{first}  - {{name: x, op: {op}, inputs: [homes], {repeated}, fit: s}}\n");
+        let plans = testing::plans(&yaml, &data()).unwrap();
+        assert_eq!(plans[0].stages[2].learns, Some(1), "{op}");
+    }
+    // A number of the second table that the first has not is not filled, and stays whole.
+    let yaml = format!(
+        "{READ}  - {{name: few, op: SelectColumn, inputs: [homes], columns: [median_income]}}
+  - {{name: wide, op: Expression, inputs: [homes], columns: {{whole: int(population)}}}}
+  - {{name: s, op: FillNA, inputs: [few], strategy: mean}}
+  - {{name: x, op: FillNA, inputs: [wide], fit: s}}\n"
+    );
+    let mut checked = 0;
+    let plan = testing::plans(&yaml, &data()).unwrap().remove(0);
+    plan.run(&data(), |stage, ran| {
+        for ((_, columns), table) in plan.stages[stage].outputs.iter().zip(&ran.outcome.tables) {
+            assert_eq!(*columns, Columns::of(&table.schema()), "{stage}");
+            checked += 1;
+        }
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(checked, 5);
 }
 
 #[test]

@@ -17,7 +17,7 @@ use crate::pipeline::params::Params;
 use crate::pipeline::table::Table;
 
 pub(crate) const KIND: OperatorKind =
-    OperatorKind { name: "CombinePredictions", version: 1, inputs: &[Slot::Table, Slot::Tables], fit: false, parse };
+    OperatorKind { name: "CombinePredictions", version: 1, inputs: &[Slot::Table, Slot::Tables], fit: None, parse };
 
 #[derive(Debug)]
 struct CombinePredictions {

@@ -22,8 +22,13 @@ use crate::pipeline::operator::{Checked, Given, Inputs, Operator, OperatorKind, 
 use crate::pipeline::params::Params;
 use crate::pipeline::table::Table;
 
-pub(crate) const KIND: OperatorKind =
-    OperatorKind { name: "ComputeNeighborhood", version: 1, inputs: &[Slot::Table], fit: true, parse };
+pub(crate) const KIND: OperatorKind = OperatorKind {
+    name: "ComputeNeighborhood",
+    version: 1,
+    inputs: &[Slot::Table],
+    fit: Some(&["latitude", "longitude", "output"]),
+    parse,
+};
 
 #[derive(Debug)]
 struct ComputeNeighborhood {

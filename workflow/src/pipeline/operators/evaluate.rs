@@ -12,7 +12,7 @@ use crate::pipeline::operator::{Checked, Given, Inputs, Operator, OperatorKind, 
 use crate::pipeline::params::Params;
 
 pub(crate) const KIND: OperatorKind =
-    OperatorKind { name: "Evaluate", version: 1, inputs: &[Slot::Table, Slot::Table], fit: false, parse };
+    OperatorKind { name: "Evaluate", version: 1, inputs: &[Slot::Table, Slot::Table], fit: None, parse };
 
 #[derive(Debug)]
 struct Evaluate {

@@ -24,7 +24,7 @@ use crate::pipeline::params::Params;
 use crate::pipeline::table::Table;
 
 pub(crate) const KIND: OperatorKind =
-    OperatorKind { name: "FillNA", version: 1, inputs: &[Slot::Table], fit: true, parse };
+    OperatorKind { name: "FillNA", version: 1, inputs: &[Slot::Table], fit: Some(&[]), parse };
 
 #[derive(Debug)]
 struct FillNa {

@@ -15,7 +15,7 @@ use crate::pipeline::operator::{Checked, Given, Inputs, Operator, OperatorKind, 
 use crate::pipeline::params::Params;
 
 pub(crate) const KIND: OperatorKind =
-    OperatorKind { name: "GetConstructionRecency", version: 1, inputs: &[Slot::Table], fit: false, parse };
+    OperatorKind { name: "GetConstructionRecency", version: 1, inputs: &[Slot::Table], fit: None, parse };
 
 #[derive(Debug)]
 struct GetConstructionRecency {

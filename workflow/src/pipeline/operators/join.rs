@@ -22,7 +22,7 @@ use crate::pipeline::params::Params;
 use crate::pipeline::table::Table;
 
 pub(crate) const KIND: OperatorKind =
-    OperatorKind { name: "Join", version: 1, inputs: &[Slot::Table, Slot::Table], fit: false, parse };
+    OperatorKind { name: "Join", version: 1, inputs: &[Slot::Table, Slot::Table], fit: None, parse };
 
 #[derive(Debug)]
 struct Join {

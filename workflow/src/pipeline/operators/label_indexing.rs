@@ -19,7 +19,7 @@ use crate::pipeline::operator::{Checked, Given, Inputs, Operator, OperatorKind, 
 use crate::pipeline::params::Params;
 
 pub(crate) const KIND: OperatorKind =
-    OperatorKind { name: "LabelIndexing", version: 1, inputs: &[Slot::Table], fit: true, parse };
+    OperatorKind { name: "LabelIndexing", version: 1, inputs: &[Slot::Table], fit: Some(&[]), parse };
 
 #[derive(Debug)]
 struct LabelIndexing {

@@ -22,7 +22,7 @@ use crate::pipeline::params::Params;
 use crate::pipeline::table::Table;
 
 pub(crate) const KIND: OperatorKind =
-    OperatorKind { name: "OneHotEncoding", version: 1, inputs: &[Slot::Table], fit: true, parse };
+    OperatorKind { name: "OneHotEncoding", version: 1, inputs: &[Slot::Table], fit: Some(&[]), parse };
 
 /// More columns than this come of a mistake.
 const MAX_CATEGORIES: usize = 4096;

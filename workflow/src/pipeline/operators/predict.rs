@@ -19,7 +19,7 @@ use crate::pipeline::params::Params;
 use crate::pipeline::table::Table;
 
 pub(crate) const KIND: OperatorKind =
-    OperatorKind { name: "Predict", version: 1, inputs: &[Slot::Learnt, Slot::Table], fit: false, parse };
+    OperatorKind { name: "Predict", version: 1, inputs: &[Slot::Learnt, Slot::Table], fit: None, parse };
 
 #[derive(Debug)]
 struct Predict {

@@ -18,7 +18,7 @@ use crate::pipeline::operator::{Checked, Given, Inputs, Operator, OperatorKind, 
 use crate::pipeline::params::Params;
 
 pub(crate) const KIND: OperatorKind =
-    OperatorKind { name: "Scaling", version: 1, inputs: &[Slot::Table], fit: true, parse };
+    OperatorKind { name: "Scaling", version: 1, inputs: &[Slot::Table], fit: Some(&[]), parse };
 
 #[derive(Debug)]
 struct Scaling {

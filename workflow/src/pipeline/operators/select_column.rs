@@ -9,7 +9,7 @@ use crate::pipeline::operator::{Checked, Given, Inputs, Operator, OperatorKind, 
 use crate::pipeline::params::Params;
 
 pub(crate) const KIND: OperatorKind =
-    OperatorKind { name: "SelectColumn", version: 1, inputs: &[Slot::Table], fit: false, parse };
+    OperatorKind { name: "SelectColumn", version: 1, inputs: &[Slot::Table], fit: None, parse };
 
 #[derive(Debug)]
 struct SelectColumn {

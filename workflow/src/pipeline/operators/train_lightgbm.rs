@@ -17,8 +17,7 @@ use crate::pipeline::params::Params;
 
 const NAME: &str = "TrainLightGBM";
 
-pub(crate) const KIND: OperatorKind =
-    OperatorKind { name: NAME, version: 1, inputs: &[Slot::Table], fit: false, parse };
+pub(crate) const KIND: OperatorKind = OperatorKind { name: NAME, version: 1, inputs: &[Slot::Table], fit: None, parse };
 
 fn parse(params: &mut Params) -> Result<Box<dyn Operator>, PipelineError> {
     let defaults = Defaults { learning_rate: 0.1, max_depth: -1.0, l2: 0.0, max_bin: 255 };

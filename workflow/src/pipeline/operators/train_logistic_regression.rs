@@ -15,8 +15,7 @@ use crate::pipeline::params::Params;
 
 const NAME: &str = "TrainLogisticRegression";
 
-pub(crate) const KIND: OperatorKind =
-    OperatorKind { name: NAME, version: 1, inputs: &[Slot::Table], fit: false, parse };
+pub(crate) const KIND: OperatorKind = OperatorKind { name: NAME, version: 1, inputs: &[Slot::Table], fit: None, parse };
 
 fn parse(params: &mut Params) -> Result<Box<dyn Operator>, PipelineError> {
     let positive = |n: f64| n > 0.0 && n < 1e30;

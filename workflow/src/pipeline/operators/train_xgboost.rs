@@ -15,8 +15,7 @@ use crate::pipeline::params::Params;
 
 const NAME: &str = "TrainXGBoost";
 
-pub(crate) const KIND: OperatorKind =
-    OperatorKind { name: NAME, version: 1, inputs: &[Slot::Table], fit: false, parse };
+pub(crate) const KIND: OperatorKind = OperatorKind { name: NAME, version: 1, inputs: &[Slot::Table], fit: None, parse };
 
 fn parse(params: &mut Params) -> Result<Box<dyn Operator>, PipelineError> {
     let defaults = Defaults { learning_rate: 0.3, max_depth: 6.0, l2: 1.0, max_bin: 256 };
