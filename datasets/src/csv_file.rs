@@ -1,5 +1,6 @@
 //! CSV files as Arrow tables with inferred types.
 
+mod quotes;
 mod types;
 
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use csv::{ByteRecord, ReaderBuilder};
 
+use self::quotes::unclosed;
 use self::types::{Inferred, Look, parse_bool, parse_date, parse_float, parse_int, parse_single};
 use crate::files::read_file;
 use crate::table::{Table, arrow_error};
@@ -38,7 +40,8 @@ fn open(spec: &Spec) -> Result<Box<dyn Dataset>, DatasetError> {
 /// of int64, float64, boolean (`true`, `false`), date (`2024-02-29`) that fits all its values, else text; an empty field
 /// is null, and a column of nothing else is text. Blank lines are skipped. UTF-8, with or without a byte order mark.
 ///
-/// Errors: `NotFound`; `BadRow` for a line with too few or too many fields, or that is not UTF-8.
+/// Errors: `NotFound`; `BadRow` for a line with too few or too many fields, or that is not UTF-8, and where a quote opens that
+/// is not closed.
 pub fn read_csv(path: impl AsRef<Path>) -> Result<RecordBatch, DatasetError> {
     read_csv_as(path, &[])
 }
@@ -175,7 +178,7 @@ fn infer(
 fn header(path: &Path, bytes: &[u8]) -> Result<ByteRecord, DatasetError> {
     let mut reader = ReaderBuilder::new().has_headers(true).flexible(true).from_reader(bytes);
     match reader.byte_headers() {
-        Ok(header) if !header.is_empty() => Ok(header.clone()),
+        Ok(header) if !header.is_empty() => closed(path, bytes, 0).map(|()| header.clone()),
         _ => Err(DatasetError::WrongFormat {
             path: path.to_owned(),
             expected: "a CSV file",
@@ -183,6 +186,14 @@ fn header(path: &Path, bytes: &[u8]) -> Result<ByteRecord, DatasetError> {
             hint: "the first line must name the columns",
         }),
     }
+}
+
+/// Checks that every quote is closed that opens in the record at `start`.
+fn closed(path: &Path, bytes: &[u8], start: usize) -> Result<(), DatasetError> {
+    let Some((at, field)) = unclosed(bytes.get(start..).unwrap_or_default()) else { return Ok(()) };
+    let lines = bytes.iter().take(start + at).filter(|byte| **byte == b'\n').count() as u64;
+    let why = "the quote that opens here is not closed".to_owned();
+    Err(DatasetError::BadRow { path: path.to_owned(), line: lines + 1, column: (field + 1).to_string(), why })
 }
 
 /// Calls `visit` with every record and its line number.
@@ -201,7 +212,14 @@ fn for_each_record<E: From<DatasetError>>(
         let skipped = skipped.take_while(|byte| matches!(byte, b'\r' | b'\n')).filter(|&&byte| byte == b'\n');
         let line = start.line() + skipped.count() as u64;
         match read {
-            Ok(true) => visit(&record, line)?,
+            Ok(true) => {
+                // A quote that is not closed takes in lines, or all up to the end.
+                let end = reader.position();
+                if end.byte() as usize >= bytes.len() || end.line() > start.line() + 1 {
+                    closed(path, bytes, start.byte() as usize)?;
+                }
+                visit(&record, line)?;
+            }
             Ok(false) => return Ok(()),
             Err(error) => {
                 let (column, why) = ("1".to_owned(), error.to_string());

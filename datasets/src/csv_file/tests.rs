@@ -105,6 +105,11 @@ fn bad_rows_name_line_and_column() {
         (b"\na,b\n1,2,3", "line 3, column 3: the line has 3 fields"),
         (b"a,b\n1,2\n1,\xff\n", "line 3, column b: the text is not UTF-8"),
         (b"a,\xff\n1,2\n", "line 1, column 2: the name is not UTF-8"),
+        (b"a,b\n1,\"x\n2,3\n", "line 2, column 2: the quote that opens here is not closed"),
+        (b"a,b\n1,2\n\n\"x\"\"\n2,3", "line 4, column 1: the quote that opens here is not closed"),
+        (b"a,b\n1,\"x\ny\",\"z\n", "line 3, column 3: the quote that opens here is not closed"),
+        (b"a,b\n1,\"x\n2,3\n4,\"y\"\n", "line 2, column 2: the quote that opens here is not closed"),
+        (b"a,\"b\n1,2\n", "line 1, column 2: the quote that opens here is not closed"),
         (b"", "it is empty"),
         (b"\n\n", "it is empty"),
     ] {
