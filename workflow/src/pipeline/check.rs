@@ -152,6 +152,10 @@ impl Checker<'_> {
         if let Some(StagePlan { needs: Some(needs), .. }) = fit.and_then(|stage| self.done.get(stage)) {
             untouched(needs, &given, &mut checked);
         }
+        if checked.tables.iter().any(|(_, columns)| columns.known().is_empty() && columns.is_closed()) {
+            let why = "no column would be left; a table has at least one".to_owned();
+            return Err(self.failed(OperatorError::Param { param: "columns", why }));
+        }
         let name = |output: &str| {
             if output.is_empty() { stage.name.clone() } else { format!("{}/{output}", stage.name) }
         };

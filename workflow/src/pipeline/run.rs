@@ -106,11 +106,14 @@ impl Plan {
     }
 }
 
-/// As many tables as announced, their rows in ascending order of row_id: so that they are read back as they were.
+/// As many tables as announced, each with a column, their rows in ascending order of row_id: so that they are read back as they were.
 fn check_tables(tables: &[Table], announced: usize) -> Result<(), OperatorError> {
     if tables.len() != announced {
         let why = format!("it gave {} tables and had announced {announced}", tables.len());
         return Err(OperatorError::Columns { why });
+    }
+    if tables.iter().any(|t| t.names().is_empty()) {
+        return Err(OperatorError::Columns { why: "no column is left; a table has at least one".into() });
     }
     match tables.iter().any(|t| !t.rows().is_sorted_by(|a, b| a < b)) {
         true => Err(OperatorError::Columns { why: "its rows are not in ascending order of row_id".into() }),

@@ -108,6 +108,11 @@ fn mistakes_are_reported_with_their_place_and_the_nearest_name() {
             "{name",
             "`value` is 0; expected none, since the strategy is mean",
         ),
+        (
+            "{name: few, op: SelectColumn, inputs: [homes], columns: [population]}\n  - {name: x, op: DropColumns, inputs: [few], columns: [population]}",
+            "[population]",
+            "stage x (DropColumns): `columns`: no column would be left; a table has at least one",
+        ),
     ] {
         let yaml = format!("{READ}  - {stage}\n");
         let (line, column) = yaml.lines().zip(1..).filter_map(|(l, n)| Some((n, l.rfind(token)? + 1))).last().unwrap();
@@ -117,6 +122,10 @@ fn mistakes_are_reported_with_their_place_and_the_nearest_name() {
     }
     for (yaml, expected) in [
         ("name: p\nstags: []\n", "test.yaml:2:1: unknown key stags at line 2: did you mean stages?"),
+        (
+            "name: p\nstages: [{name: a, op: ReadCSV, file: housing.csv, columns: []}]\n",
+            "test.yaml:2:61: stage a (ReadCSV): `columns`: no column would be left",
+        ),
         ("name: p\n", "a pipeline needs `stages: [...]`"),
         ("stages: [{name: a, op: ReadCSV, file: housing.csv}]\n", "a pipeline needs `name: ...`"),
         (
@@ -172,6 +181,18 @@ fn grids_expand() {
     assert_eq!(params, ["0.5", "\"b x 0.5\""]);
     assert!(Template::parse("t", &text("grid: [{version: v1}, {version: v1}]")).is_err());
     assert!(Template::parse("t", &text("grid: {a: 3}")).is_err());
+}
+
+#[test]
+fn a_stage_whose_columns_depend_on_its_values_fails_when_none_is_left() {
+    let yaml = format!(
+        "{READ}  - {{name: odd, op: Expression, inputs: [homes], columns: {{odd: \"when(population < 0, 'a', null)\"}}}}
+  - {{name: few, op: SelectColumn, inputs: [odd], columns: [odd]}}
+  - {{name: hot, op: OneHotEncoding, inputs: [few], columns: [odd]}}\n"
+    );
+    let plan = testing::plans(&yaml, &data()).unwrap().remove(0);
+    let error = plan.run(&data(), |_, _| Ok(())).unwrap_err().to_string();
+    assert_eq!(error, "p: stage hot (OneHotEncoding) failed: no column is left; a table has at least one");
 }
 
 #[test]
