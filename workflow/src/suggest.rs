@@ -16,21 +16,19 @@ pub(crate) fn hint(nearest: &Option<String>) -> String {
     nearest.as_ref().map(|n| format!(" (did you mean {n:?}?)")).unwrap_or_default()
 }
 
-/// Levenshtein distance in characters.
+/// Levenshtein distance in characters, two neighbours in the wrong order counting once.
 fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.chars().enumerate() {
-        let mut diagonal = i;
-        let mut left = i + 1;
-        let mut next = vec![left];
-        for (cb, &above) in b.iter().zip(row.iter().skip(1)) {
-            let value = (diagonal + usize::from(ca != *cb)).min(above + 1).min(left + 1);
-            diagonal = above;
-            left = value;
-            next.push(value);
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let (mut before, mut row): (Vec<usize>, Vec<usize>) = (Vec::new(), (0..=b.len()).collect());
+    for i in 0..a.len() {
+        let mut next = vec![i + 1];
+        for j in 0..b.len() {
+            let swapped = i > 0 && j > 0 && a[i] == b[j - 1] && a[i - 1] == b[j];
+            let changed = row[j] + usize::from(a[i] != b[j]);
+            let value = changed.min(row[j + 1] + 1).min(next[j] + 1);
+            next.push(if swapped { value.min(before[j - 1] + 1) } else { value });
         }
-        row = next;
+        before = std::mem::replace(&mut row, next);
     }
     row.last().copied().unwrap_or(0)
 }
@@ -45,6 +43,7 @@ mod tests {
         assert_eq!(distance("", "abc"), 3);
         assert_eq!(distance("abc", ""), 3);
         assert_eq!(distance("same", "same"), 0);
+        assert_eq!((distance("mian", "main"), distance("ab", "ba"), distance("abcd", "badc")), (1, 1, 2));
     }
 
     #[test]

@@ -55,7 +55,9 @@ impl Stage {
     /// Where `text` stands in the parameter `param`, else where the parameter stands, else where the stage does.
     pub(crate) fn place_of(&self, param: &str, text: &str) -> Place {
         let node = self.written.iter().find(|(k, _)| k.name == param);
-        node.map_or(self.place, |(_, n)| n.find(text).unwrap_or(n.place))
+        node.map_or(self.place, |(_, n)| {
+            n.entry(text).map(|(place, _)| place).or_else(|| n.find(text)).unwrap_or(n.place)
+        })
     }
 }
 

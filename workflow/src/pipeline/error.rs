@@ -228,6 +228,16 @@ pub enum OperatorError {
         /// What is wrong, and what to do.
         why: String,
     },
+    /// One of several entries of a parameter.
+    #[error("for {entry}: {source}")]
+    Entry {
+        /// The parameter.
+        param: &'static str,
+        /// The entry's name.
+        entry: String,
+        /// What is wrong with it.
+        source: Box<OperatorError>,
+    },
     /// A value that the operator cannot use.
     #[error("column {column}, row {row}: {found}; expected {expected}")]
     Value {
@@ -301,6 +311,7 @@ impl OperatorError {
                 Some((param, column))
             }
             Self::Param { param, .. } => Some((param, "")),
+            Self::Entry { param, entry, .. } => Some((param, entry)),
             _ => None,
         }
     }

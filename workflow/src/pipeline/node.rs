@@ -100,7 +100,19 @@ impl Node {
         if text.chars().count() <= 60 { text } else { text.chars().take(57).chain("...".chars()).collect() }
     }
 
-    /// Place of the scalar `text` in the tree, else of the tree.
+    /// Place and value of the entry called `name` of a map, or of a list of maps; in a list of texts, of that text.
+    pub(crate) fn entry(&self, name: &str) -> Option<(Place, &Node)> {
+        match &self.kind {
+            Kind::Map(map) => map.iter().find(|(k, _)| k.name == name).map(|(k, v)| (k.place, v)),
+            Kind::List(list) => list.iter().find_map(|item| match &item.kind {
+                Kind::Text(text) => (text == name).then_some((item.place, item)),
+                _ => item.entry(name),
+            }),
+            _ => None,
+        }
+    }
+
+    /// Place of the scalar `text` in the tree.
     pub(crate) fn find(&self, text: &str) -> Option<Place> {
         match &self.kind {
             Kind::Text(t) if t == text => Some(self.place),

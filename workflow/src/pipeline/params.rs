@@ -25,6 +25,12 @@ fn entries(node: &Node) -> Option<Vec<(Key, Node)>> {
     }
 }
 
+/// The names that there are, behind `words`, and the one of them that is nearest to `name`.
+pub(crate) fn one_of(words: &str, name: &str, known: &[&str]) -> String {
+    let near = nearest(name, known.iter().copied()).map(|n| format!(" (did you mean {n}?)")).unwrap_or_default();
+    format!("{words} {}{near}", known.join(", "))
+}
+
 /// Parameters as written.
 pub(crate) type Written = Vec<(Key, Node)>;
 
@@ -107,6 +113,15 @@ impl Params {
     pub fn unfit(&self, key: &str, expected: impl Into<String>) -> PipelineError {
         let node = self.written.iter().find(|(k, _)| k.name == key).map(|(_, n)| n.clone());
         self.bad(key, expected, &node.unwrap_or(Node { place: self.place, kind: Kind::Null }))
+    }
+
+    /// The same for the entry called `entry` of a parameter with several.
+    pub fn unfit_entry(&self, key: &str, entry: &str, expected: impl Into<String>) -> PipelineError {
+        let node = self.written.iter().find(|(k, _)| k.name == key).and_then(|(_, n)| n.entry(entry));
+        match node {
+            Some((place, node)) => self.bad(key, expected, &node.at(place)),
+            None => self.unfit(key, expected),
+        }
     }
 
     /// An optional number for which `valid` holds; `expected` says so in words.
@@ -253,11 +268,7 @@ impl Params {
                 self.keep(key, json!(choice));
                 Ok(choice)
             }
-            None => {
-                let near = node.text().and_then(|t| nearest(t, choices.iter().copied()));
-                let near = near.map(|n| format!(" (did you mean {n}?)")).unwrap_or_default();
-                Err(self.bad(key, format!("one of {}{near}", choices.join(", ")), &node))
-            }
+            None => Err(self.bad(key, one_of("one of", node.text().unwrap_or_default(), choices), &node)),
         }
     }
 

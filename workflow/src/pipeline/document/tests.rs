@@ -113,6 +113,36 @@ fn mistakes_are_reported_with_their_place_and_the_nearest_name() {
             "[population]",
             "stage x (DropColumns): `columns`: no column would be left; a table has at least one",
         ),
+        (
+            "name: x\n    op: Expression\n    inputs: homes\n    columns:\n      - {one: population}\n      - {each: one + ocean_proximity}",
+            "each",
+            "stage x (Expression): for each: `columns`: ",
+        ),
+        (
+            "name: x\n    op: Expression\n    inputs: homes\n    columns:\n      - {one: population, each: popul}",
+            "each",
+            "for each: no column popul",
+        ),
+        (
+            "name: x\n    op: Expression\n    inputs: homes\n    columns:\n      - {one: population}\n      - {each: one +}",
+            "each",
+            "`columns` is \"one +\"; expected for each: ",
+        ),
+        (
+            "{name: x, op: ReadCSV, file: housing.csv, types: {population: int64, households: flaot64}}",
+            "households",
+            "`types` is \"flaot64\"; expected types among float64, float32, int64, boolean, date, text (did you mean float64?)",
+        ),
+        (
+            "{name: x, op: Evaluate, inputs: [homes, homes], target: population, metrics: [mse, acuracy]}",
+            "acuracy",
+            "`metrics` is \"acuracy\"; expected some of mse, mae, accuracy, auroc (did you mean accuracy?)",
+        ),
+        (
+            "{name: x, op: Filter, inputs: [hmoes], where: population > 0}",
+            "hmoes",
+            "unknown stage hmoes at line 4: did you mean homes?",
+        ),
     ] {
         let yaml = format!("{READ}  - {stage}\n");
         let (line, column) = yaml.lines().zip(1..).filter_map(|(l, n)| Some((n, l.rfind(token)? + 1))).last().unwrap();

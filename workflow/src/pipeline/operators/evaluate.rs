@@ -9,7 +9,7 @@ use super::super::models::Task;
 use crate::pipeline::data::Data;
 use crate::pipeline::error::{OperatorError, PipelineError};
 use crate::pipeline::operator::{Checked, Given, Inputs, Operator, OperatorKind, Outcome, Slot};
-use crate::pipeline::params::Params;
+use crate::pipeline::params::{Params, one_of};
 
 pub(crate) const KIND: OperatorKind =
     OperatorKind { name: "Evaluate", version: 1, inputs: &[Slot::Table, Slot::Table], fit: None, parse };
@@ -42,12 +42,17 @@ const METRICS: [Metric; 4] = [
 
 fn parse(params: &mut Params) -> Result<Box<dyn Operator>, PipelineError> {
     let names = params.texts_opt("metrics")?.unwrap_or_else(|| vec!["mse".to_owned(), "mae".to_owned()]);
-    let found = names.iter().map(|name| METRICS.iter().find(|m| m.name == name));
-    let known = || METRICS.map(|m| m.name).join(", ");
-    let metrics: Option<Vec<&'static Metric>> = found.collect();
-    let metrics = metrics.filter(|m| !m.is_empty());
+    let some_of = |name: &str| one_of("some of", name, &METRICS.each_ref().map(|m| m.name));
+    let found = |name: &String| match METRICS.iter().find(|m| m.name == name) {
+        Some(metric) => Ok(metric),
+        None => Err(params.unfit_entry("metrics", name, some_of(name))),
+    };
+    let metrics = names.iter().map(found).collect::<Result<Vec<_>, _>>()?;
+    if metrics.is_empty() {
+        return Err(params.unfit("metrics", some_of("")));
+    }
     Ok(Box::new(Evaluate {
-        metrics: metrics.ok_or_else(|| params.unfit("metrics", format!("some of {}", known())))?,
+        metrics,
         target: params.text("target", "name of the column with the truth")?,
         prediction: params.text_or("prediction", "prediction")?,
     }))

@@ -27,11 +27,16 @@ fn parse(params: &mut Params) -> Result<Box<dyn Operator>, PipelineError> {
     }
     let mut columns = Vec::new();
     for (name, text) in texts {
-        let expression =
-            Expression::parse(&text).map_err(|why| params.unfit("columns", format!("for {name}: {why}")))?;
+        let expression = Expression::parse(&text)
+            .map_err(|why| params.unfit_entry("columns", &name, format!("for {name}: {why}")))?;
         columns.push((name, expression));
     }
     Ok(Box::new(Columns { columns }))
+}
+
+/// An error of the expression for that column.
+fn of(name: &str) -> impl FnOnce(OperatorError) -> OperatorError {
+    move |source| OperatorError::Entry { param: "columns", entry: name.to_owned(), source: Box::new(source) }
 }
 
 impl Operator for Columns {
@@ -39,7 +44,7 @@ impl Operator for Columns {
         let [given] = inputs else { return Ok(Checked::default()) };
         let mut columns = given.table()?.clone();
         for (name, expression) in &self.columns {
-            let data_type = expression.check("columns", &columns)?;
+            let data_type = expression.check("columns", &columns).map_err(of(name))?;
             columns.set(name, data_type);
         }
         Ok(Checked::table(columns))
@@ -48,7 +53,7 @@ impl Operator for Columns {
     fn run(&self, inputs: &Inputs<'_>) -> Result<Outcome, OperatorError> {
         let mut table = inputs.table(0)?.clone();
         for (name, expression) in &self.columns {
-            let column = expression.evaluate("columns", &table)?;
+            let column = expression.evaluate("columns", &table).map_err(of(name))?;
             table = table.with_columns(vec![(name.clone(), column)])?;
         }
         Ok(Outcome::table(table))

@@ -16,7 +16,7 @@ use crate::pipeline::data::Data;
 use crate::pipeline::error::{OperatorError, PipelineError};
 use crate::pipeline::opened::Opened;
 use crate::pipeline::operator::{Checked, Given, Inputs, Operator, Outcome, Parts};
-use crate::pipeline::params::Params;
+use crate::pipeline::params::{Params, one_of};
 use crate::pipeline::table::Table;
 
 /// Looks at the file at a path, its columns of the types that were asked for by name.
@@ -47,10 +47,11 @@ impl Reading {
     pub(super) fn parse(params: &mut Params, format: Format) -> Result<Self, PipelineError> {
         let file = params.text("file", &format!("name of a {} file", format.name))?;
         let named = params.texts_by_name("types")?;
-        let types: Option<Vec<(String, DataType)>> =
-            named.iter().map(|(name, t)| Some((name.clone(), type_of_name(t)?))).collect();
-        let known: Vec<&str> = TYPES.iter().map(type_name).collect();
-        let types = types.ok_or_else(|| params.unfit("types", format!("types among {}", known.join(", "))))?;
+        let typed = |(name, t): &(String, String)| match type_of_name(t) {
+            Some(data_type) => Ok((name.clone(), data_type)),
+            None => Err(params.unfit_entry("types", name, one_of("types among", t, &TYPES.map(|t| type_name(&t))))),
+        };
+        let types = named.iter().map(typed).collect::<Result<_, _>>()?;
         Ok(Self { format, file, types, columns: params.texts_opt("columns")? })
     }
 
