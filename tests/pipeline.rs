@@ -170,6 +170,30 @@ fn mistakes_are_said_before_a_store_is_made() {
 }
 
 #[test]
+fn yaml_files_are_pipelines_however_they_are_written() {
+    let cli = Cli::new();
+    let stage = "{name: homes, op: ReadCSV, file: housing.csv}";
+    cli.write("flow.yaml", &format!("{{name: flow, stages: [{stage}]}}"));
+    cli.write("quoted.yml", &format!("\"name\": quoted\n\"stages\":\n  - {stage}\n"));
+    for file in ["flow.yaml", "quoted.yml"] {
+        assert!(cli.ok(&["log", file, "--data", DATA]).contains("1 stages, "), "{file}");
+    }
+    cli.write("empty.yaml", "");
+    cli.write("stage.yaml", &format!("name: p\nstage: [{stage}]\n"));
+    cli.write("net.yaml", "name: n\ninput: [1, 8, 8]\nlayers:\n  - {name: flat, op: flatten}\n");
+    for (file, data, part) in [
+        ("empty.yaml", DATA, "the file is empty; a pipeline needs `name: ...`"),
+        ("stage.yaml", DATA, "stage.yaml:2:1: unknown key stage at line 2: did you mean stages?"),
+        ("nope.yaml", DATA, "nope.yaml: No such file"),
+        ("net.yaml", DATA, "to log a network, write project.model --arch"),
+        ("flow.yaml", "generated:housing?row=5", "has no option 'row'; did you mean 'rows'?"),
+    ] {
+        let text = cli.fails(&["log", file, "--data", data]);
+        assert!(text.contains(part), "{file}: {text}");
+    }
+}
+
+#[test]
 fn a_stage_is_asked_for_the_rows_that_it_has() {
     let cli = Cli::new();
     let none = "  - {name: none, op: Filter, inputs: [homes], where: 'median_income < 0'}\n";

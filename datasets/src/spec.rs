@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use crate::{DatasetError, LOADERS, Loader, Target};
+use crate::{DatasetError, LOADERS, Loader, Target, nearest};
 
 /// A dataset spec: `LOADER[:PATH][?OPTION=VALUE[&OPTION=VALUE]...]`.
 ///
@@ -93,6 +93,14 @@ impl Spec {
     }
 }
 
+/// The loader with whose name `text` begins, and what follows.
+pub(crate) fn named(text: &str) -> Option<(&'static Loader, &str)> {
+    LOADERS.iter().find_map(|loader| {
+        let rest = text.strip_prefix(loader.name)?;
+        (rest.is_empty() || rest.starts_with([':', '?'])).then_some((*loader, rest))
+    })
+}
+
 fn absolute(path: &str) -> String {
     match std::path::absolute(path).map(|path| path.into_os_string().into_string()) {
         Ok(Ok(text)) => text,
@@ -105,11 +113,7 @@ impl FromStr for Spec {
 
     fn from_str(text: &str) -> Result<Spec, DatasetError> {
         let bad = |why: String, hint: String| DatasetError::BadSpec { spec: text.to_owned(), why, hint };
-        let found = LOADERS.iter().find_map(|loader| {
-            let rest = text.strip_prefix(loader.name)?;
-            (rest.is_empty() || rest.starts_with([':', '?'])).then_some((*loader, rest))
-        });
-        let Some((loader, rest)) = found else {
+        let Some((loader, rest)) = named(text) else {
             let usages = LOADERS.iter().map(|loader| loader.usage).collect::<Vec<_>>().join(", ");
             let guess = match Path::new(text).extension().and_then(|extension| extension.to_str()) {
                 Some(known @ ("csv" | "parquet" | "npy")) => format!("did you mean '{known}:{text}'? "),
@@ -135,9 +139,11 @@ impl FromStr for Spec {
                 return Err(bad(format!("option '{option}' has no value"), format!("write {option}=VALUE")));
             };
             if !loader.options.contains(&name) {
+                let near = nearest(name, loader.options.iter().copied());
+                let near = near.map(|near| format!("did you mean '{near}'? ")).unwrap_or_default();
                 return Err(bad(
                     format!("'{}' has no option '{name}'", loader.name),
-                    format!("write {}", loader.usage),
+                    format!("{near}write {}", loader.usage),
                 ));
             }
             if spec.option(name).is_some() {
@@ -277,6 +283,7 @@ mod tests {
             ("digits:x", "takes no path"),
             ("generated:imagesque", "no loader"),
             ("cifar10:x?part=test", "no option 'part'"),
+            ("generated:zillow?row=1", "has no option 'row'; did you mean 'rows'? write generated:zillow"),
             ("generated:images?rows=1&rows=2", "given twice"),
             ("generated:images?rows=1&size", "has no value"),
         ] {

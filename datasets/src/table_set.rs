@@ -9,6 +9,7 @@ use arrow::record_batch::RecordBatch;
 
 use crate::files::{io_error, read_file};
 use crate::fingerprint::Fingerprint;
+use crate::spec::named;
 use crate::table::{arrow_error, concat};
 use crate::{DatasetError, Spec, Target, generate_housing, generate_zillow};
 
@@ -136,7 +137,9 @@ pub fn open_tables(text: &str) -> Result<Box<dyn TableSet>, DatasetError> {
     if path.is_file() {
         return Ok(Box::new(OneFile { path: absolute(path) }));
     }
-    if let Ok(spec) = text.parse::<Spec>() {
+    // A text that begins as a spec does is a spec, with its own mistakes.
+    if named(text).is_some() {
+        let spec = text.parse::<Spec>()?;
         if let Some(generator) = GENERATORS.iter().copied().find(|g| g.loader == spec.loader().name) {
             return Ok(Box::new(Made { spec, generator }));
         }

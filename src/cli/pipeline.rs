@@ -13,19 +13,18 @@ use crate::engine_types::{IntermediateStats, StageRecord};
 use crate::pipeline::{
     Data, Fate, ModelReport, PipelineOptions, Plan, Template, is_pipeline, log_pipelines, plan_template,
 };
-use crate::{ModelRecord, Store};
+use crate::{ModelRecord, Network, Store};
 
-/// The pipelines that `mistique log` was given: files with `stages`.
+/// The pipelines that `mistique log` was given without `--arch`: files whose names end as YAML's do, apart from networks.
 pub fn files(given: &[String]) -> Result<Vec<(PathBuf, String)>> {
     let mut files = Vec::new();
     for name in given {
         let path = Path::new(name);
-        let known = path.extension().is_some_and(|e| e == "yaml" || e == "yml");
-        if !known || !path.is_file() {
+        if path.extension().is_none_or(|e| e != "yaml" && e != "yml") {
             continue;
         }
         let text = std::fs::read_to_string(path).map_err(file_error(path))?;
-        if is_pipeline(&text) {
+        if is_pipeline(&text) || Network::parse(&text).is_err() {
             files.push((path.to_path_buf(), text));
         }
     }

@@ -250,6 +250,21 @@ fn build_stage(
             op: raw.op,
         });
     };
+    if let (Some((_, place)), None) = (&raw.fit, kind.fit) {
+        return Err(PipelineError::Unknown {
+            at: Spot::new(file, *place),
+            what: format!("parameter of {} (it learns nothing)", raw.op),
+            name: "fit".into(),
+            nearest: None,
+            known: "name, op, inputs and its own".into(),
+        });
+    }
+    let mut params = Params::new(file, &raw.name, &raw.op, raw.place, raw.params);
+    if kind.fit.is_some() {
+        params.allow("fit");
+    }
+    let parsed = (kind.parse)(&mut params);
+    let (operator, params, written) = params.finish(parsed)?;
     let (least, most) = match kind.inputs {
         [rest @ .., Slot::Tables] => (rest.len() + 1, usize::MAX),
         slots => (slots.len(), slots.len()),
@@ -263,18 +278,6 @@ fn build_stage(
             found: if inputs.is_empty() { "none; say `inputs: [stage]`".into() } else { inputs.len().to_string() },
         });
     }
-    if let (Some((_, place)), None) = (&raw.fit, kind.fit) {
-        return Err(PipelineError::Unknown {
-            at: Spot::new(file, *place),
-            what: format!("parameter of {} (it learns nothing)", raw.op),
-            name: "fit".into(),
-            nearest: None,
-            known: "name, op, inputs and its own".into(),
-        });
-    }
-    let mut params = Params::new(file, &raw.name, &raw.op, raw.place, raw.params);
-    let operator = (kind.parse)(&mut params)?;
-    let (params, written) = params.finish()?;
     Ok(Stage { name: raw.name, kind, operator, inputs, fit, params, written, place: raw.place })
 }
 

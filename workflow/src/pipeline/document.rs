@@ -49,12 +49,17 @@ pub(crate) struct RawStage {
 
 /// Keys of the file's outer map.
 const KEYS: [&str; 6] = ["name", "project", "description", "defaults", "grid", "stages"];
+/// Keys of a stage beside the parameters of its operator.
+const OWN: [&str; 5] = ["name", "op", "input", "inputs", "fit"];
+/// The same, with the parameter that looks like one of them.
+const MEANT: [&str; 6] = ["name", "op", "input", "inputs", "fit", "on"];
 /// A grid of more settings is a mistake.
 const MAX_SETTINGS: usize = 10_000;
 
-/// Whether `text` looks like a pipeline: a map with `stages`.
+/// Whether `text` is a pipeline's: a map with `stages`, however it is written.
 pub fn is_pipeline(text: &str) -> bool {
-    text.lines().any(|line| line.trim_end() == "stages:" || line.starts_with("stages:"))
+    let root = Node::parse(text).map(|node| node.kind);
+    matches!(root, Ok(Kind::Map(map)) if map.iter().any(|(key, _)| key.name == "stages"))
 }
 
 impl Template {
@@ -68,6 +73,10 @@ impl Template {
             PipelineError::Syntax { at: Spot::new(&file, place), message: e.without_snippet().to_string() }
         })?;
         let reader = Reader { file: &file };
+        if matches!(root.kind, Kind::Null) {
+            let message = "the file is empty; a pipeline needs `name: ...` and `stages: [...]`".into();
+            return Err(PipelineError::Syntax { at: Spot::new(&file, root.place), message });
+        }
         let Kind::Map(entries) = &root.kind else {
             return Err(reader.bad("the file", "a map with the keys `name` and `stages`", &root));
         };
@@ -318,15 +327,24 @@ impl Reader<'_> {
     fn stage(&self, node: &Node) -> Result<RawStage, PipelineError> {
         let entries = self.map("a stage", node)?;
         let get = |name: &str| entries.iter().find(|(k, _)| k.name == name).map(|(_, n)| n);
+        // A key that looks like the missing one is what is wrong.
+        let mistyped = |wanted: &str| {
+            let meant = |k: &&Key| nearest(&k.name, MEANT.iter().copied()).as_deref() == Some(wanted);
+            let key = entries.iter().map(|(k, _)| k).find(meant);
+            key.map(|k| self.unknown("key of a stage", k, &OWN))
+        };
         let name = match get("name") {
             Some(n) => self.text("name", n)?,
-            None => return Err(self.bad("a stage", "a key `name`", node)),
+            None => {
+                return Err(mistyped("name").unwrap_or_else(|| self.bad("a stage", "a key `name`", node)));
+            }
         };
         if name.contains('/') {
             return Err(self.bad("name", "a name without `/`, which separates a stage from its output", node));
         }
         let Some(op) = get("op") else {
-            return Err(self.bad(&format!("stage {name}"), "a key `op` that names its operator", node));
+            let lacking = || self.bad(&format!("stage {name}"), "a key `op` that names its operator", node);
+            return Err(mistyped("op").unwrap_or_else(lacking));
         };
         let reference = |what: &str, n: &Node| Ok::<_, PipelineError>((self.text(what, n)?, n.place));
         let inputs = match (get("input"), get("inputs")) {
@@ -337,7 +355,6 @@ impl Reader<'_> {
                 _ => vec![reference("an input", one)?],
             },
         };
-        let own = ["name", "op", "input", "inputs", "fit"];
         Ok(RawStage {
             name,
             place: node.place,
@@ -345,7 +362,7 @@ impl Reader<'_> {
             op_place: op.place,
             inputs,
             fit: get("fit").map(|n| reference("fit", n)).transpose()?,
-            params: entries.iter().filter(|(k, _)| !own.contains(&k.name.as_str())).cloned().collect(),
+            params: entries.iter().filter(|(k, _)| !OWN.contains(&k.name.as_str())).cloned().collect(),
         })
     }
 }

@@ -44,6 +44,8 @@ pub struct Params {
     /// All as written, to find the place of a text later.
     written: Vec<(Key, Node)>,
     known: Vec<&'static str>,
+    /// The first parameter that is missing; said when all others are known to be right.
+    lacking: Option<PipelineError>,
     canonical: Map<String, Value>,
 }
 
@@ -57,6 +59,7 @@ impl Params {
             written: keys.clone(),
             left: keys,
             known: Vec::new(),
+            lacking: None,
             canonical: Map::new(),
         }
     }
@@ -66,6 +69,11 @@ impl Params {
         for (k, _) in self.left.iter_mut().chain(&mut self.written).filter(|(k, _)| k.name == alias) {
             k.name = key.into();
         }
+    }
+
+    /// Says that the stage may have the key `key`, which is no parameter of the operator.
+    pub(crate) fn allow(&mut self, key: &'static str) {
+        self.known.push(key);
     }
 
     /// The value of `key` as written; not yet part of the canonical form (see [`Params::keep`]).
@@ -86,11 +94,9 @@ impl Params {
         self.canonical.insert(key.into(), value);
     }
 
-    /// A `MissingParam`; where something that looks like the parameter is left, that is what is wrong.
+    /// A `MissingParam`. An operator that needs it to go on takes all its other parameters before, since one that is unknown
+    /// matters more.
     pub fn missing(&self, key: &str, expected: impl Into<String>) -> PipelineError {
-        if let Some((mistyped, _)) = self.left.iter().find(|(k, _)| nearest(&k.name, [key]).is_some()) {
-            return self.unknown(mistyped, vec![key]);
-        }
         PipelineError::MissingParam {
             at: Spot::new(&self.file, self.place),
             stage: self.stage.clone(),
@@ -209,9 +215,18 @@ impl Params {
         }
     }
 
-    /// A text that must be given; `expected` says what it is.
+    /// A text that must be given; `expected` says what it is. Where it is missing, an empty one stands for it until
+    /// [`Params::finish`].
     pub fn text(&mut self, key: &'static str, expected: &str) -> Result<String, PipelineError> {
-        self.text_opt(key)?.ok_or_else(|| self.missing(key, expected))
+        let text = self.text_opt(key)?;
+        Ok(text.unwrap_or_else(|| self.lack(key, expected)))
+    }
+
+    fn lack<T: Default>(&mut self, key: &str, expected: &str) -> T {
+        if self.lacking.is_none() {
+            self.lacking = Some(self.missing(key, expected));
+        }
+        T::default()
     }
 
     /// A text, or the default.
@@ -244,12 +259,11 @@ impl Params {
         Ok(Some(texts))
     }
 
-    /// A list of at least one text that must be given; `expected` says what they are.
+    /// A list of at least one text that must be given; `expected` says what they are. Where it is missing, an empty one
+    /// stands for it until [`Params::finish`].
     pub fn texts(&mut self, key: &'static str, expected: &str) -> Result<Vec<String>, PipelineError> {
-        match self.texts_opt(key)? {
-            Some(texts) if !texts.is_empty() => Ok(texts),
-            _ => Err(self.missing(key, expected)),
-        }
+        let texts = self.texts_opt(key)?.filter(|texts| !texts.is_empty());
+        Ok(texts.unwrap_or_else(|| self.lack(key, expected)))
     }
 
     /// A choice among names, or the default.
@@ -304,9 +318,8 @@ impl Params {
         Ok(map)
     }
 
-    fn unknown(&self, key: &Key, mut known: Vec<&str>) -> PipelineError {
-        known.extend(&self.known);
-        known.extend(["name", "op", "inputs"]);
+    fn unknown(&self, key: &Key) -> PipelineError {
+        let mut known = [&self.known[..], &["name", "op", "inputs"]].concat();
         known.sort_unstable();
         known.dedup();
         PipelineError::Unknown {
@@ -318,11 +331,20 @@ impl Params {
         }
     }
 
-    /// Checks that every parameter was understood; the canonical form, and all as written.
-    pub(crate) fn finish(self) -> Result<(Map<String, Value>, Written), PipelineError> {
-        match self.left.first() {
-            None => Ok((self.canonical, self.written)),
-            Some((key, _)) => Err(self.unknown(key, Vec::new())),
+    /// What was `parsed`, the canonical form, and all as written; checks that every parameter was understood.
+    ///
+    /// Errors: that of a parameter's value; else `Unknown`; else `MissingParam`.
+    pub(crate) fn finish<T>(
+        mut self,
+        parsed: Result<T, PipelineError>,
+    ) -> Result<(T, Map<String, Value>, Written), PipelineError> {
+        let parsed = match self.lacking.take() {
+            Some(lacking) if parsed.is_ok() => Err(lacking),
+            _ => parsed,
+        };
+        match (self.left.first(), parsed) {
+            (Some((key, _)), Ok(_) | Err(PipelineError::MissingParam { .. })) => Err(self.unknown(key)),
+            (_, parsed) => Ok((parsed?, self.canonical, self.written)),
         }
     }
 }

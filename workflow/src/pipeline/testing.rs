@@ -39,8 +39,8 @@ pub(crate) fn run_with(
     let Kind::Map(keys) = node.kind else { return Err("parameters are a map".into()) };
     let kind = operators::find(op).ok_or("no such operator")?;
     let mut params = Params::new(&"test".into(), "stage", op, node.place, keys);
-    let operator = (kind.parse)(&mut params)?;
-    params.finish()?;
+    let parsed = (kind.parse)(&mut params);
+    let (operator, ..) = params.finish(parsed)?;
     let given: Vec<Given> = values
         .iter()
         .map(|v| match v {

@@ -143,6 +143,40 @@ fn mistakes_are_reported_with_their_place_and_the_nearest_name() {
             "hmoes",
             "unknown stage hmoes at line 4: did you mean homes?",
         ),
+        (
+            "{name: x, op: FillNA, inputs: [homes], stratgy: mean}",
+            "stratgy",
+            "unknown parameter of FillNA stratgy at line 4: did you mean strategy?",
+        ),
+        (
+            "{name: x, op: ReadCSV, fiel: a.csv}",
+            "fiel",
+            "unknown parameter of ReadCSV fiel at line 4: did you mean file?",
+        ),
+        (
+            "{name: x, op: Join, inputs: [homes, homes], onn: population}",
+            "onn",
+            "unknown parameter of Join onn at line 4: did you mean on?",
+        ),
+        (
+            "{name: x, op: IsResidential, inputs: [homes], outptu: y}",
+            "outptu",
+            "unknown parameter of IsResidential outptu at line 4: did you mean output?",
+        ),
+        (
+            "{name: x, op: DropColumns, imputs: [homes], columns: [population]}",
+            "imputs",
+            "unknown parameter of DropColumns imputs at line 4: did you mean inputs?",
+        ),
+        (
+            "{name: x, op: Scaling, inputs: [homes], fti: homes}",
+            "fti",
+            "unknown parameter of Scaling fti at line 4: did you mean fit?",
+        ),
+        ("{name: x, op: Filter, inputs: [homes]}", "{name", "stage x: Filter needs `where` (a condition"),
+        ("{name: x, opp: Filter, inputs: [homes]}", "opp", "unknown key of a stage opp at line 4: did you mean op?"),
+        ("{name: x, on: a, inputs: [homes]}", "{name", "expected a key `op` that names its operator"),
+        ("{nmae: x, op: Filter, inputs: [homes]}", "nmae", "unknown key of a stage nmae at line 4: did you mean name?"),
     ] {
         let yaml = format!("{READ}  - {stage}\n");
         let (line, column) = yaml.lines().zip(1..).filter_map(|(l, n)| Some((n, l.rfind(token)? + 1))).last().unwrap();
@@ -164,6 +198,8 @@ fn mistakes_are_reported_with_their_place_and_the_nearest_name() {
         ),
         ("name: p\n  x: [\n", "test.yaml:"),
         ("name: p\nname: q\nstages: []\n", "test.yaml:2:1: "),
+        ("", "the file is empty; a pipeline needs `name: ...` and `stages: [...]`"),
+        ("# later\n", "the file is empty"),
         ("- a\n", "expected a map with the keys `name` and `stages`"),
     ] {
         let found = error(yaml);
@@ -263,5 +299,6 @@ fn stages_may_stand_in_any_order_and_as_a_map() {
     let plans = testing::plans(yaml, &data()).unwrap();
     let names: Vec<&str> = plans[0].pipeline.stages().iter().map(|s| s.name()).collect();
     assert_eq!(names, ["homes", "last"]);
-    assert!(is_pipeline(yaml) && !is_pipeline("layers:\n"));
+    assert!(is_pipeline(yaml) && !is_pipeline("layers:\n") && !is_pipeline("stages: ["));
+    assert!(is_pipeline("\"stages\":\n  - a\n") && is_pipeline("{name: p, stages: [a]}") && !is_pipeline(""));
 }

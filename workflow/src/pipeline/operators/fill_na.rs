@@ -51,6 +51,7 @@ struct Fills {
 
 fn parse(params: &mut Params) -> Result<Box<dyn Operator>, PipelineError> {
     let strategy = params.choice_or("strategy", "constant", &["constant", "mean", "median", "mode"])?;
+    let columns = params.texts_opt("columns")?;
     let node = params.take("value")?;
     let value = match node.as_ref().map(|n| n.value()) {
         None => None,
@@ -71,7 +72,7 @@ fn parse(params: &mut Params) -> Result<Box<dyn Operator>, PipelineError> {
         let canonical = if let Some(Fill::Number(Num(v))) = &value { json!(v) } else { node.value() };
         params.keep("value", canonical);
     }
-    Ok(Box::new(FillNa { strategy, value, columns: params.texts_opt("columns")? }))
+    Ok(Box::new(FillNa { strategy, value, columns }))
 }
 
 fn is_number(t: &DataType) -> bool {

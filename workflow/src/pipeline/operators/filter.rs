@@ -22,7 +22,9 @@ struct Filter {
 }
 
 fn parse(params: &mut Params) -> Result<Box<dyn Operator>, PipelineError> {
-    let text = params.text("where", "a condition, such as `price > 0`")?;
+    let Some(text) = params.text_opt("where")? else {
+        return Err(params.missing("where", "a condition, such as `price > 0`"));
+    };
     Ok(Box::new(Filter { condition: Expression::parse(&text).map_err(|why| params.unfit("where", why))? }))
 }
 

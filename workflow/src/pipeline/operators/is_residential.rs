@@ -30,6 +30,8 @@ struct IsResidential {
 
 fn parse(params: &mut Params) -> Result<Box<dyn Operator>, PipelineError> {
     const EXPECTED: &str = "a list of codes, such as [261, 263]";
+    let column = params.text_or("column", "propertylandusetypeid")?;
+    let output = params.text_or("output", "is_residential")?;
     let node = params.take("codes")?.ok_or_else(|| params.missing("codes", EXPECTED))?;
     let Kind::List(list) = &node.kind else { return Err(params.bad("codes", EXPECTED, &node)) };
     let (mut numbers, mut texts) = (Vec::new(), HashSet::new());
@@ -47,12 +49,7 @@ fn parse(params: &mut Params) -> Result<Box<dyn Operator>, PipelineError> {
         }
     }
     params.keep("codes", json!(node.value()));
-    Ok(Box::new(IsResidential {
-        column: params.text_or("column", "propertylandusetypeid")?,
-        numbers,
-        texts,
-        output: params.text_or("output", "is_residential")?,
-    }))
+    Ok(Box::new(IsResidential { column, numbers, texts, output }))
 }
 
 impl Operator for IsResidential {

@@ -33,6 +33,8 @@ struct Join {
 }
 
 fn parse(params: &mut Params) -> Result<Box<dyn Operator>, PipelineError> {
+    let inner = params.choice_or("how", "left", &["left", "inner"])? == "inner";
+    let on_duplicate = params.choice_or("on_duplicate", "error", &["error", "first", "last"])?;
     let (on, left, right) = (params.texts_opt("on")?, params.texts_opt("left_on")?, params.texts_opt("right_on")?);
     let (left, right) = match (on, left, right) {
         (Some(on), None, None) => (on.clone(), on),
@@ -40,12 +42,7 @@ fn parse(params: &mut Params) -> Result<Box<dyn Operator>, PipelineError> {
         (None, Some(_), Some(_)) => return Err(params.unfit("right_on", "as many columns as `left_on`")),
         _ => return Err(params.missing("on", "the key's columns; or `left_on` and `right_on`")),
     };
-    Ok(Box::new(Join {
-        left,
-        right,
-        inner: params.choice_or("how", "left", &["left", "inner"])? == "inner",
-        on_duplicate: params.choice_or("on_duplicate", "error", &["error", "first", "last"])?,
-    }))
+    Ok(Box::new(Join { left, right, inner, on_duplicate }))
 }
 
 impl Join {
