@@ -342,6 +342,35 @@ fn two_datasets_and_a_network_with_skips_share_a_store() {
 }
 
 #[test]
+fn files_of_one_name_are_told_apart_by_a_name_given() {
+    let cli = Cli::new();
+    std::fs::create_dir(cli.path("sub")).unwrap();
+    for (file, value) in [("x.npy", 1.0), ("sub/x.npy", 2.0)] {
+        write_npy(&cli.path(file), &[4, 1, 8, 8], &[value; 256]);
+    }
+    let log = |model: &str, data: &str, more: &[&str]| {
+        let args = ["log", model, "--arch", "digits_cnn", "--init", "1", "--layers", "logits", "--data", data];
+        [&args[..], more].concat().iter().map(|s| s.to_string()).collect::<Vec<_>>()
+    };
+    let run = |args: &[String]| cli.run(&args.iter().map(String::as_str).collect::<Vec<_>>());
+    let said = |out: Output| String::from_utf8(out.stderr).unwrap();
+    assert!(run(&log("p.m", "npy:x.npy", &[])).status.success());
+    let refused = said(run(&log("q.m", "npy:sub/x.npy", &[])));
+    assert!(refused.contains("dataset npy-x of q.m") && refused.contains("--dataset NAME"), "{refused}");
+    assert!(!refused.contains("--replace"), "{refused}");
+    assert!(run(&log("q.m", "npy:sub/x.npy", &["--dataset", "sub-x"])).status.success());
+    // The model's own dataset: it is replaced, unless others stay over it.
+    assert!(run(&log("r.m", "npy:x.npy", &[])).status.success());
+    let refused = said(run(&log("r.m", "npy:sub/x.npy", &[])));
+    assert!(refused.contains("pass --replace, and --dataset NAME"), "{refused}");
+    assert!(!run(&log("r.m", "npy:sub/x.npy", &["--replace"])).status.success());
+    assert!(run(&log("r.m", "npy:sub/x.npy", &["--replace", "--dataset", "sub-x"])).status.success());
+    // The same content under the other name is what was logged.
+    let again = run(&log("r.m", "npy:sub/x.npy", &["--dataset", "another"]));
+    assert!(String::from_utf8(again.stdout).unwrap().contains("are stored already"));
+}
+
+#[test]
 fn bytes_are_announced_and_bounded() {
     let cli = Cli::new();
     let args = ["log", "d.m", "--arch", "digits_cnn", "--init", "1", "--data", "digits", "--max-bytes", "100kB"];

@@ -170,6 +170,36 @@ fn mistakes_are_said_before_a_store_is_made() {
 }
 
 #[test]
+fn a_file_is_one_dataset_however_it_is_named_and_a_grid_is_replaced_with_it() {
+    let cli = Cli::new();
+    std::fs::create_dir(cli.dir.path().join("in")).unwrap();
+    let stages = "stages: [{name: t, op: ReadCSV, file: t.csv}, {name: x, op: Expression, inputs: [t], columns: {s: 'a + ${n}'}}]";
+    cli.write("town.yaml", &format!("name: town\ngrid: [{{n: 1}}, {{n: 2}}]\n{stages}\n"));
+    cli.write("in/t.csv", "a\n1\n2\n");
+    cli.ok(&["log", "town.yaml", "--data", "in"]);
+    for data in ["in/t.csv", "in/../in"] {
+        assert!(cli.ok(&["log", "town.yaml", "--data", data]).contains("all 4 stages were stored already"), "{data}");
+    }
+    cli.write("other.yaml", &format!("name: town\ngrid: [{{n: 3}}]\n{stages}\n"));
+    let text = cli.fails(&["log", "other.yaml", "--data", "in"]);
+    assert!(text.contains("another description") && text.contains("another `name` in its file"), "{text}");
+
+    cli.write("in/t.csv", "a\n1\n2\n5\n");
+    let text = cli.fails(&["log", "town.yaml", "--data", "in"]);
+    assert!(text.contains("another content") && text.contains("pass --replace"), "{text}");
+    // Where another model stays over the old content, the new one has another name.
+    cli.write("new.yaml", &format!("name: new\ngrid: [{{n: 1}}]\n{stages}\n"));
+    let text = cli.fails(&["log", "new.yaml", "--data", "in"]);
+    assert!(text.contains("give the new content a name of its own with --dataset NAME"), "{text}");
+    cli.ok(&["log", "new.yaml", "--data", "in", "--dataset", "longer"]);
+    assert!(cli.ok(&["log", "town.yaml", "--data", "in", "--replace"]).contains("pipelines.town@v2: 2 stages"));
+    for version in ["v1", "v2"] {
+        let answer = cli.json(&["get", &format!("pipelines.town@{version}.x.s"), "--rows", "2..3", "--plan", "rerun"]);
+        assert_eq!(answer[0]["row_ids"], serde_json::json!([2]), "{version}");
+    }
+}
+
+#[test]
 fn yaml_files_are_pipelines_however_they_are_written() {
     let cli = Cli::new();
     let stage = "{name: homes, op: ReadCSV, file: housing.csv}";
@@ -180,7 +210,7 @@ fn yaml_files_are_pipelines_however_they_are_written() {
     }
     cli.write("empty.yaml", "");
     cli.write("stage.yaml", &format!("name: p\nstage: [{stage}]\n"));
-    cli.write("net.yaml", "name: n\ninput: [1, 8, 8]\nlayers:\n  - {name: flat, op: flatten}\n");
+    cli.write("net.yaml", "name: n\ninput: {shape: [1, 8, 8]}\nlayers:\n  - {name: flat, op: flatten}\n");
     for (file, data, part) in [
         ("empty.yaml", DATA, "the file is empty; a pipeline needs `name: ...`"),
         ("stage.yaml", DATA, "stage.yaml:2:1: unknown key stage at line 2: did you mean stages?"),

@@ -103,9 +103,7 @@ pub enum EngineError {
         nearest: Vec<String>,
     },
     /// Other content under a name already used.
-    #[error(
-        "{key} was logged with another {what} ({logged}) than the one given ({given}); log under a new version (model@version) or pass --replace"
-    )]
+    #[error("{key} was logged with another {what} ({logged}) than the one given ({given}); {advice}")]
     Conflict {
         /// The key.
         key: String,
@@ -115,6 +113,8 @@ pub enum EngineError {
         logged: String,
         /// What was given.
         given: String,
+        /// What to do.
+        advice: &'static str,
     },
     /// A row_id that is already stored, or twice in one batch.
     #[error("{key}: row_id {row} is already logged; every row is logged once (use a new version, or --replace)")]

@@ -1,6 +1,7 @@
 //! Logging: `append` hands a batch over and returns; a thread pools, quantizes, hashes, compresses and writes; `commit`
 //! makes everything before it durable and visible in one step.
 
+mod advice;
 mod bases;
 mod budget;
 mod columns;
@@ -87,6 +88,8 @@ pub struct Logger {
     datasets: HashMap<String, DatasetSpec>,
     replaced: HashSet<i64>,
     replaced_models: HashSet<i64>,
+    /// Models that this log has not come to yet, and will replace.
+    to_replace: HashSet<i64>,
     /// Intermediates of this log by what computed them.
     stages: HashMap<Fingerprint, i64>,
     linked: HashMap<IntermediateKey, Option<Fingerprint>>,
@@ -134,6 +137,7 @@ impl Logger {
             datasets: HashMap::new(),
             replaced: HashSet::new(),
             replaced_models: HashSet::new(),
+            to_replace: HashSet::new(),
             stages: HashMap::new(),
             linked: HashMap::new(),
             options,
@@ -167,6 +171,16 @@ impl Logger {
         }
     }
 
+    /// Says that this log will come to replace these models: they do not keep the name of their dataset from new content.
+    ///
+    /// Errors: `Catalog`.
+    pub fn will_replace<'a>(&mut self, keys: impl IntoIterator<Item = &'a ModelKey>) -> Result<()> {
+        for key in keys {
+            self.to_replace.extend(self.catalog.model_exact(key)?.map(|m| m.id));
+        }
+        Ok(())
+    }
+
     /// The model to log under. One that exists goes on when description, weights and dataset are the same; an unfinished
     /// pipeline goes on with another description and dataset too, since its stages say what gave them: who goes on takes
     /// care of those that are of other stages ([`Logger::replace`]).
@@ -183,7 +197,8 @@ impl Logger {
         let replaced = existing.as_ref().filter(|_| if_exists == IfExists::Replace).map(|m| m.id);
         if let Some(dataset) = &spec.dataset {
             let unbound = existing.as_ref().filter(|m| goes_on(m, spec)).map(|m| m.id);
-            self.check_dataset(&spec.key, dataset, replaced.or(unbound))?;
+            let stays = existing.is_some() && replaced.or(unbound).is_none();
+            self.check_dataset(&spec.key, dataset, replaced.or(unbound), stays)?;
         }
         match (existing, replaced) {
             (Some(existing), None) => {
@@ -209,12 +224,20 @@ impl Logger {
         Ok(ModelHandle(id))
     }
 
-    /// A dataset's name means one content, unless only the model being replaced, or none, still uses it.
-    fn check_dataset(&mut self, key: &ModelKey, dataset: &DatasetSpec, replaced: Option<i64>) -> Result<()> {
+    /// A dataset's name means one content, unless only models being replaced, or none, still use it. `stays`: the model of
+    /// this key is one of those that keep the name.
+    fn check_dataset(
+        &mut self,
+        key: &ModelKey,
+        dataset: &DatasetSpec,
+        replaced: Option<i64>,
+        stays: bool,
+    ) -> Result<()> {
         let known = match self.datasets.get(&dataset.name) {
             Some(d) => Some(d.clone()),
             None => {
-                let others = self.catalog.dataset_users(&dataset.name)?.into_iter().any(|id| Some(id) != replaced);
+                let goes = |id: &i64| Some(*id) == replaced || self.to_replace.contains(id);
+                let others = self.catalog.dataset_users(&dataset.name)?.iter().any(|id| !goes(id));
                 self.catalog.dataset(&dataset.name)?.map(|(_, d)| d).filter(|_| others)
             }
         };
@@ -224,6 +247,7 @@ impl Logger {
                 what: "content",
                 logged: hex(&known.fingerprint),
                 given: hex(&dataset.fingerprint),
+                advice: if stays { advice::REPLACED_DATASET } else { advice::OTHER_DATASET },
             });
         }
         self.datasets.insert(dataset.name.clone(), dataset.clone());
@@ -318,7 +342,13 @@ impl Logger {
         differs: impl Fn(&Content, &Content) -> Option<(&'static str, String, String)>,
     ) -> Result<Handle> {
         let (key, model_is_new) = self.key_of(model, name)?;
-        let conflict = |(what, logged, given)| EngineError::Conflict { key: key.to_string(), what, logged, given };
+        let conflict = |(what, logged, given)| EngineError::Conflict {
+            key: key.to_string(),
+            what,
+            logged,
+            given,
+            advice: advice::NEW_VERSION,
+        };
         if let Some((&id, open)) = self.open.iter().find(|(_, o)| o.key == key) {
             return differs(&open.content, &content).map_or(Ok(Handle(id)), |d| Err(conflict(d)));
         }
@@ -578,8 +608,8 @@ fn check_same(logged: &ModelSpec, given: &ModelSpec) -> Result<()> {
     let describe = |s: &ModelSpec| {
         if s.description.is_empty() { "none".into() } else { hex(&crate::model::fingerprint(s.description.as_bytes())) }
     };
-    let dataset =
-        |s: &ModelSpec| s.dataset.as_ref().map_or("none".into(), |d| format!("{} {}", d.name, hex(&d.fingerprint)));
+    // By content: under another name, or in another place, it is the same dataset.
+    let dataset = |s: &ModelSpec| s.dataset.as_ref().map_or("none".into(), |d| hex(&d.fingerprint));
     let pairs = [
         ("kind", logged.kind.name().to_string(), given.kind.name().to_string()),
         ("description", describe(logged), describe(given)),
@@ -590,7 +620,8 @@ fn check_same(logged: &ModelSpec, given: &ModelSpec) -> Result<()> {
         None => Ok(()),
         Some((what, logged_text, given_text)) => {
             let key = given.key.to_string();
-            Err(EngineError::Conflict { key, what, logged: logged_text, given: given_text })
+            let advice = if given.kind == ModelKind::Pipeline { advice::PIPELINE } else { advice::NEW_VERSION };
+            Err(EngineError::Conflict { key, what, logged: logged_text, given: given_text, advice })
         }
     }
 }

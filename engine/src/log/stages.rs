@@ -1,7 +1,7 @@
 //! Stages: what computed an intermediate, and intermediates that are links to what is there already.
 
 use super::worker::Job;
-use super::{Handle, Logger, ModelHandle};
+use super::{Handle, Logger, ModelHandle, advice};
 use crate::catalog::{NewLink, NewStage, StageRecord};
 use crate::error::{EngineError, Result};
 use crate::key::IntermediateKey;
@@ -84,7 +84,8 @@ impl Logger {
         let taken = self.linked.contains_key(&key) || self.open.values().any(|o| o.key == key);
         if taken || self.stored(model, is_new, &key)?.is_some() {
             let (what, logged) = ("set of rows", "rows of its own".into());
-            return Err(EngineError::Conflict { key: key.to_string(), what, logged, given: source.key.to_string() });
+            let (key, given) = (key.to_string(), source.key.to_string());
+            return Err(EngineError::Conflict { key, what, logged, given, advice: advice::NEW_VERSION });
         }
         self.link(model, key, position, source.id, source.stage).map(drop)
     }
@@ -115,5 +116,6 @@ impl Logger {
 }
 
 fn other_stage(key: &IntermediateKey, logged: &str, given: &Fingerprint) -> EngineError {
-    EngineError::Conflict { key: key.to_string(), what: "stage", logged: logged.into(), given: hex(given) }
+    let (key, logged, given) = (key.to_string(), logged.into(), hex(given));
+    EngineError::Conflict { key, what: "stage", logged, given, advice: advice::PIPELINE }
 }

@@ -153,6 +153,10 @@ pub fn log_pipelines(
         run_seconds: 0.0,
         costs: Vec::new(),
     };
+    if options.if_exists == IfExists::Replace {
+        let keys: Vec<ModelKey> = plans.iter().map(|p| key_of(&p.pipeline, &options.project)).collect();
+        session.log.will_replace(&keys)?;
+    }
     session.cache = Cache::new(options.memory_bytes, session.uses(plans)?);
     let total = plans.iter().map(|p| p.stages.len()).sum();
     let mut done = 0;
