@@ -200,6 +200,30 @@ fn a_file_is_one_dataset_however_it_is_named_and_a_grid_is_replaced_with_it() {
 }
 
 #[test]
+fn what_is_the_same_under_other_inputs_is_shared_and_does_not_follow() {
+    let cli = Cli::new();
+    cli.write("t.csv", "a,b\n1,2\n2,0\n3,4\n4,1\n");
+    for (name, extra) in [("one", "x"), ("two", "y")] {
+        let stages = format!(
+            "stages:
+  - {{name: t, op: ReadCSV, file: t.csv}}
+  - {{name: more, op: Expression, inputs: [t], columns: {{{extra}: a + b, yes: a > 2}}}}
+  - {{name: target, op: SelectColumn, inputs: [more], columns: [a, yes]}}
+  - {{name: model, op: TrainLogisticRegression, inputs: [target], target: yes}}"
+        );
+        cli.write("p.yaml", &format!("name: {name}\n{stages}\n").replace("yes", "old"));
+        cli.ok(&["log", "p.yaml", "--data", "t.csv"]);
+    }
+    let diff = cli.json(&["diff", "pipelines.one", "pipelines.two"]);
+    assert_eq!(diff["shared"], serde_json::json!(["t", "target"]));
+    assert_eq!(diff["follow"], serde_json::json!([]));
+    assert_eq!(diff["different"], serde_json::json!(["more"]));
+    // No number of iterations is said where the training does not say it.
+    let model = &cli.json(&["show", "pipelines.one"])["stages"][3]["metrics"];
+    assert!(model["nonzero"].is_number() && model["iterations"].is_null(), "{model}");
+}
+
+#[test]
 fn yaml_files_are_pipelines_however_they_are_written() {
     let cli = Cli::new();
     let stage = "{name: homes, op: ReadCSV, file: housing.csv}";

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::Result;
 use super::output::{Rows, pretty};
-use super::pipeline::{reads, value_text};
+use super::pipeline::{reads, strings, value_text};
 use crate::engine_types::StageRecord;
 use crate::{IntermediateRecord, ModelKey, ModelRecord, Store};
 
@@ -17,6 +17,9 @@ struct Part {
     params: Map<String, Value>,
     /// What tells whether it gives the same values, when that is known.
     fingerprint: Option<Vec<u8>>,
+    /// Names of its intermediates, and what else it gave.
+    outputs: Vec<String>,
+    learnt: (Option<[u8; 16]>, String),
 }
 
 /// How a stage or layer differs.
@@ -38,7 +41,9 @@ fn part_of_stage(stage: &StageRecord) -> Part {
         params.insert("content of the file".into(), input.clone());
     }
     let fingerprint = Some(stage.fingerprint.to_vec());
-    Part { op: stage.operator.clone(), reads: reads(stage), params, fingerprint }
+    let outputs = strings(description.get("outputs"));
+    let learnt = (stage.artifact, stage.metrics.clone());
+    Part { op: stage.operator.clone(), reads: reads(stage), params, fingerprint, outputs, learnt }
 }
 
 fn part_of_layer(layer: &Value) -> Option<(String, Part)> {
@@ -46,7 +51,7 @@ fn part_of_layer(layer: &Value) -> Option<(String, Part)> {
     let name = params.remove("name")?.as_str()?.to_string();
     let op = params.remove("op").and_then(|v| v.as_str().map(String::from)).unwrap_or_default();
     let reads = params.remove("inputs").map(|v| value_text(&v)).into_iter().collect();
-    Some((name, Part { op, reads, params, fingerprint: None }))
+    Some((name, Part { op, reads, params, fingerprint: None, outputs: Vec::new(), learnt: (None, String::new()) }))
 }
 
 /// The stages or layers of a model by name, in order.
@@ -72,7 +77,8 @@ fn same(store: &Store, a: &IntermediateRecord, b: &IntermediateRecord) -> Result
     Ok(a.n_rows == b.n_rows && a.n_rows > 0 && chunks(a)? == chunks(b)?)
 }
 
-fn changes(first: &[(String, Part)], second: &[(String, Part)]) -> (Vec<Change>, Vec<String>) {
+/// In what stages or layers differ; and those that differ in nothing but what they read, and in what they gave.
+fn changes(first: &[(String, Part)], second: &[(String, Part)], shared: &[String]) -> (Vec<Change>, Vec<String>) {
     let find = |list: &'_ [(String, Part)], name: &str| list.iter().position(|(n, _)| n == name);
     let mut changes = Vec::new();
     let mut follows = Vec::new();
@@ -97,7 +103,8 @@ fn changes(first: &[(String, Part)], second: &[(String, Part)]) -> (Vec<Change>,
                 changes.push(change(key, x.cloned().unwrap_or_default(), y.cloned().unwrap_or_default()));
             }
         }
-        if changes.len() == before && a.fingerprint != b.fingerprint {
+        let gave_the_same = a.learnt == b.learnt && a.outputs.iter().all(|o| shared.contains(o));
+        if changes.len() == before && a.fingerprint != b.fingerprint && !gave_the_same {
             follows.push(name.clone());
         }
     }
@@ -111,7 +118,6 @@ fn changes(first: &[(String, Part)], second: &[(String, Part)]) -> (Vec<Change>,
 pub fn run(store: &Store, first: &str, second: &str, as_json: bool) -> Result<String> {
     let model = |text: &str| -> Result<ModelRecord> { Ok(store.model(&text.parse::<ModelKey>()?)?) };
     let (first, second) = (model(first)?, model(second)?);
-    let (changes, follows) = changes(&parts(store, &first)?, &parts(store, &second)?);
     let (a, b) = (store.intermediates(&first)?, store.intermediates(&second)?);
     let (mut shared, mut different, mut only) = (Vec::new(), Vec::new(), [Vec::new(), Vec::new()]);
     for x in &a {
@@ -122,6 +128,7 @@ pub fn run(store: &Store, first: &str, second: &str, as_json: bool) -> Result<St
             Some(_) => different.push(name),
         }
     }
+    let (changes, follows) = changes(&parts(store, &first)?, &parts(store, &second)?, &shared);
     let missing = |y: &&IntermediateRecord| !a.iter().any(|x| x.key.intermediate == y.key.intermediate);
     only[1].extend(b.iter().filter(missing).map(|y| y.key.intermediate.clone()));
     let hex = |w: Option<[u8; 16]>| w.map(|w| w.iter().map(|b| format!("{b:02x}")).collect::<String>());

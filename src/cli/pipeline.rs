@@ -174,7 +174,8 @@ fn parsed(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or(Value::Null)
 }
 
-fn strings(value: Option<&Value>) -> Vec<String> {
+/// The texts of a list.
+pub fn strings(value: Option<&Value>) -> Vec<String> {
     let list = value.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     list.iter().filter_map(|v| v.as_str().map(String::from)).collect()
 }

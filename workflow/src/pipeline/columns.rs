@@ -96,6 +96,18 @@ impl Columns {
         }
     }
 
+    /// As [`Columns::set`], for a new column, whose name the parameter `param` gives.
+    ///
+    /// Errors: `Param` when there is a column of that name, which would be lost.
+    pub fn add(&mut self, param: &'static str, name: &str, data_type: DataType) -> Result<(), OperatorError> {
+        if self.has(name) {
+            let why = format!("there is a column {name} already; choose another name, or drop that column before");
+            return Err(OperatorError::Param { param, why });
+        }
+        self.set(name, data_type);
+        Ok(())
+    }
+
     /// Takes a column away.
     pub fn remove(&mut self, name: &str) {
         self.known.retain(|(n, _)| n != name);

@@ -177,6 +177,26 @@ fn mistakes_are_reported_with_their_place_and_the_nearest_name() {
         ("{name: x, opp: Filter, inputs: [homes]}", "opp", "unknown key of a stage opp at line 4: did you mean op?"),
         ("{name: x, on: a, inputs: [homes]}", "{name", "expected a key `op` that names its operator"),
         ("{nmae: x, op: Filter, inputs: [homes]}", "nmae", "unknown key of a stage nmae at line 4: did you mean name?"),
+        (
+            "{name: x, op: Avg, inputs: [homes], columns: [households], output: population}",
+            "population}",
+            "`output`: there is a column population already; choose another name",
+        ),
+        (
+            "{name: x, op: IsResidential, inputs: [homes], codes: [1], column: households, output: population}",
+            "population}",
+            "`output`: there is a column population already",
+        ),
+        (
+            "{name: x, op: GetConstructionRecency, inputs: [homes], column: households, output: population}",
+            "population}",
+            "`output`: there is a column population already",
+        ),
+        (
+            "{name: x, op: ComputeNeighborhood, inputs: [homes], output: population}",
+            "population}",
+            "`output`: there is a column population already",
+        ),
     ] {
         let yaml = format!("{READ}  - {stage}\n");
         let (line, column) = yaml.lines().zip(1..).filter_map(|(l, n)| Some((n, l.rfind(token)? + 1))).last().unwrap();

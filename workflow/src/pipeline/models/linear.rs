@@ -14,7 +14,7 @@ use crate::pipeline::error::OperatorError;
 pub(crate) struct Linear {
     pub(crate) intercept: f64,
     pub(crate) coefficients: Vec<f64>,
-    /// Passes over the data that training took, where it says so.
+    /// Passes over the data that training took; 0 where it does not say.
     pub(crate) iterations: u32,
 }
 

@@ -110,7 +110,10 @@ impl Trained {
     pub(crate) fn outcome(&self) -> Outcome {
         let figures: Vec<(&str, f64)> = match &self.model {
             Model::Boosting(m) => vec![("trees", m.n_trees() as f64), ("leaves", m.n_leaves() as f64)],
-            Model::Linear(m) => vec![("iterations", f64::from(m.iterations)), ("nonzero", m.n_nonzero() as f64)],
+            Model::Linear(m) => {
+                let iterations = (m.iterations > 0).then(|| ("iterations", f64::from(m.iterations)));
+                iterations.into_iter().chain([("nonzero", m.n_nonzero() as f64)]).collect()
+            }
         };
         let all = figures.into_iter().chain([("features", self.features.len() as f64)]);
         Outcome { metrics: all.map(|(name, value)| (name.to_owned(), value)).collect(), ..Outcome::default() }

@@ -36,7 +36,7 @@ impl Operator for Avg {
         for name in &self.columns {
             columns.number("columns", name)?;
         }
-        columns.set(&self.output, DataType::Float64);
+        columns.add("output", &self.output, DataType::Float64)?;
         Ok(Checked::table(columns))
     }
 

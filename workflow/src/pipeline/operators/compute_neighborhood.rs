@@ -147,7 +147,7 @@ impl Operator for ComputeNeighborhood {
             (self.latitude.clone(), columns.number("latitude", &self.latitude)?),
             (self.longitude.clone(), columns.number("longitude", &self.longitude)?),
         ]);
-        columns.set(&self.output, DataType::Int64);
+        columns.add("output", &self.output, DataType::Int64)?;
         Ok(Checked::table(columns).learning(needs))
     }
 

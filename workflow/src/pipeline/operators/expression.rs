@@ -1,7 +1,7 @@
 //! Expression: new columns computed from others, row by row.
 //!
-//! Parameters: `columns`, expressions by name of the new column, such as `{rooms_each: total_rooms / households}`; a later
-//! one may use those before it. An expression has numbers, 'texts', true, false, null; columns by name (double-quoted where
+//! Parameters: `columns`, expressions by name of the new column, such as `{rooms_each: total_rooms / households}`; one of the
+//! name of a column takes its place, as in `{rooms: rooms + 1}`, and a later one uses those before it. An expression has numbers, 'texts', true, false, null; columns by name (double-quoted where
 //! the name is no word); `+ - * / %`; `= != < <= > >=`; `and or not`; `is null`, `is not null`; `in (1, 2)`;
 //! `when(condition, value, ..., otherwise)`; abs, sqrt, exp, log, log1p, floor, ceil, round, year, month, day, min, max,
 //! coalesce, float, int. As in SQL, a null makes its result null, except in `and`, `or` and `coalesce` where the other side decides. `/` gives float64.

@@ -38,7 +38,8 @@ impl Operator for GetConstructionRecency {
         let mut columns = given.table()?.clone();
         let year = |t: &DataType| matches!(t, DataType::Int64 | DataType::Float64 | DataType::Float32);
         let found = columns.of_type("column", &self.column, "a year as a number", year)?;
-        columns.set(&self.output, if found == DataType::Int64 { DataType::Int64 } else { DataType::Float64 });
+        let recency = if found == DataType::Int64 { DataType::Int64 } else { DataType::Float64 };
+        columns.add("output", &self.output, recency)?;
         Ok(Checked::table(columns))
     }
 

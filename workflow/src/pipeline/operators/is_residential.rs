@@ -57,7 +57,7 @@ impl Operator for IsResidential {
         let [given] = inputs else { return Ok(Checked::default()) };
         let mut columns = given.table()?.clone();
         columns.get("column", &self.column)?;
-        columns.set(&self.output, DataType::Boolean);
+        columns.add("output", &self.output, DataType::Boolean)?;
         Ok(Checked::table(columns))
     }
 
