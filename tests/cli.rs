@@ -342,6 +342,17 @@ fn two_datasets_and_a_network_with_skips_share_a_store() {
 }
 
 #[test]
+fn columns_that_a_network_does_not_see_are_said() {
+    let cli = Cli::new();
+    std::fs::write(cli.path("t.csv"), "a,b,y\n1,2,0\n2,x,1\n").unwrap();
+    let out = cli.run(&["dataset", "show", "csv:t.csv?label=y"]);
+    let said = String::from_utf8(out.stderr).unwrap();
+    assert!(said.contains("left out, since they are no numbers: b (text: line 3 has \"x\")"), "{said}");
+    let shown = cli.json(&["dataset", "show", "csv:t.csv?label=y"]);
+    assert_eq!(shown["left_out"], serde_json::json!([{"column": "b", "found": "text: line 3 has \"x\""}]));
+}
+
+#[test]
 fn files_of_one_name_are_told_apart_by_a_name_given() {
     let cli = Cli::new();
     std::fs::create_dir(cli.path("sub")).unwrap();

@@ -31,7 +31,15 @@ pub(crate) const LOADER: Loader = Loader {
 
 fn open(spec: &Spec) -> Result<Box<dyn Dataset>, DatasetError> {
     let path = spec.target();
-    Ok(Box::new(Table::new(&path.display().to_string(), read_csv(&path)?, spec.option("label"))?))
+    let file = CsvFile::open(&path, &[])?;
+    let (batch, first_texts) = (file.whole()?, file.first_texts);
+    let schema = batch.schema();
+    let why = |name: &str| {
+        let (line, text) = first_texts.get(schema.index_of(name).ok()?)?.as_ref()?;
+        Some(format!("line {line} has {text:?}"))
+    };
+    let table = Table::new(&path.display().to_string(), batch, spec.option("label"))?;
+    Ok(Box::new(table.explained(why)))
 }
 
 /// The table in a CSV file.
@@ -51,13 +59,7 @@ pub fn read_csv(path: impl AsRef<Path>) -> Result<RecordBatch, DatasetError> {
 /// Errors: as there; `NoSuchColumn` for a type of a column that the file does not have, `Unsupported` for another type,
 /// `BadRow` naming line and column of a value that is not of its type.
 pub fn read_csv_as(path: impl AsRef<Path>, types: &[(String, DataType)]) -> Result<RecordBatch, DatasetError> {
-    let file = CsvFile::open(path, types)?;
-    let mut whole = RecordBatch::new_empty(file.schema());
-    file.read(usize::MAX, &mut |batch| {
-        whole = batch;
-        Ok::<_, DatasetError>(())
-    })?;
-    Ok(whole)
+    CsvFile::open(path, types)?.whole()
 }
 
 /// A CSV file every line of which was looked at: its columns are known, and its values can be read.
@@ -65,6 +67,8 @@ pub struct CsvFile {
     path: PathBuf,
     bytes: Vec<u8>,
     schema: SchemaRef,
+    /// Line and beginning of the value for which a column is text, by column.
+    first_texts: Vec<Option<(u64, String)>>,
     n_rows: usize,
 }
 
@@ -84,7 +88,17 @@ impl CsvFile {
         let (names, columns, n_rows) = infer(path, &bytes, types)?;
         let field = |(name, column): (&String, &Look)| Field::new(name, column.data_type(), true);
         let schema = Arc::new(Schema::new(names.iter().zip(&columns).map(field).collect::<Vec<_>>()));
-        Ok(Self { path: path.to_owned(), bytes, schema, n_rows })
+        let first_texts = columns.into_iter().map(Look::first_text).collect();
+        Ok(Self { path: path.to_owned(), bytes, schema, first_texts, n_rows })
+    }
+
+    fn whole(&self) -> Result<RecordBatch, DatasetError> {
+        let mut whole = RecordBatch::new_empty(self.schema());
+        self.read(usize::MAX, &mut |batch| {
+            whole = batch;
+            Ok::<_, DatasetError>(())
+        })?;
+        Ok(whole)
     }
 
     /// Names and types of its columns.
@@ -167,7 +181,7 @@ fn infer(
         for ((field, column), name) in record.iter().zip(&mut columns).zip(&names) {
             let text = std::str::from_utf8(field);
             let text = text.map_err(|_| bad(line, name.clone(), "the text is not UTF-8".to_owned()))?;
-            column.update(text).map_err(|what| bad(line, name.clone(), format!("{text:?} is not {what}")))?;
+            column.update(text, line).map_err(|what| bad(line, name.clone(), format!("{text:?} is not {what}")))?;
         }
         n_rows += 1;
         Ok::<_, DatasetError>(())

@@ -1,5 +1,7 @@
 //! The dataset trait and the way to one.
 
+use std::fmt;
+
 use arrow::record_batch::RecordBatch;
 
 use crate::{DatasetError, Spec};
@@ -44,9 +46,29 @@ pub trait Dataset: Send + Sync {
         None
     }
 
+    /// Columns of a table that are neither features nor the label, since they are no numbers.
+    fn left_out(&self) -> &[LeftOut] {
+        &[]
+    }
+
     /// The whole table, for tabular data: also its text columns and the label column.
     fn table(&self) -> Option<&RecordBatch> {
         None
+    }
+}
+
+/// A column that is no feature.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Its name.
+    pub column: String,
+    /// What it is instead of numbers, such as `text: line 17 has "n/a"`.
+    pub found: String,
+}
+
+impl fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.column, self.found)
     }
 }
 

@@ -51,7 +51,7 @@ mod table_set;
 mod tar;
 
 pub use csv_file::{CsvFile, read_csv, read_csv_as};
-pub use dataset::{Dataset, open};
+pub use dataset::{Dataset, LeftOut, open};
 pub use error::DatasetError;
 pub use fetch::fetch;
 pub use generate_housing::housing_batch;

@@ -9,7 +9,7 @@ use arrow::record_batch::RecordBatch;
 use crate::dataset::checked_row;
 use crate::fingerprint::Fingerprint;
 use crate::table_hash::hash_column;
-use crate::{Dataset, DatasetError};
+use crate::{Dataset, DatasetError, LeftOut};
 
 /// An Arrow table; its numeric columns but the label are the features.
 pub(crate) struct Table {
@@ -17,6 +17,7 @@ pub(crate) struct Table {
     /// The numeric columns as `f32`, row-major.
     features: Vec<f32>,
     feature_names: Vec<String>,
+    left_out: Vec<LeftOut>,
     shape: [usize; 1],
     labels: Option<Vec<u32>>,
     class_names: Option<Vec<String>>,
@@ -50,14 +51,19 @@ impl Table {
         };
         let mut fingerprint = Fingerprint::new("table");
         fingerprint.shape(batch.num_rows(), &[batch.num_columns()]);
-        let (mut feature_names, mut columns) = (Vec::new(), Vec::new());
+        let (mut feature_names, mut columns, mut left_out) = (Vec::new(), Vec::new(), Vec::new());
         for (field, column) in schema.fields().iter().zip(batch.columns()) {
             fingerprint.text(field.name());
             hash_column(&mut fingerprint, origin, field.name(), column)?;
-            if field.data_type().is_numeric() && Some(field.name().as_str()) != label {
-                feature_names.push(field.name().clone());
-                columns.push(cast(column, &DataType::Float32).map_err(arrow_error(origin))?);
+            if Some(field.name().as_str()) == label {
+                continue;
             }
+            if !field.data_type().is_numeric() {
+                left_out.push(LeftOut { column: field.name().clone(), found: in_words(field.data_type()) });
+                continue;
+            }
+            feature_names.push(field.name().clone());
+            columns.push(cast(column, &DataType::Float32).map_err(arrow_error(origin))?);
         }
         fingerprint.labels(labels.as_deref());
         let width = columns.len();
@@ -69,7 +75,28 @@ impl Table {
             }
         }
         let (shape, fingerprint) = ([width], fingerprint.finish());
-        Ok(Table { batch, features, feature_names, shape, labels, class_names, fingerprint })
+        Ok(Table { batch, features, feature_names, left_out, shape, labels, class_names, fingerprint })
+    }
+
+    /// The same, saying why columns are left out where `why` knows it.
+    #[must_use]
+    pub(crate) fn explained(mut self, why: impl Fn(&str) -> Option<String>) -> Table {
+        for column in &mut self.left_out {
+            if let Some(why) = why(&column.column) {
+                column.found = format!("{}: {why}", column.found);
+            }
+        }
+        self
+    }
+}
+
+/// A type that is no number's.
+fn in_words(data_type: &DataType) -> String {
+    match data_type {
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "text".to_owned(),
+        DataType::Boolean => "true or false".to_owned(),
+        DataType::Date32 | DataType::Date64 => "dates".to_owned(),
+        other => other.to_string(),
     }
 }
 
@@ -154,6 +181,10 @@ impl Dataset for Table {
 
     fn feature_names(&self) -> Option<&[String]> {
         Some(&self.feature_names)
+    }
+
+    fn left_out(&self) -> &[LeftOut] {
+        &self.left_out
     }
 
     fn table(&self) -> Option<&RecordBatch> {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Subcommand;
 use serde_json::json;
 
+use super::log::{left_out_json, left_out_note};
 use super::output::{Rows, bytes, count, pretty};
 use super::progress::Progress;
 use super::{Result, file_error};
@@ -74,11 +75,15 @@ pub fn run(command: &DatasetCommand, as_json: bool) -> Result<String> {
         DatasetCommand::Show { spec } => {
             let spec: Spec = spec.parse()?;
             let dataset = crate::datasets::open(&spec)?;
+            if !as_json {
+                left_out_note(&*dataset);
+            }
             let fingerprint: String = dataset.fingerprint().iter().map(|b| format!("{b:02x}")).collect();
             Ok(if as_json {
                 pretty(&json!({
                     "name": spec.name(), "rows": dataset.n_rows(), "shape": dataset.row_shape(), "fingerprint": fingerprint,
                     "labels": dataset.labels().is_some(), "classes": dataset.class_names(),
+                    "left_out": left_out_json(&*dataset),
                 }))
             } else {
                 format!(

@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::output::{bytes, count, pretty, seconds, times};
 use super::progress::Progress;
 use super::{CliError, Result, file_error, pipeline};
+use crate::datasets::Dataset;
 use crate::{
     Dedup, Device, Effort, IfExists, Input, LayerPattern, LogOptions, MapValue, Materialize, ModelKey, Network,
     OnUnholdable, RunOptions, Scheme, Spec, Store, Weights, log_intermediates,
@@ -166,6 +167,9 @@ pub fn run(args: &LogArgs, store: &Path, as_json: bool) -> Result<String> {
     };
     let spec: Spec = args.data.parse()?;
     let dataset = crate::datasets::open(&spec)?;
+    if !as_json {
+        left_out_note(&*dataset);
+    }
     let options = RunOptions {
         layers: LayerPattern::new(&args.layers)?,
         scheme: args.scheme.clone(),
@@ -207,7 +211,7 @@ pub fn run(args: &LogArgs, store: &Path, as_json: bool) -> Result<String> {
             "seconds": report.seconds, "forward_seconds": report.forward_seconds, "logical_bytes": log.logical_bytes,
             "written_bytes": log.written_bytes, "new_chunks": log.new_chunks, "duplicate_chunks": log.duplicate_chunks,
             "saved_bytes": log.saved_bytes, "clamped": log.clamped,
-            "indexes": report.indexed.made.iter().map(|i| i.id).collect::<Vec<_>>(),
+            "left_out": left_out_json(&*dataset), "indexes": report.indexed.made.iter().map(|i| i.id).collect::<Vec<_>>(),
         })));
     }
     if report.added_rows == 0 {
@@ -247,6 +251,19 @@ fn without_values(store: &Store, key: &ModelKey, layers: &[String]) -> Result<Ve
     let records = store.intermediates(&store.model(key)?)?;
     let lacking = records.into_iter().filter(|r| !r.is_whole() && layers.contains(&r.key.intermediate));
     Ok(lacking.map(|r| r.key.intermediate).collect())
+}
+
+/// The columns of a table that the network does not see.
+pub fn left_out_json(dataset: &dyn Dataset) -> Value {
+    dataset.left_out().iter().map(|c| json!({"column": c.column, "found": c.found})).collect()
+}
+
+/// Says on standard error which columns of a table the network will not see.
+pub fn left_out_note(dataset: &dyn Dataset) {
+    let columns: Vec<String> = dataset.left_out().iter().map(ToString::to_string).collect();
+    if !columns.is_empty() {
+        eprintln!("left out, since they are no numbers: {}", columns.join(", "));
+    }
 }
 
 /// Says on standard error how many values were clamped.

@@ -147,6 +147,26 @@ fn numeric_view_and_labels() {
 }
 
 #[test]
+fn columns_that_are_no_features_say_since_which_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("t.csv");
+    fs::write(&path, "a,b,kind,ok,none,id\n1,2,x,true,,1\n2,n/a,y,false,,1\n\n3,-,x,true,,99999999999999999999\n")
+        .unwrap();
+    let table = open(&format!("csv:{}?label=kind", path.display()).parse().unwrap()).unwrap();
+    let left_out: Vec<String> = table.left_out().iter().map(ToString::to_string).collect();
+    let expected = [
+        "b (text: line 3 has \"n/a\")",
+        "ok (true or false)",
+        "none (text)",
+        "id (text: line 5 has \"99999999999999999999\")",
+    ];
+    assert_eq!(
+        (left_out.as_slice(), table.feature_names()),
+        (&expected.map(str::to_owned)[..], Some(&["a".to_owned()][..]))
+    );
+}
+
+#[test]
 fn real_tables() {
     let dir = Path::new("../../shared/data");
     if !dir.exists() {

@@ -17,11 +17,11 @@ impl Look {
             .then(|| Look::Given(data_type.clone(), 0))
     }
 
-    /// Looks at a value; says what it should be where it is not that.
-    pub(super) fn update(&mut self, text: &str) -> Result<(), &'static str> {
+    /// Looks at a value on that line; says what it should be where it is not that.
+    pub(super) fn update(&mut self, text: &str, line: u64) -> Result<(), &'static str> {
         let (data_type, len) = match self {
             Look::Inferred(inferred) => {
-                inferred.update(text);
+                inferred.update(text, line);
                 return Ok(());
             }
             Look::Given(data_type, len) => (data_type, len),
@@ -38,6 +38,14 @@ impl Look {
         if fits || text.is_empty() { Ok(()) } else { Err(what) }
     }
 
+    /// Line and beginning of the value for which a column whose type was not given is text.
+    pub(super) fn first_text(self) -> Option<(u64, String)> {
+        match self {
+            Look::Given(..) => None,
+            Look::Inferred(inferred) => inferred.first_text,
+        }
+    }
+
     pub(super) fn data_type(&self) -> DataType {
         match self {
             Look::Given(DataType::Utf8, len) => text_type(*len),
@@ -52,6 +60,9 @@ fn text_type(len_bytes: usize) -> DataType {
     if len_bytes > i32::MAX as usize { DataType::LargeUtf8 } else { DataType::Utf8 }
 }
 
+/// So much of a value says which it is.
+const SHOWN_CHARS: usize = 40;
+
 /// Types that still fit all values of a column.
 pub(super) struct Inferred {
     int: bool,
@@ -59,17 +70,19 @@ pub(super) struct Inferred {
     boolean: bool,
     date: bool,
     any: bool,
+    /// Line and beginning of the value since which none fits but text.
+    first_text: Option<(u64, String)>,
     text_len_bytes: usize,
 }
 
 impl Default for Inferred {
     fn default() -> Inferred {
-        Inferred { int: true, float: true, boolean: true, date: true, any: false, text_len_bytes: 0 }
+        Inferred { int: true, float: true, boolean: true, date: true, any: false, first_text: None, text_len_bytes: 0 }
     }
 }
 
 impl Inferred {
-    fn update(&mut self, text: &str) {
+    fn update(&mut self, text: &str, line: u64) {
         self.text_len_bytes += text.len();
         if text.is_empty() {
             return;
@@ -83,6 +96,9 @@ impl Inferred {
         self.int &= is_int;
         self.boolean = self.boolean && parse_bool(text).is_some();
         self.date = self.date && parse_date(text).is_some();
+        if self.first_text.is_none() && !(self.int || self.float || self.boolean || self.date) {
+            self.first_text = Some((line, text.chars().take(SHOWN_CHARS).collect()));
+        }
     }
 
     fn data_type(&self) -> DataType {
