@@ -8,7 +8,7 @@ use super::Result;
 use super::output::{Rows, pretty};
 use super::pipeline::{reads, strings, value_text};
 use crate::engine_types::StageRecord;
-use crate::{IntermediateRecord, ModelKey, ModelRecord, Store};
+use crate::{Content, IntermediateRecord, ModelKey, ModelRecord, Store};
 
 /// A stage or layer, as far as it is compared.
 struct Part {
@@ -65,10 +65,15 @@ fn parts(store: &Store, model: &ModelRecord) -> Result<Vec<(String, Part)>> {
     Ok(layers.iter().filter_map(part_of_layer).collect())
 }
 
-/// Whether two intermediates hold the same values: of one stage, or made of the same chunks.
+/// Whether two intermediates hold the same values: of one stage, or made of the same chunks under the same names of columns.
 fn same(store: &Store, a: &IntermediateRecord, b: &IntermediateRecord) -> Result<bool> {
     if a.stage.is_some() && a.stage == b.stage {
         return Ok(true);
+    }
+    if let (Content::Table(x), Content::Table(y)) = (&*a.content, &*b.content)
+        && x.schema != y.schema
+    {
+        return Ok(false);
     }
     let chunks = |r: &IntermediateRecord| -> Result<Vec<(Vec<u64>, Vec<i64>)>> {
         let blocks = store.catalog().blocks(r, 0, u64::MAX)?;

@@ -228,7 +228,7 @@ fn check_fit(file: &Arc<str>, given: &[(Key, Node)], stage: &Stage, fitted: &Sta
         return Err(PipelineError::BadValue {
             at: Spot::new(file, key.place),
             param: key.name.clone(),
-            expected: format!("{decided} as in {}, whose `fit` decides it: leave it out", fitted.name),
+            expected: format!("{decided}, as {} decided, which `fit` applies: leave it out", fitted.name),
             found: node.shown(),
         });
     }

@@ -91,17 +91,17 @@ fn mistakes_are_reported_with_their_place_and_the_nearest_name() {
         (
             "{name: s, op: Scaling, inputs: [homes], columns: [households]}\n  - {name: x, op: Scaling, inputs: [homes], columns: [population], fit: s}",
             "columns: [population]",
-            "`columns` is [\"population\"]; expected [\"households\"] as in s, whose `fit` decides it: leave it out",
+            "`columns` is [\"population\"]; expected [\"households\"], as s decided, which `fit` applies: leave it out",
         ),
         (
             "{name: s, op: Scaling, inputs: [homes]}\n  - {name: x, op: Scaling, inputs: [homes], method: min_max, fit: s}",
             "method",
-            "`method` is \"min_max\"; expected \"standard\" as in s",
+            "`method` is \"min_max\"; expected \"standard\", as s decided",
         ),
         (
             "{name: s, op: OneHotEncoding, inputs: [homes], columns: ocean_proximity}\n  - {name: x, op: OneHotEncoding, inputs: [homes], columns: ocean_proximity, max_categories: 2, fit: s}",
             "max_categories",
-            "`max_categories` is 2; expected nothing as in s",
+            "`max_categories` is 2; expected nothing, as s decided",
         ),
         (
             "{name: s, op: FillNA, inputs: [homes], value: 0}\n  - {name: x, op: FillNA, inputs: [homes], strategy: mean, fit: s}",
@@ -116,10 +116,10 @@ fn mistakes_are_reported_with_their_place_and_the_nearest_name() {
         (
             "name: x\n    op: Expression\n    inputs: homes\n    columns:\n      - {one: population}\n      - {each: one + ocean_proximity}",
             "each",
-            "stage x (Expression): for each: `columns`: ",
+            "stage x (Expression): for each: + takes numbers, found",
         ),
         (
-            "name: x\n    op: Expression\n    inputs: homes\n    columns:\n      - {one: population, each: popul}",
+            "name: x\n    op: Expression\n    inputs: homes\n    columns: {one: population,\n      each: popul}",
             "each",
             "for each: no column popul",
         ),

@@ -36,7 +36,14 @@ fn parse(params: &mut Params) -> Result<Box<dyn Operator>, PipelineError> {
 
 /// An error of the expression for that column.
 fn of(name: &str) -> impl FnOnce(OperatorError) -> OperatorError {
-    move |source| OperatorError::Entry { param: "columns", entry: name.to_owned(), source: Box::new(source) }
+    move |source| {
+        let source = Box::new(match source {
+            // Of which parameter is said already.
+            OperatorError::Param { why, .. } => OperatorError::Columns { why },
+            other => other,
+        });
+        OperatorError::Entry { param: "columns", entry: name.to_owned(), source }
+    }
 }
 
 impl Operator for Columns {
