@@ -157,12 +157,14 @@ fn columns_of_lists_are_tensors() {
 fn what_a_scheme_cannot_hold_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
-    // Four values, which kbit(4) holds exactly; and a NaN behind the rows from which `auto` chooses.
+    // Four values, which kbit(4) holds exactly; and a NaN behind the rows from which `auto` chose.
     let mut values: Vec<f32> = (0..600).map(|i| (i % 4) as f32).collect();
+    write_npy(&dir.join("first.npy"), "<f4", "(300, 2)", &le(values.iter().map(|v| v.to_le_bytes())));
+    run(dir, &["append", "p.m.t", "first.npy", "--scheme", "auto(0.01)"]).unwrap();
     values[581] = f32::NAN;
     write_npy(&dir.join("v.npy"), "<f4", "(300, 2)", &le(values.iter().map(|v| v.to_le_bytes())));
     let error = run(dir, &["append", "p.m.t", "v.npy", "--scheme", "auto(0.01)"]).unwrap_err();
-    for want in ["p.m.t", "NaN of row_id 290", "kbit(4)", "--clamp", "f32 holds all values"] {
+    for want in ["p.m.t", "NaN of row_id 590", "kbit(4)", "--clamp", "f32 holds all values"] {
         assert!(error.contains(want), "{want}: {error}");
     }
     run(dir, &["append", "p.m.t", "v.npy", "--scheme", "auto(0.01)", "--clamp"]).unwrap();
@@ -209,4 +211,43 @@ fn names_do_not_reach_the_terminal_as_they_are() {
     assert!(texts[1].contains("a\\u{1b}[31m\\nb"), "{}", texts[1]);
     let error = run(dir, &["get", "p.m@.t"]).unwrap_err();
     assert!(error.contains("a version follows the @"), "{error}");
+}
+
+#[test]
+fn compressed_files_are_read() {
+    use arrow::ipc::CompressionType;
+    use arrow::ipc::writer::{FileWriter, IpcWriteOptions};
+    use parquet::basic::Compression;
+    use parquet::file::properties::WriterProperties;
+
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let whole: ArrayRef = Arc::new(Int64Array::from_iter_values((0..2000).map(|i| i / 100)));
+    let batch = RecordBatch::try_from_iter([("x", whole)]).unwrap();
+    let mut keys = Vec::new();
+    // What pandas' to_feather writes, and zstd beside it.
+    for (name, how) in [("lz4", CompressionType::LZ4_FRAME), ("zstd", CompressionType::ZSTD)] {
+        let file = std::fs::File::create(dir.join(format!("{name}.feather"))).unwrap();
+        let options = IpcWriteOptions::default().try_with_compression(Some(how)).unwrap();
+        let mut writer = FileWriter::try_new_with_options(file, &batch.schema(), options).unwrap();
+        writer.write(&batch).unwrap();
+        writer.finish().unwrap();
+        keys.push((format!("p.arrow.{name}"), format!("{name}.feather")));
+    }
+    for (name, how) in [
+        ("lz4", Compression::LZ4),
+        ("lz4_raw", Compression::LZ4_RAW),
+        ("brotli", Compression::BROTLI(Default::default())),
+    ] {
+        let file = std::fs::File::create(dir.join(format!("{name}.parquet"))).unwrap();
+        let properties = WriterProperties::builder().set_compression(how).build();
+        let mut writer = parquet::arrow::ArrowWriter::try_new(file, batch.schema(), Some(properties)).unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
+        keys.push((format!("p.parquet.{name}"), format!("{name}.parquet")));
+    }
+    for (key, file) in keys {
+        run(dir, &["append", &key, &file]).unwrap();
+        assert_eq!(get(dir, &format!("{key}.x"))["row_ids"].as_array().unwrap().len(), 2000, "{key}");
+    }
 }

@@ -225,7 +225,7 @@ fn files_of_any_framework_are_appended() {
     cli.ok(&["export", "out"]);
     let manifest: Value =
         serde_json::from_str(&std::fs::read_to_string(cli.path("out/manifest.json")).unwrap()).unwrap();
-    assert_eq!(manifest["intermediates"].as_array().unwrap().len(), 4);
+    assert_eq!(manifest["intermediates"].as_array().unwrap().len(), 5);
     assert!(cli.fails(&["export", "out"]).contains("not empty"));
 }
 
