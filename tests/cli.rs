@@ -737,6 +737,8 @@ fn questions_over_versions() {
     let near = cli.json(&["query", "knn", "d.n@one.dense1", "--row", "3", "-k", "50", "--rows", "0..10"]);
     assert_eq!(near["queries"][0]["neighbours"].as_array().unwrap().len(), 9);
     cli.ok(&["index", "create", "d.n@one.dense1"]);
+    let exact = cli.ok(&["query", "similar", "d.n@one.dense1", "--units", "3,5", "--row", "3", "-k", "2", "--exact"]);
+    assert!(exact.contains("is of the stored copy's values: it serves questions without --exact"), "{exact}");
     cli.ok(&["index", "create", "d.n@one.dense1", "--kind", "hnsw"]);
     let dropped = cli.json(&["index", "drop", "d.n@one.dense1"]);
     assert!(dropped["dropped"].as_array().unwrap().len() >= 2, "{dropped}");

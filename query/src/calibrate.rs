@@ -216,7 +216,8 @@ impl ChunkReader<'_> {
             // A stage that runs whole is soon run, and what logging measured of it was measured beside the log; the first
             // of these runs reads the dataset, which slows its other stages too. One disturbed moment must not be all of it.
             let is_whole = workflow.batch_rows().is_none();
-            for _ in 0..if is_whole { 5 * WANTED } else { WANTED } {
+            // One of half the time of those before it begins anew, so that it can take more than those wanted.
+            for _ in 0..if is_whole { 5 * WANTED } else { 3 * WANTED } {
                 let mut lacking = is_whole;
                 for stage in graph.iter() {
                     lacking |= self.lacks(cost::STAGE, &cost::stage_subject(&subject, &stage.name, size))?;

@@ -208,9 +208,14 @@ struct Search<'a, 'b> {
 impl Search<'_, '_> {
     fn fetch(&mut self, rows: &[u64]) -> Result<Vec<f32>> {
         let (values, source) = self.layer.fetch(self.reader, &self.group.selector, rows)?;
-        self.used.touched += rows.len() as u64;
+        self.touch(rows.len() as u64);
         self.used.source = Some(source);
         Ok(values)
+    }
+
+    /// Counts rows that were fetched; one that is fetched again is no further row.
+    fn touch(&mut self, n: u64) {
+        self.used.touched = (self.used.touched + n).min(self.used.n_rows);
     }
 
     fn cost(&mut self, question: &ByExample) -> Result<Cost> {
@@ -236,11 +241,17 @@ impl Search<'_, '_> {
             return Ok(None);
         }
         let found = self.reader.store().indexes(Some(&self.layer.record))?;
+        let of_others = |i: &&IndexRecord| serves_kind(i, &self.layer) && !serves(i, &self.layer);
+        if let Some(other) = found.iter().rev().find(of_others) {
+            let ask = if self.layer.of.exact { "without --exact" } else { "with --exact" };
+            let what = if self.layer.of.exact { "the stored copy's values" } else { "the model's own values" };
+            self.used.note = Some(format!("index {} is of {what}: it serves questions {ask}", other.id));
+        }
         let found = found.into_iter().rev().find(|i| serves(i, &self.layer));
         if let Some(index) = found {
             match self.columns_of(self.reader.store().open_index(&index)) {
                 Ok(columns) => {
-                    self.used.index = Some(index.id);
+                    (self.used.index, self.used.note) = (Some(index.id), None);
                     return Ok(Some(columns));
                 }
                 Err(e) => {
@@ -254,7 +265,7 @@ impl Search<'_, '_> {
             return Ok(None);
         }
         let new = build::build(self.reader, &self.layer, INDEX_SHARE, &mut |_, _| {})?;
-        self.used.touched += self.layer.rows.len() as u64;
+        self.touch(self.layer.rows.len() as u64);
         self.used.built = true;
         match build::keep(self.reader, &self.layer, &new) {
             Ok(index) => self.used.index = Some(index.id),
@@ -386,7 +397,10 @@ impl Search<'_, '_> {
 
 /// Whether an index is of these values.
 fn serves(index: &IndexRecord, layer: &Layer) -> bool {
-    index.kind == IndexKind::ByExample.name()
-        && index.param("by").as_deref() == Some(layer.of.by.name())
-        && index.param("values").as_deref() == Some(layer.of.values())
+    serves_kind(index, layer) && index.param("values").as_deref() == Some(layer.of.values())
+}
+
+/// Whether it is of the same activations, be they the stored copy's or the model's own.
+fn serves_kind(index: &IndexRecord, layer: &Layer) -> bool {
+    index.kind == IndexKind::ByExample.name() && index.param("by").as_deref() == Some(layer.of.by.name())
 }
