@@ -414,8 +414,15 @@ fn the_documented_operators_are_those_that_there_are() {
             found.extend(params_of(&operator, n_inputs, &[needed, method]).unwrap());
         }
         assert!(names.iter().eq(params.keys()), "{operator}: {names:?}");
-        // Some have parameters beside it, and some leave them all to the stage that was fitted.
-        let fits = [needed, ""].iter().any(|own| params_of(&operator, n_inputs, &[own, "fit: d"]).is_ok());
+        let inputs = vec!["d"; n_inputs].join(", ");
+        let learns = [format!("op: {operator}, inputs: [{inputs}]"), needed.into()];
+        let learns: Vec<String> = learns.into_iter().filter(|part| !part.is_empty()).collect();
+        let text = format!(
+            "name: t\nstages:\n  - {{name: d, op: ReadCSV, file: a.csv}}\n  - {{name: f, {}}}\n  - {{name: it, op: {operator}, inputs: [{inputs}], fit: f}}\n",
+            learns.join(", ")
+        );
+        let template = Template::parse("t.yaml", &text).unwrap();
+        let fits = Pipeline::new(&template, &template.settings()[0]).is_ok();
         assert_eq!(fits, fit, "{operator}: fit");
         for (name, (default, about)) in &params {
             let written = needed.starts_with(&format!("{name}:")) || needed.contains(&format!(", {name}:"));

@@ -444,8 +444,9 @@ impl<'a> ChunkReader<'a> {
                 let ids = Column::Int(rows.iter().map(|row| Some(i128::from(*row))).collect());
                 return ids.compare(operand, op, term);
             }
+            let compared = open(operand)?;
             let other = if let Term::Operand(other) = term { Some(open(other)?) } else { None };
-            open(operand)?.compare(rows, op, term, other.as_ref())
+            compared.compare(rows, op, term, other.as_ref())
         })?;
         Ok((passes, sources))
     }

@@ -223,16 +223,12 @@ impl Checker<'_> {
         }
     }
 
-    /// The stage whose artifact is applied: of the same operator, and it needs columns that the input has.
+    /// The stage whose artifact is applied: it needs columns that the input has.
     fn fit(&self, reading: &Reading, given: &[Given]) -> Result<usize, PipelineError> {
         let name = self.pipeline.reference(reading);
-        let read = self.done.get(reading.stage).zip(self.pipeline.stages().get(reading.stage));
-        let Some((StagePlan { needs: Some(needs), .. }, stage)) = read else {
+        let Some(StagePlan { needs: Some(needs), .. }) = self.done.get(reading.stage) else {
             return Err(self.wrong_input(reading, format!("`fit: {name}`, which has learnt nothing itself")));
         };
-        if stage.kind.name != self.stage.kind.name {
-            return Err(self.wrong_input(reading, format!("`fit: {name}`, which is a {}", stage.kind.name)));
-        }
         if let Some(Given::Table(columns)) = given.first() {
             for (column, expected) in needs.known() {
                 let fits = columns.of_type("fit", column, super::columns::type_name(expected), |t| t == expected);

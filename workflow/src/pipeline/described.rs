@@ -124,6 +124,18 @@ impl Pipeline {
             readings.iter_mut().for_each(|r| r.stage = position[r.stage]);
             let fit = if stage.fit.is_some() { readings.pop() } else { None };
             let fitted = fit.as_ref().and_then(|f| stages.get(f.stage));
+            if let (Some(fitted), Some((name, place)), Some(kind)) = (fitted, &stage.fit, operators::find(&stage.op))
+                && fitted.kind.name != kind.name
+                && kind.fit.is_some()
+            {
+                return Err(PipelineError::Inputs {
+                    at: Spot::new(file, *place),
+                    stage: stage.name,
+                    op: stage.op,
+                    expected: "as `fit` a stage of its own operator".into(),
+                    found: format!("`fit: {name}`, which is a {}", fitted.kind.name),
+                });
+            }
             let built = build_stage(file, inherit(&stage, fitted), readings, fit)?;
             if let Some(fitted) = fitted {
                 check_fit(file, &stage.params, &built, fitted)?;

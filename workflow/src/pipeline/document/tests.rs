@@ -81,7 +81,7 @@ fn mistakes_are_reported_with_their_place_and_the_nearest_name() {
         (
             "{name: x, op: Scaling, inputs: [homes], fit: homes}",
             "homes}",
-            "Scaling takes a table, found `fit: homes`, which has learnt nothing itself",
+            "Scaling takes as `fit` a stage of its own operator, found `fit: homes`, which is a ReadCSV",
         ),
         (
             "{name: x, op: Avg, inputs: [homes], fit: homes, columns: [y], output: z}",
