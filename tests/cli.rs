@@ -633,7 +633,7 @@ fn what_get_writes_keeps_types_and_takes_a_file_s_place_at_once() {
         ("n", Arc::new(Int64Array::from(vec![1, 1 << 60, -3]))),
         ("x", Arc::new(Float64Array::from(vec![Some(0.1), None, Some(2.5)]))),
         ("yes", Arc::new(BooleanArray::from(vec![true, false, true]))),
-        ("text", Arc::new(StringArray::from(vec![Some("a,b"), Some(""), None]))),
+        ("text", Arc::new(StringArray::from(vec![Some("a,b\u{7f}\u{85}"), Some(""), None]))),
         ("when", Arc::new(TimestampSecondArray::from(vec![0, 60, 86_400]).with_timezone("UTC"))),
     ];
     let batch = RecordBatch::try_from_iter(columns).unwrap();
@@ -648,7 +648,8 @@ fn what_get_writes_keeps_types_and_takes_a_file_s_place_at_once() {
     cli.ok(&["append", "p.m.t", "t.parquet"]);
 
     let json = &cli.json(&["get", "p.m.t.n,x,yes,text"])[0]["values"];
-    let expected = serde_json::json!([1, 0.1, true, "a,b", 1i64 << 60, null, false, "", -3, 2.5, true, null]);
+    let expected =
+        serde_json::json!([1, 0.1, true, "a,b\u{7f}\u{85}", 1i64 << 60, null, false, "", -3, 2.5, true, null]);
     assert_eq!(*json, expected);
     let text = cli.ok(&["get", "p.m.t"]);
     assert!(text.contains("1970-01-01T00:01:00Z") && text.contains("null"), "{text}");
@@ -669,6 +670,17 @@ fn what_get_writes_keeps_types_and_takes_a_file_s_place_at_once() {
     std::fs::write(cli.path("keep.npy"), "mine").unwrap();
     cli.fails(&["get", "p.m.t.text", "-o", "keep.npy"]);
     assert_eq!(std::fs::read_to_string(cli.path("keep.npy")).unwrap(), "mine");
+    // A link stays one, and a file keeps its permissions.
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+        symlink("keep.npy", cli.path("link.npy")).unwrap();
+        std::fs::set_permissions(cli.path("keep.npy"), std::fs::Permissions::from_mode(0o600)).unwrap();
+        cli.ok(&["get", "p.m.t.n", "-o", "link.npy"]);
+        assert!(std::fs::symlink_metadata(cli.path("link.npy")).unwrap().is_symlink());
+        let kept = std::fs::metadata(cli.path("keep.npy")).unwrap();
+        assert_eq!((kept.permissions().mode() & 0o777, kept.len()), (0o600, 152));
+    }
     let names = || std::fs::read_dir(cli.dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
     assert!(names().all(|n| !n.ends_with(".part")), "{:?}", names().collect::<Vec<_>>());
     cli.ok(&["get", "p.m.t", "-o", "t.csv"]);
@@ -744,4 +756,17 @@ fn questions_over_versions() {
     assert!(dropped["dropped"].as_array().unwrap().len() >= 2, "{dropped}");
     assert!(cli.fails(&["index", "drop", "d.n@one.dense1"]).contains("no index"));
     assert!(cli.fails(&["index", "create", "d.n@one.label"]).contains("a layer is needed"));
+}
+
+#[test]
+fn a_demo_takes_no_place_of_one_s_own() {
+    let cli = Cli::new();
+    cli.digits("digits.cnn", &[]);
+    let refused = cli.fails(&["demo", "--epochs", "1"]);
+    assert!(refused.contains("digits.cnn") && refused.contains("--into"), "{refused}");
+    let lone = cli.path("lone.mq").display().to_string();
+    cli.ok(&["--store", &lone, "log", "digits.cnn@epoch-1", "--arch", "digits_cnn", "--init", "1", "--data", "digits"]);
+    let refused = cli.fails(&["demo", "--epochs", "1", "--store", &lone]);
+    assert!(refused.contains("lacks digits.truth"), "{refused}");
+    assert!(cli.ok(&["--store", &lone, "ls"]).contains("digits.cnn@epoch-1"));
 }

@@ -303,3 +303,50 @@ fn the_command_line_materializes_after_the_answer() {
     let (table, _) = run(&["workload", "run", "g.jsonl"]);
     assert!(table.contains("MCMR") && table.contains("adaptive(1)") && table.contains("response time from"), "{table}");
 }
+
+#[test]
+fn rows_that_are_kept_are_read_and_the_others_run() {
+    let world = World::new();
+    let store = world.store("split.mq", Materialize::Adaptive { gamma_min: 1e-6 });
+    let ids = |rows: std::ops::Range<u64>| RowSelection::List(rows.collect());
+    // Asked for often enough, the rows of the first RowBlock are kept.
+    for _ in 0..3 {
+        let session = reader(&store);
+        session.get(&request("p.m.body", None).with_rows(RowSelection::Range(0..1024))).unwrap();
+        session.finish_materializing();
+    }
+    let session = reader(&store);
+    let whole = request("p.m.body", None);
+    let rerun = session.get(&whole.clone().with_plan(PlanChoice::Rerun)).unwrap();
+    for rows in [RowSelection::All, ids(1000..1100), ids(5..9), ids(1200..1210)] {
+        let request = whole.clone().with_rows(rows.clone());
+        let explained = session.explain(&request).unwrap();
+        let split = explained.considered.iter().find(|c| c.plan == "SPLIT");
+        let mixed = matches!(&rows, RowSelection::All) || rows == ids(1000..1100);
+        assert_eq!(split.is_some_and(|s| s.unavailable.is_none()), mixed, "{rows:?}: {explained:?}");
+        if !mixed {
+            continue;
+        }
+        let answer = session.get(&request.clone().with_plan(PlanChoice::Split)).unwrap();
+        assert!(matches!(answer.source, Source::Split { .. }), "{}", answer.source);
+        let width = answer.columns.len();
+        let (values, expected) = (answer.to_f64().unwrap(), rerun.to_f64().unwrap());
+        for (at, row) in answer.rows.iter().enumerate() {
+            let row = *row as usize;
+            assert_eq!(values[at * width..(at + 1) * width], expected[row * width..(row + 1) * width], "row {row}");
+        }
+        // A block at a time, too.
+        let scan = session.scan(&request.with_plan(PlanChoice::Split)).unwrap();
+        let mut scanned = Vec::new();
+        scan.for_each(|block| {
+            scanned.extend(block.into_f64()?);
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(scanned, values);
+    }
+    // Predicates choose among the rows that a model can be run for, stored or not.
+    let some =
+        request("p.m.stem.u0", None).with_rows(RowSelection::Where(mistique::Predicate::parse("row_id < 5").unwrap()));
+    assert_eq!(session.get(&some).unwrap().rows, [0, 1, 2, 3, 4]);
+}

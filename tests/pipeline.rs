@@ -200,6 +200,26 @@ fn a_file_is_one_dataset_however_it_is_named_and_a_grid_is_replaced_with_it() {
 }
 
 #[test]
+fn a_grid_whose_replacement_fails_keeps_what_was_not_replaced() {
+    let cli = Cli::new();
+    // Under the first setting, a second value of 5 is beyond 64 bits.
+    cli.write("g.yaml", "name: g\ngrid: [{n: 4611686018427387904}, {n: 2}]\nstages: [{name: t, op: ReadCSV, file: t.csv}, {name: x, op: Expression, inputs: [t], columns: {s: 'a * ${n}'}}]\n");
+    cli.write("t.csv", "a\n1\n1\n");
+    cli.ok(&["log", "g.yaml", "--data", "t.csv"]);
+    cli.write("t.csv", "a\n1\n1\n5\n");
+    cli.fails(&["log", "g.yaml", "--data", "t.csv", "--replace"]);
+    let kept = cli.json(&["get", "pipelines.g@v2.x.s", "--plan", "read"]);
+    assert_eq!(kept[0]["values"], serde_json::json!([2, 2]));
+    let shown = cli.ok(&["show", "pipelines.g@v2"]);
+    assert!(!shown.contains("3 rows"), "{shown}");
+    // Its dataset has gone with the name: it is not run again over the new one, nor taken for one of it.
+    let refused = cli.fails(&["get", "pipelines.g@v2.x.s", "--plan", "rerun"]);
+    assert!(refused.contains("dataset"), "{refused}");
+    cli.fails(&["log", "g.yaml", "--data", "t.csv"]);
+    assert_eq!(cli.json(&["get", "pipelines.g@v2.x.s", "--plan", "read"])[0]["values"], serde_json::json!([2, 2]));
+}
+
+#[test]
 fn what_is_the_same_under_other_inputs_is_shared_and_does_not_follow() {
     let cli = Cli::new();
     cli.write("t.csv", "a,b\n1,2\n2,0\n3,4\n4,1\n");

@@ -179,7 +179,9 @@ impl RowPlan {
             n += run.len;
         }
         let ids: Vec<u64> = self.rows.iter().zip(&held).filter(|(_, held)| **held).map(|(id, _)| id).collect();
-        (Self { rows: RowSet::from_ids(&ids), blocks: self.blocks.clone(), runs }, held)
+        let mut part = Self { rows: RowSet::from_ids(&ids), blocks: self.blocks.clone(), runs };
+        part.drop_untouched();
+        (part, held)
     }
 
     /// Whether most rows lie apart: then what a row takes is more than what a value of many in a row takes.
@@ -230,7 +232,8 @@ mod tests {
         let (part, held) = plan.holding(&[0]);
         assert_eq!(part.rows.iter().collect::<Vec<_>>(), [2, 3, 6, 7]);
         assert_eq!(held, [true, true, false, false, true, true]);
-        assert_eq!(part.runs().collect::<Vec<_>>(), [(0, 2, 0, 2), (2, 0, 2, 2)]);
+        assert_eq!(part.n_blocks(), 2, "no chunk is looked for that holds nothing");
+        assert_eq!(part.runs().collect::<Vec<_>>(), [(0, 2, 0, 2), (1, 0, 2, 2)]);
         assert_eq!(plan.holding(&[0, 1]).1, [false, false, false, false, true, true]);
         assert_eq!(plan.lacking(&[0, 1]), (2, 3));
     }

@@ -116,6 +116,11 @@ impl Column {
         }
     }
 
+    /// The numbers of rows.
+    pub(crate) fn ids(rows: &[u64]) -> Self {
+        Self::Int(rows.iter().map(|row| Some(i128::from(*row))).collect())
+    }
+
     fn is_null(&self, row: usize) -> bool {
         match self {
             Self::Int(v) | Self::Time(v, _) => v.get(row).is_none_or(Option::is_none),
@@ -424,6 +429,21 @@ impl OperandScan<'_, '_> {
         Ok(Some(rows.iter().map(|r| place.get(r).copied().flatten()).collect()))
     }
 
+    /// How the value of each of `rows` stands to the row's own number; `None` for nulls and rows that it lacks.
+    pub(crate) fn compare_ids(&self, rows: &[u64], op: Comparison) -> Result<Vec<Option<bool>>> {
+        let mut out = vec![None; rows.len()];
+        for positions in self.present(rows).chunks(self.scan.block_rows()) {
+            let ids: Vec<u64> = positions.iter().filter_map(|p| rows.get(*p).copied()).collect();
+            let passes = self.read(&ids)?.compare_columns(op, &Column::ids(&ids), &self.name)?;
+            for (p, pass) in positions.iter().zip(passes) {
+                if let Some(slot) = out.get_mut(*p) {
+                    *slot = pass;
+                }
+            }
+        }
+        Ok(out)
+    }
+
     /// How the values of `rows` stand to `term`; `None` for nulls and rows that it lacks.
     pub(crate) fn compare(
         &self,
@@ -519,20 +539,29 @@ impl<'a> ChunkReader<'a> {
         Ok(Operand { key, reduction })
     }
 
-    /// Opens an operand for reading, as demanded of the question it belongs to: what no model gives (labels that were
-    /// appended) is read where a run is demanded.
+    /// Opens an operand for reading, as demanded of the question it belongs to. Only what it cannot follow is left to the
+    /// cheapest plan: a run of what no model gives, such as labels that were appended, or an ancestor where there is none.
     ///
     /// Errors: as [`ChunkReader::scan`]; `Parse` where it has several columns and names no reduction.
     pub fn operand_scan<'r>(&'r self, operand: &Operand, demand: impl Into<Demand>) -> Result<OperandScan<'r, 'a>> {
-        let Demand { plan, exact } = demand.into();
-        let record = self.store().intermediate(&operand.key.intermediate)?;
-        let can_be_run = self.store().catalog().model_by_id(record.model_id)?.spec.kind.gives(&record.content);
-        let plan = match plan {
-            PlanChoice::Auto | PlanChoice::Read => plan,
-            PlanChoice::Rerun if can_be_run => plan,
-            _ => PlanChoice::Auto,
-        };
-        let scan = self.scan(&Request::new(operand.key.clone()).with_plan(plan).with_exact(exact))?;
+        let demand = demand.into();
+        match self.operand_by(operand, demand) {
+            Err(QueryError::Plan { .. }) if !matches!(demand.plan, PlanChoice::Auto | PlanChoice::Read) => {
+                let record = self.store().intermediate(&operand.key.intermediate)?;
+                let kind = self.store().catalog().model_by_id(record.model_id)?.spec.kind;
+                let demand = match demand.plan {
+                    PlanChoice::Rerun if kind.gives(&record.content) => demand,
+                    _ => Demand { plan: PlanChoice::Auto, ..demand },
+                };
+                self.operand_by(operand, demand)
+            }
+            opened => opened,
+        }
+    }
+
+    /// As [`ChunkReader::operand_scan`], by the plan demanded or not at all.
+    pub(crate) fn operand_by<'r>(&'r self, operand: &Operand, demand: Demand) -> Result<OperandScan<'r, 'a>> {
+        let scan = self.scan(&Request::new(operand.key.clone()).with_demand(demand))?;
         let name = match operand.reduction {
             Some(reduction) => format!("{}.{}", operand.key, reduction.name()),
             None => operand.key.to_string(),

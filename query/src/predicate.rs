@@ -58,6 +58,17 @@ impl Comparison {
         }
     }
 
+    /// The operator for its two sides in the other order.
+    pub(crate) fn flipped(self) -> Self {
+        match self {
+            Self::Eq | Self::Ne => self,
+            Self::Lt => Self::Gt,
+            Self::Le => Self::Ge,
+            Self::Gt => Self::Lt,
+            Self::Ge => Self::Le,
+        }
+    }
+
     fn text(self) -> &'static str {
         match self {
             Self::Eq => "=",

@@ -1,5 +1,6 @@
 //! The ChunkReader: answers `get_intermediates` by READ or RERUN, whichever the cost model finds cheaper.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -104,6 +105,26 @@ pub(crate) struct Found {
     pub rows: RowSet,
     pub stored: Result<mistique_engine::RowPlan, String>,
     pub part: Option<Part>,
+}
+
+impl Found {
+    /// The same for groups of columns whose values some RowBlocks may not hold: READ needs all of them.
+    pub fn holding(self, groups: &[usize]) -> Self {
+        let Self { rows, mut stored, mut part } = self;
+        if let Ok(plan) = &stored
+            && let (lacking @ 1.., touched) = plan.lacking(groups)
+        {
+            if lacking < touched {
+                let (plan, is_stored) = plan.holding(groups);
+                part = Some(Part { plan, is_stored });
+            }
+            stored = Err(format!(
+                "{lacking} of {touched} RowBlocks do not hold these columns' values (`mistique materialize` says which are kept); use --plan rerun"
+            ));
+        }
+        part = part.filter(|part| part.plan.lacking(groups).0 == 0);
+        Self { rows, stored, part }
+    }
 }
 
 impl<'a> ChunkReader<'a> {
@@ -329,20 +350,7 @@ impl<'a> ChunkReader<'a> {
             }
             None => self.rows(&record, &model, &request.rows, request.demand())?,
         };
-        let Found { rows, mut stored, mut part } = found;
-        let groups = columns.groups(&record.content);
-        if let Ok(plan) = &stored
-            && let (lacking @ 1.., touched) = plan.lacking(&groups)
-        {
-            if lacking < touched && part.is_none() {
-                let (plan, is_stored) = plan.holding(&groups);
-                part = Some(Part { plan, is_stored });
-            }
-            stored = Err(format!(
-                "{lacking} of {touched} RowBlocks do not hold these columns' values (`mistique materialize` says which are kept); use --plan rerun"
-            ));
-        }
-        part = part.filter(|part| plan_holds(&part.plan, &groups));
+        let Found { rows, stored, part } = found.holding(&columns.groups(&record.content));
         Ok(Resolved { record, model, columns, rows, stored, part, exact: request.exact, choice: request.plan })
     }
 
@@ -410,10 +418,18 @@ impl<'a> ChunkReader<'a> {
         }
     }
 
+    /// All rows of an intermediate: those stored, or where none is, those of the dataset that its model can be run for.
+    pub(crate) fn all_rows(&self, record: &IntermediateRecord) -> Result<Vec<u64>> {
+        if record.n_rows > 0 || record.stage.is_some() {
+            return Ok(self.store.plan_rows(record, &Rows::All)?.rows.iter().collect());
+        }
+        let model = self.store.catalog().model_by_id(record.model_id)?;
+        Ok((0..model.spec.dataset.map_or(0, |d| d.n_rows)).collect())
+    }
+
     /// Row_ids of `record` that pass a predicate.
     fn matching(&self, record: &IntermediateRecord, predicate: &Predicate, demand: Demand) -> Result<Vec<u64>> {
-        let plan = self.store.plan_rows(record, &Rows::All)?;
-        let ids: Vec<u64> = plan.rows.iter().collect();
+        let ids = self.all_rows(record)?;
         let (passes, _) = self.passes(record, &ids, predicate, demand)?;
         Ok(ids.into_iter().zip(passes).filter(|(_, pass)| *pass == Some(true)).map(|(id, _)| id).collect())
     }
@@ -440,13 +456,21 @@ impl<'a> ChunkReader<'a> {
                 }
                 Ok::<_, QueryError>(scan)
             };
-            if operand == ROW_ID && open(operand).is_err() {
-                let ids = Column::Int(rows.iter().map(|row| Some(i128::from(*row))).collect());
-                return ids.compare(operand, op, term);
+            let is_id = |text: &str| text == ROW_ID && self.operand(Some(near), text, wanted).is_err();
+            match term {
+                _ if !is_id(operand) => {}
+                Term::Operand(other) if is_id(other) => {
+                    return Ok(vec![Some(op.holds(Some(Ordering::Equal))); rows.len()]);
+                }
+                Term::Operand(other) => return open(other)?.compare_ids(rows, op.flipped()),
+                _ => return Column::ids(rows).compare(operand, op, term),
             }
             let compared = open(operand)?;
-            let other = if let Term::Operand(other) = term { Some(open(other)?) } else { None };
-            compared.compare(rows, op, term, other.as_ref())
+            match term {
+                Term::Operand(other) if is_id(other) => compared.compare_ids(rows, op),
+                Term::Operand(other) => compared.compare(rows, op, term, Some(&open(other)?)),
+                _ => compared.compare(rows, op, term, None),
+            }
         })?;
         Ok((passes, sources))
     }
@@ -508,8 +532,4 @@ fn answer(resolved: &Resolved, data: Data, source: Source, explanation: Explanat
         source,
         explanation,
     }
-}
-
-fn plan_holds(plan: &mistique_engine::RowPlan, groups: &[usize]) -> bool {
-    plan.lacking(groups).0 == 0
 }

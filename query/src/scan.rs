@@ -214,10 +214,17 @@ impl Scan<'_, '_> {
         if self.chosen() != PlanChoice::Read {
             return Ok(None);
         }
-        let found = self.reader.place(&whole.record, &whole.model, Rows::List(rows.to_vec()), whole.choice)?;
+        let found = self.place(rows)?;
         let Ok(plan) = found.stored else { return Ok(None) };
         let codes = CodeScan::new(self.reader.store(), &whole.record, &plan, columns);
         self.or_another_plan(codes.and_then(|codes| codes.as_ref().map_or(Ok(None), work)))
+    }
+
+    /// Some of its rows, and where they are stored.
+    fn place(&self, rows: &[u64]) -> Result<reader::Found> {
+        let whole = &self.resolved;
+        let found = self.reader.place(&whole.record, &whole.model, Rows::List(rows.to_vec()), whole.choice)?;
+        Ok(found.holding(&whole.columns.groups(&whole.record.content)))
     }
 
     fn or_another_plan<T>(&self, found: Result<Option<T>>) -> Result<Option<T>> {
@@ -292,7 +299,15 @@ impl Scan<'_, '_> {
 
     fn read_anew(&self, rows: &[u64]) -> Result<Block> {
         let whole = &self.resolved;
-        let found = self.reader.place(&whole.record, &whole.model, Rows::List(rows.to_vec()), whole.choice)?;
+        let found = self.place(rows)?;
+        // Of a request that is divided, a block's rows may all be stored, or none: each is got as it was said to be.
+        let is_split = self.chosen() == PlanChoice::Split;
+        let choice = match (&found.stored, &found.part) {
+            _ if !is_split => whole.choice,
+            (Ok(_), _) => PlanChoice::Read,
+            (Err(_), Some(_)) => PlanChoice::Split,
+            (Err(_), None) => PlanChoice::Auto,
+        };
         let part = [Resolved {
             record: whole.record.clone(),
             model: whole.model.clone(),
@@ -301,11 +316,10 @@ impl Scan<'_, '_> {
             stored: found.stored,
             part: found.part,
             exact: whole.exact,
-            choice: whole.choice,
+            choice,
         }];
         let context = self.reader.context(false);
-        // Of a request of which some rows are stored, all of a block's may be, or none.
-        let anew = if self.chosen() == PlanChoice::Split { plan::explain(&context, &part)?.pop() } else { None };
+        let anew = if is_split { plan::explain(&context, &part)?.pop() } else { None };
         self.reader.want_values(std::iter::once((whole, &self.explanation)));
         let (plan, answered) = self.reader.follow(&context, &part, 0, anew.as_ref().unwrap_or(&self.explanation))?;
         self.reader.store_values();

@@ -513,10 +513,20 @@ fn binary_scores_by_hand() {
     assert_eq!((logits.scores, logits.threshold), (Scores::Logits, 0.0));
     assert_eq!(logits.confusion, m.confusion);
     assert!((logits.log_loss.unwrap() - loss).abs() < 1e-9);
+    // A label that is null counts like a missing score; whole numbers are scores too, where a threshold is said.
+    let whole: ArrayRef = Arc::new(Int64Array::from(vec![Some(90), Some(80), None, Some(40), Some(30)]));
+    let dear: ArrayRef = Arc::new(BooleanArray::from(vec![Some(true), Some(false), Some(true), Some(true), None]));
+    table(&store, "m", "w", &[0, 1, 2, 3, 4], vec![("score", whole), ("dear", dear)]);
+    let w = binary_metrics(open("w"), None, Some(50.0), 10).unwrap();
+    assert_eq!((w.confusion.accuracy(), w.confusion.n_missing, w.curves.auroc), (Some(1.0 / 3.0), 2, Some(0.5)));
+    tensor(&store, "m", "two", &[2], &[0, 1], vec![0.0; 4], "f32");
+    let two =
+        Labelled::open(&reader, reader.prediction("p.m.two", PlanChoice::Auto).unwrap(), "p.dear", PlanChoice::Auto);
+    assert!(two.unwrap().with_threshold(Some(0.5)).err().unwrap().to_string().contains("one column"));
     // From 0.35 on, 0.4 is predicted too.
     let lower = binary_metrics(open("p"), None, Some(0.35), 10).unwrap();
     assert_eq!(lower.positive.unwrap().recall, Some(1.0));
-    let counts = confusion(&mut open("p").with_threshold(Some(0.35)), None, None).unwrap();
+    let counts = confusion(&mut open("p").with_threshold(Some(0.35)).unwrap(), None, None).unwrap();
     assert_eq!(counts.counts, [[1, 1], [0, 2]]);
     assert!(confusion(&mut open("p"), None, None).unwrap_err().to_string().contains("--threshold"));
 }
@@ -537,6 +547,9 @@ fn nulls_row_ids_and_text_columns() {
     assert_eq!(passing("t.kind is null or t.size is null"), [1, 2]);
     assert_eq!(passing("t.size is not null and row_id >= 1"), [1, 3]);
     assert_eq!(passing("not t.size is null"), [0, 1, 3]);
+    // Ranks fall from 4 to 1 as row_ids rise from 0 to 3.
+    assert_eq!((passing("t.rank > row_id"), passing("row_id < t.rank")), (vec![0, 1], vec![0, 1]));
+    assert_eq!(passing("row_id = row_id"), [0, 1, 2, 3]);
     // Of a unit's map and of a cell range: u1 of row r holds 4r + 2 and 4r + 3.
     assert_eq!(passing("x.u1.max = 7"), [1]);
     assert_eq!(passing("x.u1.mean > 10"), [2, 3]);

@@ -44,9 +44,11 @@ pub fn write(path: &Path, answers: &[Answer], store: &Store) -> Result<()> {
 
 /// Lets `fill` write a file beside `path` that takes its place when it is whole. What is no regular file is written to.
 fn whole(path: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> Result<()>) -> Result<()> {
-    let is_other = std::fs::metadata(path).is_ok_and(|m| !m.is_file());
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let part: PathBuf = path.with_file_name(format!(".{name}.{}.part", std::process::id()));
+    // What a link leads to is written, and the link stays.
+    let path = &std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    let before = std::fs::metadata(path).ok();
+    let is_other = before.as_ref().is_some_and(|m| !m.is_file());
+    let part: PathBuf = path.with_file_name(format!(".mistique-{}.part", std::process::id()));
     let target = if is_other { path } else { &part };
     let file = match is_other {
         true => std::fs::OpenOptions::new().write(true).open(target),
@@ -58,7 +60,12 @@ fn whole(path: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> Result<()>) -> 
     if is_other {
         return written;
     }
-    let moved = written.and_then(|()| std::fs::rename(&part, path).map_err(file_error(path)));
+    let keep_permissions = || match before {
+        Some(before) => std::fs::set_permissions(&part, before.permissions()),
+        None => Ok(()),
+    };
+    let moved =
+        written.and_then(|()| keep_permissions().and_then(|()| std::fs::rename(&part, path)).map_err(file_error(path)));
     if moved.is_err() {
         // What went wrong first says more than that this part of a file could not be removed either.
         let _ = std::fs::remove_file(&part);

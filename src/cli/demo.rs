@@ -27,6 +27,22 @@ pub struct DemoArgs {
 
 const SCHEMES: [&str; 5] = ["f32", "f16", "kbit(8)", "pool(2)+f16", "threshold(0.995)"];
 
+/// The labels.
+fn truth() -> ModelKey {
+    ModelKey::new("digits", "truth")
+}
+
+/// Whether a model is one that the demo makes, and may make anew.
+fn is_own(key: &ModelKey) -> bool {
+    let is_epoch = (key.project.as_str(), key.model.as_str()) == ("digits", "cnn") && key.version.starts_with("epoch-");
+    is_epoch || *key == truth() || *key == compared() || SCHEMES.iter().any(|s| *key == ModelKey::new("schemes", *s))
+}
+
+/// The model whose plans are compared.
+fn compared() -> ModelKey {
+    ModelKey::new("plans", "cnn")
+}
+
 pub fn run(args: &DemoArgs, store: &Path) -> Result<()> {
     // --store names it as for any other command; where nothing was named, a demo is not the store of one's own.
     let named = (store != Path::new(super::DEFAULT_STORE)).then(|| store.to_path_buf());
@@ -35,11 +51,16 @@ pub fn run(args: &DemoArgs, store: &Path) -> Result<()> {
         if !path.join("catalog.db").is_file() {
             return Err(CliError::Content { path, why: "it is not a store; name another place with --into".into() });
         }
-        let own = ["digits", "schemes", "plans"];
-        let foreign = Store::open(&path)?.models()?.into_iter().find(|m| !own.contains(&m.spec.key.project.as_str()));
-        if let Some(model) = foreign {
+        let models = Store::open(&path)?.models()?;
+        if let Some(model) = models.iter().find(|m| !is_own(&m.spec.key)) {
             let why =
                 format!("the store holds {}, which is not the demo's; name another place with --into", model.spec.key);
+            return Err(CliError::Content { path, why });
+        }
+        // In a demo's own place, one that was interrupted is made anew; elsewhere, it must have been finished.
+        let is_elsewhere = path != Path::new("demo.mq") && !models.is_empty();
+        if is_elsewhere && !models.iter().any(|m| m.spec.key == truth()) {
+            let why = format!("the store lacks {}, as no demo's does; name another place with --into", truth());
             return Err(CliError::Content { path, why });
         }
         std::fs::remove_dir_all(&path).map_err(super::file_error(&path))?;
@@ -122,7 +143,7 @@ fn label_table(store: &Store, labels: &[u32]) -> Result<()> {
     let column: arrow::array::ArrayRef = std::sync::Arc::new(arrow::array::UInt32Array::from(labels.to_vec()));
     let batch = arrow::array::RecordBatch::try_from_iter([("label", column)]).map_err(crate::EngineError::from)?;
     let mut log = store.logger(LogOptions::default())?;
-    let model = log.model(&crate::ModelSpec::raw(ModelKey::new("digits", "truth")), crate::IfExists::Continue)?;
+    let model = log.model(&crate::ModelSpec::raw(truth()), crate::IfExists::Continue)?;
     let table = log.table(model, "digits", 0, &batch.schema())?;
     log.append_table(table, &(0..labels.len() as u64).collect::<Vec<_>>(), &batch)?;
     log.complete(model)?;
@@ -184,7 +205,7 @@ fn last_weights(store: &Store, epochs: u32) -> Result<Weights> {
 /// A model of which one layer is stored and the others only named, and three requests: what is stored is read, what
 /// lies behind a stored layer is run from there, what lies before is run from the images. Every possible plan runs.
 fn plans(store: &Store, network: &Network, spec: &Spec, dataset: &dyn crate::Dataset, epochs: u32) -> Result<()> {
-    let key = ModelKey::new("plans", "cnn");
+    let key = compared();
     let input = Input { name: "digits".into(), spec, dataset };
     let layers = crate::LayerPattern::new("flatten")?;
     let options = RunOptions { layers, scheme: Some(scheme("f32")?), ..RunOptions::new()? };

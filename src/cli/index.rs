@@ -74,7 +74,11 @@ fn drop_indexes(which: &str, store: &Store, as_json: bool) -> Result<String> {
     let ids = match which.parse::<i64>() {
         Ok(id) => vec![id],
         Err(_) => {
-            let record = store.intermediate(&which.parse::<Key>()?.intermediate)?;
+            let key: Key = which.parse()?;
+            if let Some((columns, _)) = &key.columns {
+                return Err(super::CliError::Usage(format!("{which}: an index is of a whole layer, not of {columns}")));
+            }
+            let record = store.intermediate(&key.intermediate)?;
             store.indexes(Some(&record))?.iter().map(|index| index.id).collect()
         }
     };

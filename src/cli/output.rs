@@ -85,7 +85,13 @@ pub fn damage_json(damage: &[crate::Damage]) -> Value {
 
 /// JSON text with a line's end.
 pub fn pretty(value: &Value) -> String {
-    format!("{value:#}\n")
+    let text = format!("{value:#}\n");
+    // Controls above the first 32, which JSON may hold as they are, and a terminal obeys.
+    let is_bad = |c: char| c.is_control() && c != '\n';
+    if !text.contains(is_bad) {
+        return text;
+    }
+    text.chars().map(|c| if is_bad(c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() }).collect()
 }
 
 /// A JSON object of pairs.

@@ -110,6 +110,8 @@ pub struct LshRow {
 pub struct Commit {
     /// Models whose content is removed first (`--replace`).
     pub replaced_models: Vec<i64>,
+    /// Models that keep their content, and of which no dataset is known any more.
+    pub unbound_models: Vec<i64>,
     /// Intermediates whose content is removed first.
     pub replaced_intermediates: Vec<i64>,
     /// Unfinished pipelines that go on under another description; the record of their stages is written anew.
@@ -157,6 +159,9 @@ impl Catalog {
     pub fn commit(&mut self, storage: &dyn Storage, commit: &Commit) -> Result<()> {
         const DOING: &str = "commit";
         let tx = self.conn.transaction().doing(DOING)?;
+        for id in &commit.unbound_models {
+            tx.execute("UPDATE models SET dataset_id = NULL WHERE id = ?1", [id]).doing("unbind a model")?;
+        }
         for id in &commit.replaced_models {
             tx.execute("DELETE FROM models WHERE id = ?1", [id]).doing(DOING)?;
         }

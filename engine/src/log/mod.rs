@@ -237,8 +237,14 @@ impl Logger {
             Some(d) => Some(d.clone()),
             None => {
                 let goes = |id: &i64| Some(*id) == replaced || self.to_replace.contains(id);
-                let others = self.catalog.dataset_users(&dataset.name)?.iter().any(|id| !goes(id));
-                self.catalog.dataset(&dataset.name)?.map(|(_, d)| d).filter(|_| others)
+                let users = self.catalog.dataset_users(&dataset.name)?;
+                let known = self.catalog.dataset(&dataset.name)?.map(|(_, d)| d);
+                let is_other = known.as_ref().is_some_and(|k| k.fingerprint != dataset.fingerprint);
+                if is_other && users.iter().all(goes) {
+                    // Until they are replaced, they are no models of the new content.
+                    self.send(Job::Unbind(users.iter().copied().filter(|id| Some(*id) != replaced).collect()))?;
+                }
+                known.filter(|_| users.iter().any(|id| !goes(id)))
             }
         };
         if let Some(known) = known.filter(|k| k.fingerprint != dataset.fingerprint) {

@@ -31,6 +31,8 @@ pub enum Job {
     Model(NewModel),
     /// An unfinished pipeline that goes on under another description.
     Redescribe(NewModel),
+    /// Models whose dataset's name is another content's from the next commit on.
+    Unbind(Vec<i64>),
     /// A model whose content goes with the next commit.
     Replace(i64),
     /// An intermediate whose content goes with the next commit.
@@ -260,6 +262,7 @@ impl Worker {
         match job {
             Job::Model(model) => self.commit.models.push(model),
             Job::Redescribe(model) => self.commit.redescribed.push(model),
+            Job::Unbind(ids) => self.commit.unbound_models.extend(ids),
             Job::Replace(id) => self.commit.replaced_models.push(id),
             Job::ReplaceIntermediate(id) => self.commit.replaced_intermediates.push(id),
             Job::Run(run) => self.commit.runs.push(*run),

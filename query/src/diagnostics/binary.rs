@@ -28,7 +28,7 @@ pub struct BinaryMetrics {
 }
 
 /// The metrics of scores against labels of 0 and 1 (or false and true). What is not said is found: scores that all lie
-/// in 0..1 are probabilities, others logits; class 1 is predicted from a probability of ½ on. NaN is left out.
+/// in 0..1 are probabilities, others logits; class 1 is predicted from a probability of ½ on. Rows whose score or label is null or NaN are left out.
 ///
 /// Errors: `Mismatch` for other labels; as [`crate::Scan::read`].
 pub fn binary_metrics(
@@ -39,14 +39,16 @@ pub fn binary_metrics(
 ) -> Result<BinaryMetrics> {
     let (mut values, mut is_positive) = (Vec::with_capacity(labelled.rows.len()), Vec::new());
     for ids in labelled.rows.chunks(labelled.block_rows()) {
-        values.extend(labelled.predicted.read(ids)?.to_f64(labelled.predicted.name())?);
-        for l in labelled.label.read(ids)?.to_f64(labelled.label.name())? {
-            if l != 0.0 && l != 1.0 {
+        let scores = labelled.predicted.read(ids)?.to_f64(labelled.predicted.name())?;
+        for (score, l) in scores.into_iter().zip(labelled.label.read(ids)?.to_f64(labelled.label.name())?) {
+            if l != 0.0 && l != 1.0 && !l.is_nan() {
                 return Err(QueryError::Mismatch {
                     what: labelled.label.name().to_string(),
                     why: format!("scores of one column need labels of 0 and 1, found {l}"),
                 });
             }
+            // A row without a label says nothing, like one without a score.
+            values.push(if l.is_nan() { f64::NAN } else { score });
             is_positive.push(l == 1.0);
         }
     }
@@ -67,7 +69,7 @@ pub fn binary_metrics(
         loss -= of_truth.clamp(f64::EPSILON, 1.0 - f64::EPSILON).ln();
         n += 1;
     }
-    let mut labelled = labelled.with_threshold(Some(threshold));
+    let mut labelled = labelled.with_threshold(Some(threshold))?;
     let confusion = confusion(&mut labelled, None, None)?;
     let positive = labelled.name(&Class::Index(1));
     Ok(BinaryMetrics {

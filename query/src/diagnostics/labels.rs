@@ -68,10 +68,17 @@ impl<'r, 'a> Labelled<'r, 'a> {
     }
 
     /// The same where predictions are scores: class 1 from `threshold` on, 0 below, none for NaN.
-    #[must_use]
-    pub fn with_threshold(mut self, threshold: Option<f64>) -> Self {
+    ///
+    /// Errors: `Mismatch` where they are classes already, the largest of several columns.
+    pub fn with_threshold(mut self, threshold: Option<f64>) -> Result<Self> {
+        if threshold.is_some() && self.predicted.scan().columns().len() > 1 {
+            return Err(QueryError::Mismatch {
+                what: self.predicted.name().to_string(),
+                why: "a threshold is of one column of scores; of several, the largest is predicted".into(),
+            });
+        }
         self.threshold = threshold;
-        self
+        Ok(self)
     }
 
     /// Rows that are read at a time.
@@ -85,9 +92,10 @@ impl<'r, 'a> Labelled<'r, 'a> {
     pub fn read(&mut self, rows: &[u64]) -> Result<Vec<(Option<Class>, Option<Class>)>> {
         let mut labels = self.label.read(rows)?;
         let mut predicted = self.predicted.read(rows)?;
-        if let (Column::Float(scores), Some(threshold)) = (&predicted, self.threshold) {
-            let class = |v: &Option<f64>| v.filter(|v| !v.is_nan()).map(|v| i128::from(v >= threshold));
-            predicted = Column::Int(scores.iter().map(class).collect());
+        if let Some(threshold) = self.threshold {
+            let scores = predicted.to_f64(self.predicted.name())?;
+            let class = |v: f64| (!v.is_nan()).then_some(i128::from(v >= threshold));
+            predicted = Column::Int(scores.into_iter().map(class).collect());
         }
         if let Some(named) = &self.named {
             let texts = named.read(rows)?;
@@ -155,6 +163,6 @@ impl<'a> ChunkReader<'a> {
     /// Errors: as [`ChunkReader::operand_scan`].
     pub fn prediction<'r>(&'r self, text: &str, demand: impl Into<Demand>) -> Result<OperandScan<'r, 'a>> {
         let operand = self.operand(None, text, Wanted::Number)?;
-        self.operand_scan(&operand.argmax_of_many(self)?, demand)
+        self.operand_by(&operand.argmax_of_many(self)?, demand.into())
     }
 }

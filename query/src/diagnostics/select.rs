@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::operand::Wanted;
 use crate::predicate::Predicate;
 use crate::reader::{ChunkReader, Demand};
-use mistique_engine::{IntermediateKey, Rows};
+use mistique_engine::IntermediateKey;
 
 /// Rows that pass a predicate.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,14 +37,7 @@ pub fn select(
             store.intermediate(&first.key.intermediate)?
         }
     };
-    let ids: Vec<u64> = match record.n_rows {
-        // Nothing of it is stored: it may be run again for all rows of the dataset.
-        0 => {
-            let model = store.catalog().model_by_id(record.model_id)?;
-            (0..model.spec.dataset.map_or(0, |d| d.n_rows)).collect()
-        }
-        _ => store.plan_rows(&record, &Rows::All)?.rows.iter().collect(),
-    };
+    let ids = reader.all_rows(&record)?;
     let (passes, sources) = reader.passes(&record, &ids, predicate, demand.into())?;
     let n_unknown = passes.iter().filter(|p| p.is_none()).count() as u64;
     let n_rows = ids.len() as u64;

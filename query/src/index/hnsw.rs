@@ -198,19 +198,28 @@ impl Neighbours {
         if !vectors.len().is_multiple_of(self.width) {
             self.nearest(&vectors, k)?;
         }
-        let one = |(i, vector): (usize, &[f32])| {
-            let of = rows.and_then(|r| r.get(i).copied());
-            let found = self.nearest(vector, k + usize::from(of.is_some()))?;
-            let found: Vec<u64> =
-                found.into_iter().map(|(row, _)| row).filter(|row| Some(*row) != of).take(k).collect();
-            let values = reader.get(&request.clone().with_rows(RowSelection::List(found.clone())))?.into_f32()?;
-            let scored = found.iter().zip(values.chunks_exact(self.width));
-            let mut rows: Vec<(u64, f64)> = scored.map(|(row, v)| (*row, self.metric.exact(v, vector))).collect();
+        let own = |i: usize| rows.and_then(|r| r.get(i).copied());
+        let near = |(i, vector): (usize, &[f32])| -> Result<Vec<u64>> {
+            let found = self.nearest(vector, k + usize::from(own(i).is_some()))?;
+            Ok(found.into_iter().map(|(row, _)| row).filter(|row| Some(*row) != own(i)).take(k).collect())
+        };
+        let found = vectors.chunks(self.width).enumerate().map(near).collect::<Result<Vec<_>>>()?;
+        // The values of all that were found, in one go.
+        let mut ids: Vec<u64> = found.iter().flatten().copied().collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let values = reader.get(&request.clone().with_rows(RowSelection::List(ids.clone())))?.into_f32()?;
+        let scored = |((i, vector), found): ((usize, &[f32]), Vec<u64>)| {
+            let value = |row: u64| {
+                let at = ids.binary_search(&row).unwrap_or_default() * self.width;
+                self.metric.exact(values.get(at..at + self.width).unwrap_or_default(), vector)
+            };
+            let mut rows: Vec<(u64, f64)> = found.into_iter().map(|row| (row, value(row))).collect();
             let near = |v: f64| if self.metric == Metric::Cosine { -v } else { v };
             rows.sort_by(|a, b| near(a.1).total_cmp(&near(b.1)).then(a.0.cmp(&b.0)));
-            Ok(diagnostics::Neighbours { of, rows })
+            diagnostics::Neighbours { of: own(i), rows }
         };
-        vectors.chunks(self.width).enumerate().map(one).collect()
+        Ok(vectors.chunks(self.width).enumerate().zip(found).map(scored).collect())
     }
 
     /// About the `k` nearest rows to `vector`, nearest first: `(row_id, distance or similarity)` of the values as f16.

@@ -101,8 +101,9 @@ fn approximate(
     let exact = args.plan.demand().exact;
     let Some(index) = reader.neighbours(&parsed.intermediate, args.metric, exact)? else {
         let metric = args.metric.name();
+        let exactly = if exact { " --exact" } else { "" };
         return Err(CliError::Usage(format!(
-            "{key} has no hnsw index for {metric}; make one with `mistique index create {key} --kind hnsw --metric {metric}`"
+            "{key} has no hnsw index for {metric}; make one with `mistique index create {key} --kind hnsw --metric {metric}{exactly}`"
         )));
     };
     let n_rows = index.index().param("rows").and_then(|r| r.parse().ok()).unwrap_or_default();

@@ -71,7 +71,7 @@ pub fn run(args: &MetricsArgs, key: &str, store: &Store, as_json: bool) -> Resul
         None => guess(&both)?,
     };
     match task {
-        Task::Classes => classes(args, key, &reader, &mut both.with_threshold(args.threshold), scores, as_json),
+        Task::Classes => classes(args, key, &reader, &mut both.with_threshold(args.threshold)?, scores, as_json),
         Task::Binary => {
             let (source, unshared) = (both.predicted.scan().source().to_string(), both.unshared);
             let metrics = binary_metrics(both, scores, args.threshold, args.bins as usize)?;
@@ -95,7 +95,9 @@ fn guess(both: &Labelled<'_, '_>) -> Result<Task> {
         }
         match both.label.read(rows)? {
             Column::Text(_) => return Ok(Task::Classes),
-            labels => labels_binary &= labels.to_f64(both.label.name())?.iter().all(|l| *l == 0.0 || *l == 1.0),
+            labels => {
+                labels_binary &= labels.to_f64(both.label.name())?.iter().all(|l| l.is_nan() || *l == 0.0 || *l == 1.0)
+            }
         }
     }
     Ok(if labels_binary { Task::Binary } else { Task::Regression })

@@ -34,7 +34,7 @@ pub fn run(args: &WhereArgs, store: &Store, as_json: bool) -> Result<String> {
     let shown = if as_json { &selected.rows[..] } else { &selected.rows[..selected.rows.len().min(SHOWN)] };
     let beside = Beside::open(&reader, args.of.as_ref(), &args.join, shown, args.plan.demand())?;
     let source: Vec<String> = selected.sources.iter().map(ToString::to_string).collect();
-    let source = source.join(", ");
+    let source = if source.is_empty() { "the rows' own numbers".to_string() } else { source.join(", ") };
     if as_json {
         let rows: Vec<Value> = shown.iter().map(|row| beside.json(*row, json!({"row_id": row}))).collect();
         return Ok(pretty(&json!({"where": predicate.to_string(), "rows": rows, "n_rows": selected.n_rows,

@@ -19,7 +19,8 @@ pub fn each(store: &Store, key: &str, as_json: bool, ask: &dyn Fn(&str) -> Resul
         return ask(key);
     }
     let wanted = &pattern.intermediate.model;
-    let models = store.models()?;
+    // Those that can be read: damage of others is for `verify` to say.
+    let models = store.catalog().readable_models().rows;
     let of_model =
         || models.iter().map(|m| &m.spec.key).filter(|k| (&k.project, &k.model) == (&wanted.project, &wanted.model));
     let keys: Vec<String> = of_model()
