@@ -9,8 +9,8 @@ use mistique_engine::{
     IfExists, LogOptions, MemoryStorage, ModelKey, ModelSpec, Scheme, Store, StoreOptions, TensorSpec,
 };
 use mistique_query::diagnostics::{
-    By, Extreme, Labelled, Metric, Queries, Scores, binary_metrics, class_metrics, confusion, corr, diff, dist, knn,
-    mean, number_metrics, rowdiff, select, topk,
+    By, Extreme, Labelled, MapsAs, Measure, Metric, Queries, Scores, binary_metrics, class_metrics, confusion, corr,
+    diff, dist, knn, mean, number_metrics, rowdiff, select, similarities, topk,
 };
 use mistique_query::{Cell, ChunkReader, PlanChoice, Predicate, QueryError, Request, RowSelection, Wanted};
 use serde_json::Value;
@@ -578,6 +578,16 @@ fn nulls_row_ids_and_text_columns() {
     assert_eq!(c.unshared, [0, 0], "what the target has beyond the selection is not missed");
     assert!((c.columns[1].pearson.unwrap() + 1.0).abs() < 1e-12);
     assert_eq!(reader.left_out(&"p.m.t".parse().unwrap()).unwrap(), ["kind"]);
+    let found = similarities(
+        &reader,
+        &[request("p.m.t").with_rows(RowSelection::List(vec![0, 1, 3])), request("p.m.x")],
+        &[(0, 1)],
+        Measure::LinearCka,
+        MapsAs::Mean,
+        &mut |_, _| {},
+    )
+    .unwrap();
+    assert_eq!((found.sides[0].n_columns, &found.sides[0].left_out[..]), (2, &["kind".to_string()][..]));
     assert_eq!(topk(&reader, &request("p.m.t"), 1, None, Extreme::Highest).unwrap().units.len(), 2);
     assert!(topk(&reader, &request("p.m.t.kind"), 1, None, Extreme::Highest).is_err());
 }

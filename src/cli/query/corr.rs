@@ -44,7 +44,7 @@ pub fn run(args: &CorrArgs, key: &str, store: &Store, as_json: bool) -> Result<S
         let column =
             |c: &Correlation| json!({"column": c.column, "pearson": c.pearson, "spearman": c.spearman, "n": c.n});
         return Ok(pretty(&json!({"key": key, "target": args.target, "minus": args.minus,
-            "columns": columns.iter().map(column).collect::<Vec<_>>(), "unshared_rows": answer.unshared,
+            "columns": columns.iter().map(column).collect::<Vec<_>>(), "text_left_out": reader.left_out(&key.parse()?)?, "unshared_rows": answer.unshared,
             "source": answer.source.to_string()})));
     }
     let mut rows = Rows::new(&["column", ">Pearson", ">Spearman", ">pairs"]);

@@ -37,7 +37,7 @@ pub fn run(args: &DistArgs, key: &str, store: &Store, as_json: bool) -> Result<S
     if as_json {
         let groups: Vec<Value> = answer.groups.iter().map(as_value).collect();
         return Ok(pretty(&json!({"key": key, "groups": groups, "unshared_rows": answer.unshared,
-            "ungrouped_rows": answer.n_ungrouped,
+            "text_left_out": reader.left_out(&key.parse()?)?, "ungrouped_rows": answer.n_ungrouped,
             "source": answer.source.to_string()})));
     }
     let mut titles = vec!["group".to_string(), ">n".into(), ">mean".into(), ">std".into(), ">min".into()];

@@ -67,7 +67,7 @@ pub fn run(args: &KnnArgs, key: &str, store: &Store, as_json: bool) -> Result<St
             json!({"of": q.of, "neighbours": q.rows.iter().map(neighbour).collect::<Vec<_>>()})
         };
         return Ok(pretty(&json!({"key": key, "metric": args.metric.name(), "n_rows": answer.n_rows,
-            "approximate": args.approximate, "queries": answer.queries.iter().map(value).collect::<Vec<_>>(), "source": answer.source.to_string()})));
+            "text_left_out": reader.left_out(&key.parse()?)?, "approximate": args.approximate, "queries": answer.queries.iter().map(value).collect::<Vec<_>>(), "source": answer.source.to_string()})));
     }
     let titles = beside.titles(&[">of", ">rank", ">row_id", &format!(">{}", args.metric.name())]);
     let mut table = Rows::new(&titles.iter().map(String::as_str).collect::<Vec<_>>());

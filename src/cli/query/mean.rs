@@ -60,7 +60,7 @@ pub fn run(args: &MeanArgs, key: &str, store: &Store, as_json: bool) -> Result<S
             })
             .collect();
         return Ok(pretty(&json!({"key": key, "units": answer.units, "groups": groups, "nan": answer.n_nan,
-            "ungrouped_rows": answer.n_ungrouped, "unshared_rows": answer.unshared,
+            "text_left_out": reader.left_out(&key.parse()?)?, "ungrouped_rows": answer.n_ungrouped, "unshared_rows": answer.unshared,
             "source": answer.source.to_string()})));
     }
     let shown = width.min(SHOWN_UNITS);

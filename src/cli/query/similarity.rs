@@ -291,7 +291,7 @@ fn as_value(matrix: &Matrix, pairs: &[(usize, usize)], found: &Similarities, mea
         .zip(&matrix.keys)
         .map(|(s, k)| {
             json!({"key": k.to_string(), "source": s.source.to_string(), "columns": s.n_columns,
-                   "rows_not_shared": s.unshared})
+                   "rows_not_shared": s.unshared, "text_left_out": s.left_out})
         })
         .collect();
     let pair = |(&(a, b), value): (&(usize, usize), &std::result::Result<_, QueryError>)| match value {
@@ -345,6 +345,9 @@ fn text(matrix: &Matrix, cells: &[f64], found: &Similarities, measure: Measure) 
         .map(|(s, k)| format!("{k}: {} rows that another side lacks are left out\n", count(s.unshared)))
         .collect();
     out += &unshared.concat();
+    for (side, key) in found.sides.iter().zip(&matrix.keys).filter(|(s, _)| !s.left_out.is_empty()) {
+        out += &format!("{key}: text left out: {}\n", side.left_out.join(", "));
+    }
     let widest = found.sides.iter().map(|s| s.n_columns as u64).max().unwrap_or(0);
     if found.n_points <= widest {
         out += "fewer data points than columns: values are near 1 whatever the sides hold\n";

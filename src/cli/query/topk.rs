@@ -47,7 +47,7 @@ pub fn run(args: &TopkArgs, key: &str, store: &Store, as_json: bool) -> Result<S
         };
         let units: Vec<Value> = answer.units.iter().map(unit).collect();
         return Ok(pretty(&json!({"key": key, "by": answer.by.name(), "n_rows": answer.n_rows,
-            "units": units, "source": answer.source.to_string()})));
+            "text_left_out": reader.left_out(&key.parse()?)?, "units": units, "source": answer.source.to_string()})));
     }
     let mut rows = Rows::new(&["unit", ">rank", ">row_id", &format!(">{}", answer.by.name())]);
     for top in &answer.units {

@@ -86,6 +86,8 @@ pub struct Side {
     pub n_columns: usize,
     /// Rows that another side lacks.
     pub unshared: u64,
+    /// Columns of text of a table that was named whole.
+    pub left_out: Vec<String>,
 }
 
 /// How alike two sides are.
@@ -138,13 +140,16 @@ pub fn similarities(
     let scans = requests.iter().map(|r| reader.scan_numbers(r)).collect::<Result<Vec<_>>>()?;
     let joined = Joined::new(scans);
     let sides: Vec<Points<'_, '_, '_>> = joined.scans.iter().map(|s| Points::new(s, maps)).collect::<Result<_>>()?;
-    let described = sides.iter().zip(&joined.unshared).map(|(p, unshared)| Side {
-        key: p.name(),
-        source: p.source(),
-        n_columns: p.n_columns(),
-        unshared: *unshared,
+    let described = sides.iter().zip(&joined.unshared).zip(requests).map(|((p, unshared), request)| {
+        Ok(Side {
+            key: p.name(),
+            source: p.source(),
+            n_columns: p.n_columns(),
+            unshared: *unshared,
+            left_out: reader.left_out(&request.key)?,
+        })
     });
-    let described: Vec<Side> = described.collect();
+    let described = described.collect::<Result<Vec<Side>>>()?;
     let n_rows = joined.rows.len();
     let per_row = sides.iter().map(Points::per_row).max().unwrap_or(1);
     if let Some(other) = sides.iter().find(|p| p.per_row() != per_row) {
