@@ -10,10 +10,11 @@ use mistique_engine::{
 
 use crate::answer::{Answer, Data, Source};
 use crate::cache::{AnswerCache, AnswerStats};
+use crate::column::Column;
 use crate::columns::{self, Columns};
 use crate::error::{QueryError, Result};
 use crate::materialize::{Background, Net, Repeats, Tap};
-use crate::operand::{Column, Wanted};
+use crate::operand::Wanted;
 use crate::plan::{self, Context, Explanation, Part, PlanChoice, Resolved};
 use crate::predicate::{Predicate, Term};
 use crate::rows::RowSelection;

@@ -5,8 +5,9 @@
 
 use super::groups::Groups;
 use crate::answer::{Data, Source};
+use crate::column::Column;
 use crate::error::{QueryError, Result};
-use crate::operand::{Column, OperandScan};
+use crate::operand::OperandScan;
 use crate::reader::{ChunkReader, Request};
 use crate::scan::{self, Block};
 

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
+use crate::column::Column;
 use crate::error::{QueryError, Result};
-use crate::operand::Column;
 
 /// More groups than anyone looks at: a column of that many values is no grouping.
 const MAX_GROUPS: usize = 1024;

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use mistique_engine::{Content, RowSet};
 
 use super::groups::compare_names;
+use crate::column::Column;
 use crate::error::{QueryError, Result};
-use crate::operand::{Column, OperandScan, Wanted, bad_operand};
+use crate::operand::{OperandScan, Wanted, bad_operand};
 use crate::reader::{ChunkReader, Demand};
 use crate::scan;
 

@@ -1,8 +1,8 @@
 //! ROW_DIFF: how two examples differ, column by column.
 
 use crate::answer::{Data, Source};
+use crate::column::{Cell, Column};
 use crate::error::Result;
-use crate::operand::{Cell, Column};
 use crate::reader::{ChunkReader, Request};
 use crate::rows::RowSelection;
 
