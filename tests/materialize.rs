@@ -315,6 +315,8 @@ fn rows_that_are_kept_are_read_and_the_others_run() {
         session.get(&request("p.m.body", None).with_rows(RowSelection::Range(0..1024))).unwrap();
         session.finish_materializing();
     }
+    // From here on nothing more is kept.
+    store.set_materialize(Materialize::None).unwrap();
     let session = reader(&store);
     let whole = request("p.m.body", None);
     let rerun = session.get(&whole.clone().with_plan(PlanChoice::Rerun)).unwrap();

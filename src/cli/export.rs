@@ -23,13 +23,31 @@ const BATCH_VALUES: usize = 1 << 24;
 /// Writes a batch as one Parquet file.
 pub fn write_parquet(out: impl Write + Send, batch: &RecordBatch) -> std::result::Result<(), String> {
     let mut writer = parquet_writer(out, batch)?;
-    writer.write(batch).map_err(|e| e.to_string())?;
+    write_part(&mut writer, batch)?;
     writer.close().map(|_| ()).map_err(|e| e.to_string())
 }
 
 fn parquet_writer<W: Write + Send>(out: W, batch: &RecordBatch) -> std::result::Result<ArrowWriter<W>, String> {
     let properties = WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default())).build();
     ArrowWriter::try_new(out, batch.schema(), Some(properties)).map_err(|e| e.to_string())
+}
+
+/// Bytes of a batch that are encoded at a time, and encoded bytes of a row group.
+const SLICE_BYTES: usize = 16 << 20;
+const GROUP_BYTES: usize = 64 << 20;
+
+/// Writes a batch a slice at a time: what the writer holds does not grow with it.
+fn write_part<W: Write + Send>(writer: &mut ArrowWriter<W>, batch: &RecordBatch) -> std::result::Result<(), String> {
+    let n_rows = batch.num_rows();
+    let row_bytes = batch.get_array_memory_size() / n_rows.max(1);
+    let step = (SLICE_BYTES / row_bytes.max(1)).max(1);
+    for start in (0..n_rows).step_by(step) {
+        writer.write(&batch.slice(start, step.min(n_rows - start))).map_err(|e| e.to_string())?;
+        if writer.in_progress_size() > GROUP_BYTES {
+            writer.flush().map_err(|e| e.to_string())?;
+        }
+    }
+    Ok(())
 }
 
 pub fn run(store: &Store, dir: &Path, as_json: bool) -> Result<()> {
@@ -119,7 +137,7 @@ fn export(
                 writer.insert(parquet_writer(file, &batch).map_err(content)?)
             }
         };
-        open.write(&batch).map_err(|e| content(e.to_string()))?;
+        write_part(open, &batch).map_err(content)?;
         wrote(part.len() as u64);
     }
     if let Some(writer) = writer {
