@@ -1,26 +1,20 @@
 //! `append`: what files hold, and what becomes of it.
 
+mod common;
+
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 
 use arrow::array::{
     ArrayRef, BooleanArray, FixedSizeListArray, Float64Array, Int16Array, Int64Array, ListArray, RecordBatch,
 };
 use arrow::datatypes::{Float64Type, Int64Type};
+use common::{json as answer, run};
 use safetensors::Dtype;
 use serde_json::{Value, json};
 
-fn run(dir: &Path, args: &[&str]) -> Result<String, String> {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_mistique"));
-    let out = command.args(args).current_dir(dir).env("MISTIQUE_STORE", dir.join("s.mq")).output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    if out.status.success() { Ok(text(out.stdout)) } else { Err(text(out.stderr)) }
-}
-
 fn get(dir: &Path, key: &str) -> Value {
-    let text = run(dir, &["get", key, "--json"]).unwrap();
-    serde_json::from_str::<Value>(&text).unwrap()[0].clone()
+    answer(dir, &["get", key])[0].clone()
 }
 
 fn write_npy(path: &Path, descr: &str, shape: &str, bytes: &[u8]) {

@@ -1,24 +1,11 @@
 //! A store looked after: what is damaged is named and the rest served, and only questions count as queries.
 
+mod common;
+
 use std::path::Path;
-use std::process::{Command, Output};
 
+use common::{json, ok, output};
 use serde_json::Value;
-
-fn run(dir: &Path, args: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_mistique"));
-    command.args(args).current_dir(dir).env("MISTIQUE_STORE", dir.join("s.mq")).output().unwrap()
-}
-
-fn ok(dir: &Path, args: &[&str]) -> String {
-    let out = run(dir, args);
-    assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
-    String::from_utf8(out.stdout).unwrap()
-}
-
-fn json(dir: &Path, args: &[&str]) -> Value {
-    serde_json::from_str(&ok(dir, &[args, &["--json"]].concat())).unwrap()
-}
 
 /// Logs `digits_cnn` under a key.
 fn log(dir: &Path, key: &str, more: &[&str]) -> String {
@@ -43,20 +30,20 @@ fn a_damaged_model_leaves_the_others() {
     log(dir, "d.bad", &["--rows", "0..20"]);
     log(dir, "d.good@1", &["--rows", "0..20"]);
     sql(dir, "UPDATE models SET packed = x'5858585858585858' WHERE name = 'bad'");
-    let found = run(dir, &["verify"]);
+    let found = output(dir, &["verify"]);
     let said = String::from_utf8(found.stdout).unwrap();
     assert!(!found.status.success() && said.contains("model d.bad: a packed description"), "{said}");
     assert!(!said.contains("d.good"), "{said}");
 
     for command in ["ls", "stats"] {
-        let out = run(dir, &[command]);
+        let out = output(dir, &[command]);
         let (text, warned) = (String::from_utf8(out.stdout).unwrap(), String::from_utf8(out.stderr).unwrap());
         assert!(out.status.success() && warned.contains("model d.bad: a packed description"), "{warned}");
         assert!(text.contains("d.good@1"), "{text}");
     }
     assert!(ok(dir, &["show", "d.good"]).contains("network"));
     ok(dir, &["get", "d.good.logits", "--rows", "3"]);
-    let out = run(dir, &["export", "out", "--json"]);
+    let out = output(dir, &["export", "out", "--json"]);
     let manifest: Value = serde_json::from_slice(&out.stdout).unwrap();
     let exported = manifest["intermediates"].as_array().unwrap();
     assert!(!out.status.success(), "an export that lacks something is none");
@@ -99,7 +86,7 @@ fn stats_take_the_version_logged_last() {
     assert_eq!(json(dir, &["show", "d.n.conv1"])["key"], "d.n@2.conv1");
     let all = json(dir, &["stats", "d.n", "--by", "intermediate"]);
     assert_eq!(all["by_intermediate"].as_array().unwrap().len(), 6, "a model's key means all versions");
-    assert!(!run(dir, &["stats", "d.n.conv9"]).status.success());
+    assert!(!output(dir, &["stats", "d.n.conv9"]).status.success());
 }
 
 #[test]

@@ -1,71 +1,12 @@
 //! The command line, as a user meets it.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+mod common;
 
+use std::path::Path;
+use std::process::{Output, Stdio};
+
+use common::{Cli, npy, write_npy, write_table};
 use serde_json::Value;
-
-struct Cli {
-    dir: tempfile::TempDir,
-}
-
-impl Cli {
-    fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap() }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_mistique"));
-        command.env("MISTIQUE_STORE", self.path("s.mq")).current_dir(self.dir.path()).args(args).stdin(Stdio::null());
-        command
-    }
-
-    fn run(&self, args: &[&str]) -> Output {
-        self.command(args).output().unwrap()
-    }
-
-    /// Standard output of a command that must succeed.
-    fn ok(&self, args: &[&str]) -> String {
-        let out = self.run(args);
-        assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
-        String::from_utf8(out.stdout).unwrap()
-    }
-
-    fn json(&self, args: &[&str]) -> Value {
-        let mut args = args.to_vec();
-        args.push("--json");
-        serde_json::from_str(&self.ok(&args)).unwrap()
-    }
-
-    /// Standard error of a command that must fail.
-    fn fails(&self, args: &[&str]) -> String {
-        let out = self.run(args);
-        assert!(!out.status.success(), "{args:?} succeeded: {}", String::from_utf8_lossy(&out.stdout));
-        let text = String::from_utf8(out.stderr).unwrap();
-        assert!(!text.contains("panicked"), "{text}");
-        text
-    }
-
-    fn digits(&self, model: &str, more: &[&str]) -> String {
-        let mut args = vec!["log", model, "--arch", "digits_cnn", "--init", "1", "--data", "digits"];
-        args.extend(more);
-        self.ok(&args)
-    }
-}
-
-fn npy(path: &Path) -> (Vec<usize>, Vec<f32>) {
-    let array = mistique::datasets::read_npy(path).unwrap();
-    let shape = array.shape.clone();
-    (shape, array.to_f32())
-}
-
-fn write_npy(path: &Path, shape: &[usize], values: &[f32]) {
-    mistique::datasets::write_npy(std::fs::File::create(path).unwrap(), shape, values).unwrap();
-}
 
 #[test]
 fn a_network_is_logged_and_read_and_rerun() {
@@ -160,94 +101,6 @@ fn content_under_a_used_name_is_refused() {
 }
 
 #[test]
-fn files_of_any_framework_are_appended() {
-    let cli = Cli::new();
-    let values: Vec<f32> = (0..5 * 3 * 2).map(|i| i as f32 - 7.5).collect();
-    write_npy(&cli.path("a.npy"), &[5, 3, 2], &values);
-    cli.ok(&["append", "p.m.t", "a.npy", "--scheme", "f32"]);
-    // More rows go on after the last; given ids are taken as they are.
-    cli.ok(&["append", "p.m.t", "a.npy"]);
-    std::fs::write(cli.path("ids.txt"), "100\n90\n80\n70\n60\n").unwrap();
-    cli.ok(&["append", "p.m.t", "a.npy", "--row-ids", "ids.txt"]);
-    let twice = cli.fails(&["append", "p.m.t", "a.npy", "--row-ids", "ids.txt"]);
-    assert!(twice.contains("row_id 100 is already logged"), "{twice}");
-    cli.ok(&["get", "p.m.t", "-o", "all.npy"]);
-    let (shape, all) = npy(&cli.path("all.npy"));
-    assert_eq!(shape, [15, 3, 2]);
-    assert_eq!(all[..30], values[..]);
-    assert_eq!(all[30..60], values[..]);
-    assert_eq!(all[60..66], values[24..30], "row 60 is the last of the file");
-    // More axes than a map's two come back as they were.
-    write_npy(&cli.path("deep.npy"), &[2, 3, 1, 2, 2], &values[..24]);
-    cli.ok(&["append", "p.m.deep", "deep.npy", "--scheme", "f32"]);
-    cli.ok(&["get", "p.m.deep", "-o", "deep2.npy"]);
-    assert_eq!(npy(&cli.path("deep2.npy")), (vec![2, 3, 1, 2, 2], values[..24].to_vec()));
-    assert_eq!(cli.json(&["get", "p.m.deep.u1"])[0]["shape"], serde_json::json!([1, 1, 2, 2]));
-    // RERUN of raw values says why not.
-    assert!(cli.fails(&["get", "p.m.t", "--plan", "rerun"]).contains("nothing can run it"));
-
-    // What `get` writes, `append` reads.
-    for file in ["o.parquet", "o.arrow", "o.csv", "o.safetensors"] {
-        cli.ok(&["get", "p.m.t", "--rows", "0..5", "-o", file]);
-    }
-    let csv = std::fs::read_to_string(cli.path("o.csv")).unwrap();
-    assert!(csv.starts_with("row_id,\"u0[0,0]\",\"u0[0,1]\","), "{csv}");
-    assert_eq!(csv.lines().nth(1).unwrap(), "0,-7.5,-6.5,-5.5,-4.5,-3.5,-2.5");
-    std::fs::write(cli.path("five.txt"), "0\n1\n2\n3\n4\n").unwrap();
-
-    // Tables: a Parquet file with text, nulls and its own row_ids.
-    let table = cli.path("t.parquet");
-    write_table(&table);
-    cli.ok(&["append", "p.m.table", "t.parquet"]);
-    let text = cli.ok(&["get", "p.m.table", "--where", "table.name = 'b'"]);
-    assert!(text.contains("8") && text.contains("2 rows") && text.contains("lossless"), "{text}");
-    cli.ok(&["get", "p.m.table", "-o", "t2.parquet"]);
-    let (a, b) = (
-        mistique::datasets::read_parquet(table).unwrap(),
-        mistique::datasets::read_parquet(cli.path("t2.parquet")).unwrap(),
-    );
-    assert_eq!(a.column_by_name("score"), b.column_by_name("score"));
-    assert_eq!(a.column_by_name("name"), b.column_by_name("name"));
-
-    // bf16 in stays bf16; several tensors of one file become intermediates of one model.
-    let halves: Vec<u8> =
-        [1.5f32, -2.0, 0.25, 3.0].iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect();
-    let view = safetensors::tensor::TensorView::new(safetensors::Dtype::BF16, vec![2, 2], &halves).unwrap();
-    let bytes = safetensors::serialize([("layer1.0.x", view.clone()), ("y", view)], None).unwrap();
-    std::fs::write(cli.path("s.safetensors"), bytes).unwrap();
-    cli.ok(&["append", "p.torch", "s.safetensors"]);
-    let shown = cli.json(&["show", "p.torch.\"layer1.0.x\""]);
-    assert_eq!(shown["scheme"], "bf16");
-    assert_eq!(cli.json(&["get", "p.torch.y"])[0]["values"], serde_json::json!([1.5, -2.0, 0.25, 3.0]));
-    let several = cli.fails(&["append", "p.torch.z", "s.safetensors"]);
-    assert!(several.contains("several tensors"), "{several}");
-
-    cli.ok(&["export", "out"]);
-    let manifest: Value =
-        serde_json::from_str(&std::fs::read_to_string(cli.path("out/manifest.json")).unwrap()).unwrap();
-    assert_eq!(manifest["intermediates"].as_array().unwrap().len(), 5);
-    assert!(cli.fails(&["export", "out"]).contains("not empty"));
-}
-
-fn write_table(path: &Path) {
-    use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray, UInt64Array};
-    use std::sync::Arc;
-    let columns: [(&str, ArrayRef); 3] = [
-        ("row_id", Arc::new(UInt64Array::from(vec![7, 8, 9, 1]))),
-        ("name", Arc::new(StringArray::from(vec![Some("a"), Some("b"), None, Some("b")]))),
-        ("score", Arc::new(Float64Array::from(vec![Some(0.1), None, Some(f64::INFINITY), Some(-3.0)]))),
-    ];
-    let batch = RecordBatch::try_from_iter(columns).unwrap();
-    // `get` gives rows by row_id: 1, 7, 8, 9. The file is written in that order so that both can be compared.
-    let order = UInt64Array::from(vec![3, 0, 1, 2]);
-    let batch = arrow::compute::take_record_batch(&batch, &order).unwrap();
-    let file = std::fs::File::create(path).unwrap();
-    let mut writer = parquet::arrow::ArrowWriter::try_new(file, batch.schema(), None).unwrap();
-    writer.write(&batch).unwrap();
-    writer.close().unwrap();
-}
-
-#[test]
 fn an_interrupted_log_goes_on() {
     let cli = Cli::new();
     let log = |model: &'static str| {
@@ -271,7 +124,7 @@ fn an_interrupted_log_goes_on() {
     let mut child = cli.command(&log("p.cut")).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     // Kill it once something is committed, but not all.
     let rows = || -> u64 {
-        let out = cli.run(&["ls", "p.cut*", "--json"]);
+        let out = cli.output(&["ls", "p.cut*", "--json"]);
         let list: Value = serde_json::from_slice(&out.stdout).unwrap_or_default();
         list[0]["rows"].as_u64().unwrap_or_default()
     };
@@ -345,7 +198,7 @@ fn two_datasets_and_a_network_with_skips_share_a_store() {
 fn columns_that_a_network_does_not_see_are_said() {
     let cli = Cli::new();
     std::fs::write(cli.path("t.csv"), "a,b,y\n1,2,0\n2,x,1\n").unwrap();
-    let out = cli.run(&["dataset", "show", "csv:t.csv?label=y"]);
+    let out = cli.output(&["dataset", "show", "csv:t.csv?label=y"]);
     let said = String::from_utf8(out.stderr).unwrap();
     assert!(said.contains("left out, since they are no numbers: b (text: line 3 has \"x\")"), "{said}");
     let shown = cli.json(&["dataset", "show", "csv:t.csv?label=y"]);
@@ -363,7 +216,7 @@ fn files_of_one_name_are_told_apart_by_a_name_given() {
         let args = ["log", model, "--arch", "digits_cnn", "--init", "1", "--layers", "logits", "--data", data];
         [&args[..], more].concat().iter().map(|s| s.to_string()).collect::<Vec<_>>()
     };
-    let run = |args: &[String]| cli.run(&args.iter().map(String::as_str).collect::<Vec<_>>());
+    let run = |args: &[String]| cli.output(&args.iter().map(String::as_str).collect::<Vec<_>>());
     let said = |out: Output| String::from_utf8(out.stderr).unwrap();
     assert!(run(&log("p.m", "npy:x.npy", &[])).status.success());
     let refused = said(run(&log("q.m", "npy:sub/x.npy", &[])));
@@ -388,7 +241,7 @@ fn bytes_are_announced_and_bounded() {
     let refused = cli.fails(&args);
     assert!(refused.contains("takes up to") && refused.contains("--max-bytes"), "{refused}");
     assert_eq!(cli.json(&["ls"]), serde_json::json!([]));
-    let out = cli.run(&["log", "d.m", "--arch", "digits_cnn", "--init", "1", "--data", "digits"]);
+    let out = cli.output(&["log", "d.m", "--arch", "digits_cnn", "--init", "1", "--data", "digits"]);
     let said = String::from_utf8(out.stderr).unwrap();
     assert!(said.contains("1,797 rows, at most"), "{said}");
 }
@@ -459,7 +312,7 @@ fn damage_is_named_and_fails() {
     let mut bytes = std::fs::read(&partition).unwrap();
     bytes[300] ^= 1;
     std::fs::write(&partition, bytes).unwrap();
-    let out = cli.run(&["verify"]);
+    let out = cli.output(&["verify"]);
     let text = String::from_utf8(out.stdout).unwrap();
     assert!(!out.status.success() && text.contains("damaged:") && text.contains("d.m.conv1"), "{text}");
     // Other data stays readable.
@@ -555,35 +408,11 @@ fn exact_answers_have_full_resolution() {
 }
 
 #[test]
-fn what_get_writes_append_reads() {
-    let cli = Cli::new();
-    let values: Vec<f32> = (0..2 * 12).map(|i| i as f32 / 4.0).collect();
-    write_npy(&cli.path("a.npy"), &[2, 3, 2, 2], &values);
-    std::fs::write(cli.path("ids.txt"), "30\n10\n").unwrap();
-    cli.ok(&["append", "p.m@1.t", "a.npy", "--row-ids", "ids.txt", "--scheme", "f32"]);
-    for (file, key) in [("o.parquet", "q.a.t"), ("o.arrow", "q.b.t"), ("o.safetensors", "q.c.t")] {
-        cli.ok(&["get", "p.m.t", "-o", file]);
-        cli.ok(&["append", key, file, "--scheme", "f32"]);
-        let (a, b) = (cli.json(&["get", "p.m.t"]), cli.json(&["get", key]));
-        assert_eq!(
-            (&a[0]["values"], &a[0]["row_ids"], &a[0]["shape"]),
-            (&b[0]["values"], &b[0]["row_ids"], &b[0]["shape"])
-        );
-    }
-    // Two versions of one layer are told apart.
-    cli.ok(&["append", "p.m@2.t", "a.npy", "--row-ids", "ids.txt"]);
-    cli.ok(&["get", "p.m@1.t", "p.m@2.t", "-o", "two.safetensors"]);
-    cli.ok(&["get", "p.m@1.t", "p.m@2.t", "-o", "two.parquet"]);
-    let two = mistique::datasets::read_parquet(cli.path("two.parquet")).unwrap();
-    assert!(two.column_by_name("p.m@1.t").is_some() && two.column_by_name("p.m@2.t").is_some());
-}
-
-#[test]
 fn clamped_values_are_counted() {
     let cli = Cli::new();
     write_npy(&cli.path("a.npy"), &[1, 3], &[1e6, -1e6, 2.0]);
     assert!(cli.fails(&["append", "p.m.t", "a.npy", "--scheme", "f16"]).contains("cannot be held"));
-    let out = cli.run(&["append", "p.m.t", "a.npy", "--scheme", "f16", "--clamp"]);
+    let out = cli.output(&["append", "p.m.t", "a.npy", "--scheme", "f16", "--clamp"]);
     let said = String::from_utf8(out.stderr).unwrap();
     assert!(out.status.success() && said.contains("2 values did not fit"), "{said}");
     assert_eq!(cli.json(&["get", "p.m.t"])[0]["values"], serde_json::json!([65504.0, -65504.0, 2.0]));
@@ -620,94 +449,6 @@ fn a_zillow_template_is_logged_from_its_file() {
     };
     let (read, rerun) = (get("read"), get("rerun"));
     assert_eq!((read.lines().count(), &read), (1501, &rerun));
-}
-
-#[test]
-fn what_get_writes_keeps_types_and_takes_a_file_s_place_at_once() {
-    use arrow::array::{
-        ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampSecondArray,
-    };
-    use std::sync::Arc;
-    let cli = Cli::new();
-    let columns: [(&str, ArrayRef); 5] = [
-        ("n", Arc::new(Int64Array::from(vec![1, 1 << 60, -3]))),
-        ("x", Arc::new(Float64Array::from(vec![Some(0.1), None, Some(2.5)]))),
-        ("yes", Arc::new(BooleanArray::from(vec![true, false, true]))),
-        ("text", Arc::new(StringArray::from(vec![Some("a,b\u{7f}\u{85}"), Some(""), None]))),
-        ("when", Arc::new(TimestampSecondArray::from(vec![0, 60, 86_400]).with_timezone("UTC"))),
-    ];
-    let batch = RecordBatch::try_from_iter(columns).unwrap();
-    let mut writer = parquet::arrow::ArrowWriter::try_new(
-        std::fs::File::create(cli.path("t.parquet")).unwrap(),
-        batch.schema(),
-        None,
-    )
-    .unwrap();
-    writer.write(&batch).unwrap();
-    writer.close().unwrap();
-    cli.ok(&["append", "p.m.t", "t.parquet"]);
-
-    let json = &cli.json(&["get", "p.m.t.n,x,yes,text"])[0]["values"];
-    let expected =
-        serde_json::json!([1, 0.1, true, "a,b\u{7f}\u{85}", 1i64 << 60, null, false, "", -3, 2.5, true, null]);
-    assert_eq!(*json, expected);
-    let text = cli.ok(&["get", "p.m.t"]);
-    assert!(text.contains("1970-01-01T00:01:00Z") && text.contains("null"), "{text}");
-    assert!(cli.ok(&["get", "p.m.t.n", "--where", "t.when > '1970-01-01T00:00:30Z'"]).contains("2 rows"));
-
-    // An array of one type; a single column is a vector, and null floats are NaN.
-    cli.ok(&["get", "p.m.t.n", "-o", "n.npy"]);
-    let bytes = std::fs::read(cli.path("n.npy")).unwrap();
-    assert!(String::from_utf8_lossy(&bytes[..128]).contains("'descr': '<i8', 'fortran_order': False, 'shape': (3, )"));
-    assert_eq!(bytes[128..], [1i64, 1 << 60, -3].map(i64::to_le_bytes).concat());
-    cli.ok(&["get", "p.m.t.x", "-o", "x.npy"]);
-    assert_eq!(std::fs::read(cli.path("x.npy")).unwrap()[128..136], 0.1f64.to_le_bytes());
-    for (columns, why) in [("n,x", "one type"), ("text", "no nulls"), ("when", "holds no Timestamp")] {
-        let failed = cli.fails(&["get", &format!("p.m.t.{columns}"), "-o", "keep.npy"]);
-        assert!(failed.contains(why) && failed.contains(".parquet"), "{columns}: {failed}");
-    }
-    // What fails leaves what was there, and nothing beside it.
-    std::fs::write(cli.path("keep.npy"), "mine").unwrap();
-    cli.fails(&["get", "p.m.t.text", "-o", "keep.npy"]);
-    assert_eq!(std::fs::read_to_string(cli.path("keep.npy")).unwrap(), "mine");
-    // A link stays one, and a file keeps its permissions.
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::{PermissionsExt, symlink};
-        symlink("keep.npy", cli.path("link.npy")).unwrap();
-        std::fs::set_permissions(cli.path("keep.npy"), std::fs::Permissions::from_mode(0o600)).unwrap();
-        cli.ok(&["get", "p.m.t.n", "-o", "link.npy"]);
-        assert!(std::fs::symlink_metadata(cli.path("link.npy")).unwrap().is_symlink());
-        let kept = std::fs::metadata(cli.path("keep.npy")).unwrap();
-        assert_eq!((kept.permissions().mode() & 0o777, kept.len()), (0o600, 152));
-    }
-    let names = || std::fs::read_dir(cli.dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
-    assert!(names().all(|n| !n.ends_with(".part")), "{:?}", names().collect::<Vec<_>>());
-    cli.ok(&["get", "p.m.t", "-o", "t.csv"]);
-    let csv = std::fs::read_to_string(cli.path("t.csv")).unwrap();
-    assert_eq!(csv.lines().nth(2).unwrap(), "1,1152921504606846976,,false,\"\",1970-01-01T00:01:00Z");
-    assert_eq!(csv.lines().nth(3).unwrap(), "2,-3,2.5,true,,1970-01-02T00:00:00Z");
-
-    // Halves that were logged as halves are written as such.
-    for (dtype, width) in [(safetensors::Dtype::BF16, 2), (safetensors::Dtype::F16, 2), (safetensors::Dtype::F32, 4)] {
-        let bytes: Vec<u8> = (0..4u8).flat_map(|i| vec![0, 60 + i, 0, 0][..width].to_vec()).collect();
-        let view = safetensors::tensor::TensorView::new(dtype, vec![2, 2], &bytes).unwrap();
-        let file = safetensors::serialize([("y", view)], None).unwrap();
-        std::fs::write(cli.path("in.safetensors"), file).unwrap();
-        let model = format!("p.{dtype:?}").to_lowercase();
-        cli.ok(&["append", &model, "in.safetensors"]);
-        cli.ok(&["get", &format!("{model}.y"), "--plan", "read", "-o", "out.safetensors"]);
-        let out = std::fs::read(cli.path("out.safetensors")).unwrap();
-        let y = safetensors::SafeTensors::deserialize(&out).unwrap().tensor("y").unwrap().data().to_vec();
-        if width == 2 {
-            assert_eq!(y, bytes, "{dtype:?}");
-        }
-    }
-    // Rows of the first key stand for those of the others, which is said.
-    cli.ok(&["append", "p.m.u", "t.parquet"]);
-    cli.ok(&["append", "p.m.u", "t.parquet"]);
-    let out = cli.run(&["get", "p.m.t.n", "p.m.u.n"]);
-    assert!(String::from_utf8_lossy(&out.stderr).contains("p.m.u has 6 rows; these are the 3 of p.m.t"), "{out:?}");
 }
 
 #[test]

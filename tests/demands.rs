@@ -1,22 +1,17 @@
 //! What `--exact` and `--plan` demand holds for every column that a question names, not only for the one it is about.
 
+mod common;
+
 use std::path::Path;
-use std::process::Command;
 
+use common::ok;
 use serde_json::Value;
-
-fn mistique(dir: &Path, args: &[&str]) -> String {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_mistique"));
-    let out = command.env("MISTIQUE_STORE", dir.join("s.mq")).current_dir(dir).args(args).output().unwrap();
-    assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
-    String::from_utf8(out.stdout).unwrap()
-}
 
 /// What is answered of `MODEL` in the question, as JSON without the names of models and sources.
 fn answer(dir: &Path, model: &str, question: &[&str], demand: &[&str]) -> (Value, String) {
     let words: Vec<String> = question.iter().map(|w| w.replace("MODEL", model)).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let text = mistique(dir, &[&words[..], demand, &["--json"]].concat());
+    let text = ok(dir, &[&words[..], demand, &["--json"]].concat());
     let mut json: Value = serde_json::from_str(&text).unwrap();
     let object = match &mut json {
         Value::Array(answers) => answers[0].as_object_mut().unwrap(),
@@ -33,7 +28,7 @@ fn what_is_demanded_holds_for_every_operand() {
     let dir = dir.path();
     for (model, scheme) in [("d.exact", "f32"), ("d.lossy", "threshold(0.9)")] {
         let log = ["log", model, "--arch", "digits_cnn", "--init", "1", "--data", "digits", "--rows", "0..400"];
-        mistique(dir, &[&log[..], &["--scheme", scheme]].concat());
+        ok(dir, &[&log[..], &["--scheme", scheme]].concat());
     }
     let questions: [&[&str]; 8] = [
         &["query", "where", "MODEL.dense1.norm > 5 and MODEL.conv2.u3[4,4] > 0.2"],

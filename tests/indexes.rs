@@ -1,20 +1,9 @@
 //! `mistique index`, and the questions that indexes serve, as a user meets them.
 
-use std::path::Path;
-use std::process::Command;
+mod common;
 
+use common::{json, run};
 use serde_json::Value;
-
-fn run(dir: &Path, args: &[&str]) -> Result<String, String> {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_mistique"));
-    let out = command.env("MISTIQUE_STORE", dir.join("s.mq")).current_dir(dir).args(args).output().unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    if out.status.success() { Ok(text(out.stdout)) } else { Err(text(out.stderr)) }
-}
-
-fn json(dir: &Path, args: &[&str]) -> Value {
-    serde_json::from_str(&run(dir, &[args, &["--json"]].concat()).unwrap()).unwrap()
-}
 
 #[test]
 fn indexes_are_made_listed_used_and_dropped() {

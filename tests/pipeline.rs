@@ -1,52 +1,13 @@
 //! Pipelines on the command line.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+mod common;
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use common::Cli;
 use mistique::pipeline::{Pipeline, PipelineError, Template};
 use serde_json::{Map, Value};
-
-struct Cli {
-    dir: tempfile::TempDir,
-}
-
-impl Cli {
-    fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap() }
-    }
-
-    fn write(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.dir.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        path
-    }
-
-    /// Whether the command succeeded, and what it printed.
-    fn run(&self, args: &[&str]) -> (bool, String) {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_mistique"));
-        command.env("MISTIQUE_STORE", self.dir.path().join("s.mq")).current_dir(self.dir.path()).stdin(Stdio::null());
-        let out = command.args(args).output().unwrap();
-        let text = if out.status.success() { out.stdout } else { out.stderr };
-        (out.status.success(), String::from_utf8(text).unwrap())
-    }
-
-    fn ok(&self, args: &[&str]) -> String {
-        let (ok, text) = self.run(args);
-        assert!(ok, "{args:?}: {text}");
-        text
-    }
-
-    fn fails(&self, args: &[&str]) -> String {
-        let (ok, text) = self.run(args);
-        assert!(!ok && !text.contains("panicked"), "{args:?}: {text}");
-        text
-    }
-
-    fn json(&self, args: &[&str]) -> Value {
-        serde_json::from_str(&self.ok(&[args, &["--json"]].concat())).unwrap()
-    }
-}
 
 const PIPELINE: &str = "
 name: homes
@@ -336,7 +297,9 @@ fn the_documented_commands_run() {
     let mut n = 0;
     for (line, shown) in lines.iter().zip(&lines[1..]) {
         let Some(command) = line.strip_prefix("    $ mistique ") else { continue };
-        let (ok, text) = cli.run(&words(command));
+        let ran = cli.run(&words(command));
+        let ok = ran.is_ok();
+        let text = ran.unwrap_or_else(|e| e);
         assert_eq!(first(&text), first(shown), "{command}: {text}");
         assert_eq!(ok, !shown.starts_with("    error:"), "{command}");
         n += 1;

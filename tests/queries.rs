@@ -1,28 +1,11 @@
 //! `mistique query`: the commands of docs/queries.md, and what READ and RERUN answer alike.
 
+mod common;
+
 use std::path::Path;
-use std::process::{Command, Output};
 
+use common::{fails, ok};
 use serde_json::Value;
-
-fn run(dir: &Path, args: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_mistique"));
-    command.env("MISTIQUE_STORE", dir.join("demo.mq")).current_dir(dir).args(args).output().unwrap()
-}
-
-fn ok(dir: &Path, args: &[&str]) -> String {
-    let out = run(dir, args);
-    assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
-    String::from_utf8(out.stdout).unwrap()
-}
-
-fn fails(dir: &Path, args: &[&str]) -> String {
-    let out = run(dir, args);
-    assert!(!out.status.success(), "{args:?} succeeded");
-    let text = String::from_utf8(out.stderr).unwrap();
-    assert!(!text.contains("panicked"), "{text}");
-    text
-}
 
 /// Words of a command line, those in single quotes whole.
 fn words(line: &str) -> Vec<String> {

@@ -1,21 +1,11 @@
 //! Similarity and NetDissect on the command line, with pictures and folders of masks.
 
+mod common;
+
 use std::path::Path;
-use std::process::Command;
 
+use common::{json, run};
 use mistique::{IfExists, LogOptions, ModelKey, ModelSpec, Store, TensorSpec};
-use serde_json::Value;
-
-fn run(dir: &Path, args: &[&str]) -> Result<String, String> {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_mistique"));
-    let out = command.env("MISTIQUE_STORE", dir.join("s.mq")).current_dir(dir).args(args).output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    if out.status.success() { Ok(text(out.stdout)) } else { Err(text(out.stderr)) }
-}
-
-fn json(dir: &Path, args: &[&str]) -> Value {
-    serde_json::from_str(&run(dir, &[args, &["--json"]].concat()).unwrap()).unwrap()
-}
 
 fn noise(seed: u64, n: usize) -> Vec<f32> {
     let mut state = seed;

@@ -1,5 +1,6 @@
 //! The files that `mistique get -o` writes. A file appears when all of it is there; one that was there before stays until then.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -74,29 +75,29 @@ fn whole(path: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> Result<()>) -> 
 }
 
 /// Values of an answer in one type, row-major: that which they were logged in, where they still are of it.
-struct Values {
+struct Values<'a> {
     dtype: Dtype,
     shape: Vec<usize>,
-    bytes: Vec<u8>,
+    bytes: Cow<'a, [u8]>,
 }
 
-impl Values {
-    fn of(answer: &Answer, store: &Store) -> Result<Self> {
+impl<'a> Values<'a> {
+    fn of(answer: &'a Answer, store: &Store) -> Result<Self> {
         let shape = std::iter::once(answer.rows.len()).chain(answer.shape.iter().copied()).collect();
         let (dtype, bytes) = match &answer.data {
-            Data::F64(v) => (Dtype::F64, le(v.iter().map(|x| x.to_le_bytes()))),
+            Data::F64(v) => (Dtype::F64, in_place(v, f64::to_le_bytes)),
             Data::F32(v) => match &*store.intermediate(&answer.key)?.content {
                 Content::Tensor(t)
                     if t.dtype == Code::F16 && v.iter().all(|x| same(*x, f16::from_f32(*x).to_f32())) =>
                 {
-                    (Dtype::F16, le(v.iter().map(|x| f16::from_f32(*x).to_le_bytes())))
+                    (Dtype::F16, le(v.iter().map(|x| f16::from_f32(*x).to_le_bytes())).into())
                 }
                 Content::Tensor(t)
                     if t.dtype == Code::BF16 && v.iter().all(|x| same(*x, bf16::from_f32(*x).to_f32())) =>
                 {
-                    (Dtype::BF16, le(v.iter().map(|x| bf16::from_f32(*x).to_le_bytes())))
+                    (Dtype::BF16, le(v.iter().map(|x| bf16::from_f32(*x).to_le_bytes())).into())
                 }
-                _ => (Dtype::F32, le(v.iter().map(|x| x.to_le_bytes()))),
+                _ => (Dtype::F32, in_place(v, f32::to_le_bytes)),
             },
             Data::Table(batch) => return Self::of_table(answer, batch),
         };
@@ -134,7 +135,7 @@ impl Values {
                 bytes.extend_from_slice(column.get(row * width..(row + 1) * width).unwrap_or_default());
             }
         }
-        Ok(Self { dtype, shape, bytes })
+        Ok(Self { dtype, shape, bytes: bytes.into() })
     }
 }
 
@@ -172,14 +173,22 @@ fn plain(array: &ArrayRef) -> Option<(Dtype, Vec<u8>)> {
     })
 }
 
+/// Values as they lie in memory, where that is how files have them.
+fn in_place<T: bytemuck::NoUninit, const N: usize>(values: &[T], to_le: fn(T) -> [u8; N]) -> Cow<'_, [u8]> {
+    match cfg!(target_endian = "little") {
+        true => Cow::Borrowed(bytemuck::cast_slice(values)),
+        false => Cow::Owned(le(values.iter().map(|v| to_le(*v)))),
+    }
+}
+
 fn le<const N: usize>(words: impl Iterator<Item = [u8; N]>) -> Vec<u8> {
     words.flatten().collect()
 }
 
 /// Writes one array as `.npy` (version 1.0); numpy has no bfloat16, which becomes float32.
-fn write_npy(out: &mut impl Write, values: &Values, error: impl Fn(std::io::Error) -> CliError) -> Result<()> {
+fn write_npy(out: &mut impl Write, values: &Values<'_>, error: impl Fn(std::io::Error) -> CliError) -> Result<()> {
     let wide;
-    let (descr, bytes) = match values.dtype {
+    let (descr, bytes): (_, &[u8]) = match values.dtype {
         Dtype::BOOL => ("|b1", &values.bytes),
         Dtype::I8 => ("|i1", &values.bytes),
         Dtype::U8 => ("|u1", &values.bytes),
@@ -216,7 +225,7 @@ fn tensors(answers: &[Answer], store: &Store) -> Result<std::result::Result<Vec<
     let rows = answers.first().map_or(&[][..], |a| &a.rows);
     let row_ids = le(rows.iter().map(|r| r.to_le_bytes()));
     let mut tensors =
-        vec![("row_id".to_string(), Values { dtype: Dtype::U64, shape: vec![rows.len()], bytes: row_ids })];
+        vec![("row_id".to_string(), Values { dtype: Dtype::U64, shape: vec![rows.len()], bytes: row_ids.into() })];
     for answer in answers {
         let taken = |n: &str| tensors.iter().any(|(t, _)| t == n);
         let name = match taken(&answer.key.intermediate) {

@@ -1,5 +1,7 @@
 //! What `verify` asks of the catalogue itself: that every row which anything reads is one that was written.
 
+use std::collections::BTreeSet;
+
 use rusqlite::types::Value;
 
 use super::Catalog;
@@ -26,7 +28,7 @@ impl Catalog {
             note("counters", self.total(name).map(drop));
         }
         note("datasets", self.texts("SELECT name FROM datasets").and_then(|names| self.check_datasets(&names)));
-        note("operators", self.operators().and_then(|_| self.artifacts()).map(drop));
+        note("artifacts", self.artifacts().map(drop));
         note("indexes", self.indexes(None).map(drop));
         for (table, columns) in [
             ("costs", "machine, what, subject, n, mean, m2, updated"),
@@ -62,14 +64,13 @@ impl Catalog {
         const DOING: &str = "check the catalogue's references";
         let mut statement = self.conn.prepare("PRAGMA foreign_key_check").doing(DOING)?;
         let rows = statement.query_map([], |r| Ok((r.get::<_, String>(0)?, r.get::<_, String>(2)?))).doing(DOING)?;
-        let found = rows.map(|r| r.doing(DOING)).take(MOST).collect::<Result<Vec<_>>>()?;
-        match &found[..] {
-            [] => Ok(()),
-            [(table, parent), ..] => {
-                let why = format!("{} or more of {table} name one of {parent} that is not there", found.len());
-                Err(EngineError::corrupt("catalog.db", 0, why))
-            }
+        let found = rows.map(|r| r.doing(DOING)).collect::<Result<BTreeSet<_>>>()?;
+        if found.is_empty() {
+            return Ok(());
         }
+        let each =
+            found.iter().map(|(table, parent)| format!("a row of {table} names one of {parent} that is not there"));
+        Err(EngineError::corrupt("catalog.db", 0, each.collect::<Vec<_>>().join("; ")))
     }
 
     /// Reads all values of a table, whose types SQLite then has checked.
