@@ -35,6 +35,17 @@ fn indexes_are_made_listed_used_and_dropped() {
     let with = json(dir, &question);
     assert_eq!((of(&without), of(&with)), (rows[..5].to_vec(), rows[..5].to_vec()));
     assert_eq!(of(&json(dir, &[&question[..], &["--no-index"]].concat())), rows[..5]);
+    // Among some rows; the row that others are compared with is none of them.
+    let some = json(dir, &[&question[..], &["--where", "t.u0 < 50 and row_id >= 20"]].concat());
+    let passes = |row: &&usize| **row >= 20 && values[**row * 6] < 50.0;
+    let among: Vec<usize> = rows.iter().filter(passes).copied().collect();
+    assert_eq!((of(&some), &some["n_rows"]), (among[..5].to_vec(), &among.len().into()));
+    assert!(of(&some) != of(&with), "{some}");
+    let listed = json(dir, &[&question[..], &["--rows", "300,9,7", "--no-index"]].concat());
+    let mut three = vec![300, 7];
+    three.sort_by(|a, b| apart(*a).total_cmp(&apart(*b)));
+    assert_eq!((of(&listed), &listed["n_rows"]), (three, &3.into()));
+    assert!(run(dir, &[&question[..], &["--rows", "7,900"]].concat()).unwrap_err().contains("900"));
     let shown = run(dir, &["query", "top-group", "p.m.t", "--units", "0..3", "-k", "500", "--metric", "l1"]).unwrap();
     assert!(shown.contains("fewer than 500 rank") && shown.contains("400 of 400 rows"), "{shown}");
     assert!(run(dir, &["query", "similar", "p.m.t", "--units", "9", "--row", "1"]).unwrap_err().contains("u9"));

@@ -7,7 +7,7 @@ use mistique_engine::{
     DatasetSpec, EngineError, Given, IfExists, IntermediateKey, LogOptions, MapValue, MemoryStorage, ModelKey,
     ModelKind, ModelRecord, ModelSpec, Rerun, RerunValues, Scheme, StageNode, Storage, Store, StoreOptions, TensorSpec,
 };
-use mistique_query::{ByExample, ChunkReader, Examples, IndexUse, Norm, PlanChoice, QueryError, Source};
+use mistique_query::{ByExample, ChunkReader, Examples, IndexUse, Norm, PlanChoice, QueryError, RowSelection, Source};
 use proptest::prelude::*;
 
 fn key() -> ModelKey {
@@ -103,6 +103,15 @@ fn check(store: &Store, rows: &[u64], activations: &[Vec<f32>], units: &[usize],
                 for e in &answer.examples {
                     assert_eq!(e.values, group[rows.iter().position(|r| *r == e.row).unwrap()]);
                 }
+                // The same among every third row.
+                let some: Vec<u64> = rows.iter().copied().step_by(3).filter(|r| like != Some(*r)).collect();
+                let answer = question.clone().with_index(index).with_rows(RowSelection::List(some.clone()));
+                let answer = reader.by_example(&answer).unwrap();
+                let mut want = brute_force(rows, &group, like, norm, rows.len());
+                want.retain(|(row, _)| some.contains(row));
+                want.truncate(k);
+                assert_eq!(found(&answer), want, "among some: {norm:?} {like:?} {index:?} {units:?}");
+                assert_eq!(answer.used.n_rows, some.len() as u64);
             }
         }
     }

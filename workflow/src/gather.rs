@@ -79,14 +79,14 @@ impl Gather {
             let by = if layer.cells == 1 { MapValue::Max } else { self.by };
             let n_columns = if by == MapValue::Cells { layer.n_units * layer.cells } else { layer.n_units };
             let budget = INDEX_SHARE * (n_rows * layer.n_units * layer.cells * 4) as f64;
-            match ByExampleSize::within(n_rows, n_columns, &RowSet::from_ids(&layer.rows), budget) {
-                None => left_out.push((layer.name, format!("{n_rows} rows are too few for an index"))),
-                Some(size) => {
-                    let of = ByExampleOf { by, exact: true };
-                    let index = by_example_index(&layer.rows, &layer.values, n_columns, size, of)?;
-                    made.push(store.put_index(record, &index)?);
-                }
+            if !ByExampleSize::has_room(&RowSet::from_ids(&layer.rows), n_columns, budget) {
+                left_out.push((layer.name, format!("{n_rows} rows are too few for an index")));
+                continue;
             }
+            let of = ByExampleOf { by, exact: true };
+            let size = ByExampleSize::within(&layer.rows, &layer.values, n_columns, budget);
+            let index = by_example_index(&layer.rows, &layer.values, n_columns, size, of)?;
+            made.push(store.put_index(record, &index)?);
         }
         Ok(Indexed { made, left_out })
     }

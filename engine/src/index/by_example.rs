@@ -73,22 +73,85 @@ impl std::str::FromStr for MapValue {
 pub struct ByExampleSize {
     /// Bits of a partition's number: a unit's activations fall into 2^bits ranges at most.
     pub bits: u8,
-    /// Rows whose activation itself is kept.
+    /// Rows whose activation itself is kept, of those above the unit's floor.
     pub n_top: usize,
 }
 
 impl ByExampleSize {
-    /// The finest that takes at most `budget_bytes` for `n_columns` columns of `n_rows` rows, the file's own bytes
-    /// included; `None` where not even one bit fits.
-    pub fn within(n_rows: usize, n_columns: usize, rows: &RowSet, budget_bytes: f64) -> Option<Self> {
-        let of_file = INDEX_HEADER_LEN + INDEX_ENTRY_LEN + rows.to_bytes().len();
-        let of_column =
-            (budget_bytes - of_file as f64) / n_columns.max(1) as f64 - (INDEX_ENTRY_LEN + FIXED_LEN) as f64;
-        let left = |bits: u8| of_column - ((PAIR_LEN << bits) + (n_rows * usize::from(bits)).div_ceil(8)) as f64;
-        let least = |bits: u8| if bits == 1 { 0.0 } else { LEAST_TOP_SHARE * (n_rows * PAIR_LEN) as f64 };
-        let bits = (1..=MAX_PARTITION_BITS).rev().find(|b| left(*b) >= least(*b))?;
-        let n_top = (left(bits) / PAIR_LEN as f64).min(TOP_SHARE * n_rows as f64) as usize;
-        Some(Self { bits, n_top })
+    /// Whether an index of `n_columns` columns of the rows has room in `budget_bytes`, whatever their values are.
+    pub fn has_room(rows: &RowSet, n_columns: usize, budget_bytes: f64) -> bool {
+        let full = Floor { value: f32::NAN, n_rows: 0 };
+        let one = Self { bits: 1, n_top: 0 };
+        of_file(rows) + (n_columns * (INDEX_ENTRY_LEN + one.column_len(rows.len(), full))) as f64 <= budget_bytes
+    }
+
+    /// The finest that takes at most `budget_bytes` for these values (as those of [`by_example_index`]), the file's own
+    /// bytes included; the coarsest where none does.
+    pub fn within(rows: &[u64], values: &[f32], n_columns: usize, budget_bytes: f64) -> Self {
+        let n_rows = rows.len();
+        let floors = Floor::of_columns(values, n_columns);
+        let columns = (n_columns * INDEX_ENTRY_LEN) as f64;
+        let left = |bits: u8| {
+            let one = Self { bits, n_top: 0 };
+            let used: usize = floors.iter().map(|f| one.column_len(n_rows, *f)).sum();
+            budget_bytes - of_file(&RowSet::from_ids(rows)) - columns - used as f64
+        };
+        // Units that are the same for all rows have no top.
+        let live = floors.iter().filter(|f| f.n_rows < n_rows).count();
+        let of_top = (PAIR_LEN * live.max(1)) as f64;
+        let least = LEAST_TOP_SHARE * n_rows as f64 * of_top;
+        let bits = (2..=MAX_PARTITION_BITS).rev().find(|b| left(*b) >= least).unwrap_or(1);
+        let n_top = (left(bits) / of_top).min(TOP_SHARE * n_rows as f64).max(0.0) as usize;
+        Self { bits, n_top }
+    }
+
+    /// Most bytes of a column's section.
+    fn column_len(self, n_rows: usize, floor: Floor) -> usize {
+        let above = n_rows - floor.n_rows;
+        let codes = match floor.is_apart(n_rows, self.bits) {
+            true => n_rows.div_ceil(8) + packed_len(above, self.bits),
+            false => packed_len(n_rows, self.bits),
+        };
+        FIXED_LEN + PAIR_LEN * ((above + 1).min(1 << self.bits) + self.n_top.min(above)) + codes
+    }
+}
+
+fn of_file(rows: &RowSet) -> f64 {
+    (INDEX_HEADER_LEN + INDEX_ENTRY_LEN + rows.to_bytes().len()) as f64
+}
+
+fn packed_len(n: usize, bits: u8) -> usize {
+    (n * usize::from(bits)).div_ceil(8)
+}
+
+/// The smallest activation of a unit (0 after a ReLU), and how many rows have it.
+#[derive(Debug, Clone, Copy)]
+struct Floor {
+    value: f32,
+    n_rows: usize,
+}
+
+impl Floor {
+    fn of_columns(values: &[f32], n_columns: usize) -> Vec<Self> {
+        let mut floors = vec![Self { value: f32::NAN, n_rows: 0 }; n_columns];
+        for row in values.chunks_exact(n_columns.max(1)) {
+            floors.iter_mut().zip(row).for_each(|(floor, v)| floor.add(*v));
+        }
+        floors
+    }
+
+    fn add(&mut self, value: f32) {
+        if value < self.value || self.value.is_nan() {
+            *self = Self { value, n_rows: usize::from(!value.is_nan()) };
+        } else if value == self.value {
+            self.n_rows += 1;
+        }
+    }
+
+    /// Whether a bit for each row that says whether it lies at the floor, and numbers for the others, take less than numbers
+    /// for all.
+    fn is_apart(self, n_rows: usize, bits: u8) -> bool {
+        n_rows.div_ceil(8) + packed_len(n_rows - self.n_rows, bits) < packed_len(n_rows, bits)
     }
 }
 
@@ -107,9 +170,9 @@ impl ByExampleOf {
         if self.exact { "exact" } else { "stored" }
     }
 
-    fn params(self, size: ByExampleSize, n_rows: usize) -> String {
-        let (by, values, bits, top) = (self.by.name(), self.values(), size.bits, size.n_top);
-        format!(r#"{{"by":"{by}","values":"{values}","bits":{bits},"top":{top},"rows":{n_rows}}}"#)
+    fn params(self, n_rows: usize) -> String {
+        let (by, values) = (self.by.name(), self.values());
+        format!(r#"{{"by":"{by}","values":"{values}","rows":{n_rows}}}"#)
     }
 }
 
@@ -124,7 +187,7 @@ pub fn by_example_index(
     size: ByExampleSize,
     of: ByExampleOf,
 ) -> Result<NewIndex> {
-    let params = of.params(size, rows.len());
+    let params = of.params(rows.len());
     if values.len() != rows.len() * n_columns {
         return Err(EngineError::Shape {
             key: "index".into(),
@@ -180,10 +243,20 @@ fn encode(values: &[f32], size: ByExampleSize) -> Vec<u8> {
     });
     let sorted: Vec<f32> = order.iter().map(|i| values[*i as usize]).collect();
     let has_nan = order.len() < values.len();
-    let starts = partitions(&sorted, (1 << size.bits) - usize::from(has_nan));
+    let value = sorted.first().copied().unwrap_or(f32::NAN);
+    let floor = Floor { value, n_rows: sorted.partition_point(|v| *v <= value) };
+    let apart = floor.is_apart(values.len(), size.bits);
+    let most = (1 << size.bits) - usize::from(has_nan);
+    let starts = match apart {
+        // The floor is the first partition, and the others are divided among the rest.
+        true => std::iter::once(0)
+            .chain(partitions(&sorted[floor.n_rows..], most - 1).into_iter().map(|start| floor.n_rows + start))
+            .collect(),
+        false => partitions(&sorted, most),
+    };
     let n_partitions = starts.len() + usize::from(has_nan);
-    let n_top = size.n_top.min(order.len());
-    let mut out = vec![size.bits, 0];
+    let n_top = size.n_top.min(order.len() - floor.n_rows);
+    let mut out = vec![size.bits, u8::from(apart)];
     out.extend_from_slice(&(n_partitions as u16).to_le_bytes());
     out.extend_from_slice(&(n_top as u32).to_le_bytes());
     let mut codes = vec![starts.len() as u8; values.len()];
@@ -201,18 +274,43 @@ fn encode(values: &[f32], size: ByExampleSize) -> Vec<u8> {
     let top = &order[order.len() - n_top..];
     top.iter().rev().for_each(|i| out.extend_from_slice(&i.to_le_bytes()));
     top.iter().rev().for_each(|i| out.extend_from_slice(&values[*i as usize].to_le_bytes()));
+    if apart {
+        pack(codes.iter().map(|c| u8::from(*c > 0)), 1, &mut out);
+        codes.retain(|c| *c > 0);
+    }
+    pack(codes.into_iter(), size.bits, &mut out);
+    out
+}
+
+/// Appends numbers of `bits` bits each, the lowest bits first.
+fn pack(numbers: impl ExactSizeIterator<Item = u8>, bits: u8, out: &mut Vec<u8>) {
     let at = out.len();
-    let bits = usize::from(size.bits);
-    out.resize(at + (values.len() * bits).div_ceil(8), 0);
-    for (i, code) in codes.iter().enumerate() {
-        let (byte, shift) = (i * bits / 8, i * bits % 8);
-        let wide = u16::from(*code) << shift;
+    out.resize(at + packed_len(numbers.len(), bits), 0);
+    for (i, number) in numbers.enumerate() {
+        let (byte, shift) = (i * usize::from(bits) / 8, i * usize::from(bits) % 8);
+        let wide = u16::from(number) << shift;
         out[at + byte] |= wide as u8;
         if wide > 0xff {
             out[at + byte + 1] |= (wide >> 8) as u8;
         }
     }
-    out
+}
+
+/// The `n` numbers that [`pack`] wrote, and what follows them; `None` for too few bytes, or spare bits that are not 0.
+fn unpack(bytes: &[u8], n: usize, bits: u8) -> Option<(Vec<u8>, &[u8])> {
+    let (packed, rest) = bytes.split_at_checked(packed_len(n, bits))?;
+    let bits = usize::from(bits);
+    let spare = n * bits % 8;
+    if spare > 0 && packed.last().is_some_and(|last| last >> spare != 0) {
+        return None;
+    }
+    let byte = |i: usize| packed.get(i).copied().map_or(0, u16::from);
+    let mask = (1u16 << bits) - 1;
+    let number = |i: usize| {
+        let (at, shift) = (i * bits / 8, i * bits % 8);
+        ((byte(at) | byte(at + 1) << 8) >> shift & mask) as u8
+    };
+    Some(((0..n).map(number).collect(), rest))
 }
 
 /// What is known of one column's activations.
@@ -229,17 +327,14 @@ pub struct ByExampleColumn {
 impl ByExampleColumn {
     /// Reads a section; `None` for what is none.
     pub fn parse(bytes: &[u8], n_rows: usize) -> Option<Self> {
-        let (bits, reserved) = (*bytes.first()?, *bytes.get(1)?);
+        let (bits, apart) = (*bytes.first()?, *bytes.get(1)?);
         let (n_partitions, n_top) = (usize::from(bytes.u16_at(2)?), bytes.u32_at(4)? as usize);
         let wanted = 1..=MAX_PARTITION_BITS;
-        if !wanted.contains(&bits) || reserved != 0 || n_partitions > 1 << bits || n_top > n_rows {
+        if !wanted.contains(&bits) || apart > 1 || n_partitions > 1 << bits || n_top > n_rows {
             return None;
         }
         let codes_at = FIXED_LEN + (n_partitions + n_top) * PAIR_LEN;
-        let bits = usize::from(bits);
-        if bytes.len() != codes_at + (n_rows * bits).div_ceil(8) {
-            return None;
-        }
+        let packed = bytes.get(codes_at..)?;
         let float = |at: usize| bytes.u32_at(at).map(f32::from_bits);
         let pair = |i: usize| Some((float(FIXED_LEN + PAIR_LEN * i)?, float(FIXED_LEN + PAIR_LEN * i + 4)?));
         let bounds: Vec<(f32, f32)> = (0..n_partitions).map(pair).collect::<Option<_>>()?;
@@ -252,18 +347,17 @@ impl ByExampleColumn {
         if top.iter().any(|(row, value)| *row as usize >= n_rows || value.is_nan()) {
             return None;
         }
-        let packed = bytes.get(codes_at..)?;
-        let byte = |i: usize| packed.get(i).copied().map_or(0, u16::from);
-        let mask = (1u16 << bits) - 1;
-        let code = |i: usize| {
-            let (at, shift) = (i * bits / 8, i * bits % 8);
-            ((byte(at) | byte(at + 1) << 8) >> shift & mask) as u8
+        let (codes, rest) = if apart == 1 {
+            let (above, packed) = unpack(packed, n_rows, 1)?;
+            let n_above = above.iter().filter(|a| **a == 1).count();
+            let (numbers, rest) = unpack(packed, n_above, bits)?;
+            let mut numbers = numbers.into_iter();
+            (above.iter().map(|a| if *a == 1 { numbers.next().unwrap_or(0) } else { 0 }).collect(), rest)
+        } else {
+            unpack(packed, n_rows, bits)?
         };
-        let codes: Vec<u8> = (0..n_rows).map(code).collect();
         let known = codes.iter().all(|c| usize::from(*c) < n_partitions);
-        let spare = n_rows * bits % 8;
-        let clean = spare == 0 || packed.last().is_none_or(|last| last >> spare == 0);
-        (known && clean).then_some(Self { bounds, top, codes })
+        (known && rest.is_empty()).then_some(Self { bounds, top, codes })
     }
 }
 
@@ -299,7 +393,8 @@ mod tests {
             let mut sorted: Vec<f32> = values.iter().copied().filter(|v| !v.is_nan()).collect();
             sorted.sort_by(|a, b| b.partial_cmp(a).unwrap());
             let top: Vec<f32> = column.top.iter().map(|t| t.1).collect();
-            prop_assert_eq!(&top[..], &sorted[..n_top.min(sorted.len())]);
+            let above = sorted.iter().filter(|v| Some(*v) > sorted.last()).count();
+            prop_assert_eq!(&top[..], &sorted[..n_top.min(above)]);
             prop_assert!(column.top.iter().all(|(i, v)| values[*i as usize] == *v));
         }
 
@@ -323,21 +418,46 @@ mod tests {
 
     #[test]
     fn sizes_keep_within_the_budget() {
-        for (n_rows, n_columns, cells) in
-            [(10_000, 512, 1), (1000, 64, 1), (400, 10, 1), (50_000, 4096, 1), (2000, 64, 1024)]
-        {
-            let rows = RowSet::Range(0..n_rows as u64);
-            let budget = 0.2 * (n_rows * n_columns * cells * 4) as f64;
-            let size = ByExampleSize::within(n_rows, n_columns, &rows, budget).unwrap();
-            let values: Vec<f32> = (0..n_rows * n_columns).map(|i| (i * 7919 % 104_729) as f32).collect();
-            let values = &values[..n_rows * n_columns.min(64)];
+        for (n_rows, n_columns, cells, zeros) in [
+            (10_000, 512, 1, 0),
+            (10_000, 512, 1, 68),
+            (1000, 64, 1, 10),
+            (400, 10, 1, 0),
+            (5000, 300, 1, 100),
+            (2000, 64, 1024, 50),
+        ] {
             let ids: Vec<u64> = (0..n_rows as u64).collect();
-            let index = by_example_index(&ids, values, n_columns.min(64), size, OF).unwrap();
-            let bytes = index.to_bytes(1).len() * n_columns / n_columns.min(64);
-            assert!(bytes as f64 <= budget * 1.01, "{n_rows} {n_columns}: {bytes} of {budget}");
-            assert!(cells > 1 || bytes as f64 > budget * 0.6, "{n_rows} {n_columns}: {bytes} of {budget}");
+            let budget = 0.2 * (n_rows * n_columns * cells * 4) as f64;
+            assert!(ByExampleSize::has_room(&RowSet::Range(0..n_rows as u64), n_columns, budget));
+            let value = |i: usize| if i * 31 % 100 < zeros { 0.0 } else { (1 + i * 7919 % 104_729) as f32 };
+            let values: Vec<f32> = (0..n_rows * n_columns).map(value).collect();
+            let size = ByExampleSize::within(&ids, &values, n_columns, budget);
+            let bytes = by_example_index(&ids, &values, n_columns, size, OF).unwrap().to_bytes(1).len() as f64;
+            assert!(bytes <= budget, "{n_rows} {n_columns}: {bytes} of {budget}");
+            let is_fine = size.bits == MAX_PARTITION_BITS || bytes > budget * 0.75;
+            assert!(is_fine, "{n_rows} {n_columns}: {bytes} of {budget}");
         }
-        assert_eq!(ByExampleSize::within(20, 4, &RowSet::Range(0..20), 0.2 * 320.0), None);
+        assert!(!ByExampleSize::has_room(&RowSet::Range(0..20), 4, 0.2 * 320.0));
+    }
+
+    #[test]
+    fn rows_at_the_floor_stand_apart() {
+        // 12 of 16 rows are 0: a bit for each and 2 bits for four rows are 3 bytes, 2 bits for all would be 4.
+        let mut values = vec![0.0; 16];
+        for (at, value) in [(3, 5.0), (4, f32::NAN), (9, 1.0), (15, 7.0)] {
+            values[at] = value;
+        }
+        let bytes = encode(&values, ByExampleSize { bits: 2, n_top: 9 });
+        // Floor, 1 to 5, 7 (or 1, 5 to 7), NaN; the top are the three rows above the floor.
+        assert_eq!((&bytes[..8], bytes.len()), (&[2, 1, 4, 0, 3, 0, 0, 0][..], 8 + 8 * (4 + 3) + 2 + 1));
+        assert_eq!(bytes[8 + 8 * 7..][..2], [0b0001_1000, 0b1000_0010]);
+        let column = ByExampleColumn::parse(&bytes, 16).unwrap();
+        assert_eq!(column.bounds[0], (0.0, 0.0));
+        assert_eq!(column.top, [(15, 7.0), (3, 5.0), (9, 1.0)]);
+        assert_eq!([0, 3, 4, 9, 15].map(|i| column.codes[i]), [0, column.codes[3], 3, 1, 2]);
+        // A unit that is dead costs a bit a row.
+        assert_eq!(encode(&[0.0; 80], ByExampleSize { bits: 8, n_top: 9 }).len(), 8 + 8 + 10);
+        assert!(ByExampleColumn::parse(&bytes[..bytes.len() - 1], 16).is_none());
     }
 
     #[test]

@@ -40,9 +40,9 @@ pub(super) fn keep(reader: &ChunkReader<'_>, layer: &Layer, new: &NewIndex) -> m
     reader.store().put_index(&layer.record, new)
 }
 
-/// How fine an index of the layer can be.
-pub(super) fn size(layer: &Layer, share: f64) -> Option<ByExampleSize> {
-    ByExampleSize::within(layer.rows.len(), layer.n_columns(), &layer.rows, share * layer.full_bytes())
+/// Whether there is room for an index of the layer.
+pub(super) fn has_room(layer: &Layer, share: f64) -> bool {
+    ByExampleSize::has_room(&layer.rows, layer.n_columns(), share * layer.full_bytes())
 }
 
 pub(super) fn build(
@@ -52,14 +52,16 @@ pub(super) fn build(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<NewIndex> {
     let rows: Vec<u64> = layer.rows.iter().collect();
-    let size = size(layer, share).ok_or_else(|| QueryError::Mismatch {
-        what: format!("index of {}", layer.record.key),
-        why: format!(
-            "{} rows are too few for an index of {:.0}% of their bytes; reading them is as fast",
-            rows.len(),
-            100.0 * share
-        ),
-    })?;
+    if !has_room(layer, share) {
+        return Err(QueryError::Mismatch {
+            what: format!("index of {}", layer.record.key),
+            why: format!(
+                "{} rows are too few for an index of {:.0}% of their bytes; reading them is as fast",
+                rows.len(),
+                100.0 * share
+            ),
+        });
+    }
     let layout = &layer.layout;
     let unit_columns = layer.n_columns() / layout.n_units.max(1);
     let row_bytes = (layout.row_values() * 4).max(1);
@@ -77,7 +79,11 @@ pub(super) fn build(
             let done = values.len() / (units.len() * unit_columns).max(1);
             progress((pass * rows.len() + done) as u64, n_passes * rows.len() as u64);
         }
-        let part = by_example_index(&rows, &values, units.len() * unit_columns, size, layer.of)?;
+        // Each pass has its part of the bytes.
+        let budget = share * layer.full_bytes() * units.len() as f64 / layout.n_units as f64;
+        let n_columns = units.len() * unit_columns;
+        let size = ByExampleSize::within(&rows, &values, n_columns, budget);
+        let part = by_example_index(&rows, &values, n_columns, size, layer.of)?;
         match &mut index {
             None => index = Some(part),
             Some(index) => index.sections.extend(part.sections),

@@ -19,7 +19,7 @@ use super::group::{Group, Layer};
 use crate::answer::Source;
 use crate::error::{QueryError, Result};
 use crate::plan::PlanChoice;
-use crate::reader::ChunkReader;
+use crate::reader::{ChunkReader, Demand};
 use crate::rows::RowSelection;
 
 /// Rows looked at first; each further batch has twice as many, up to the last of these.
@@ -49,6 +49,7 @@ pub struct ByExample {
     k: usize,
     by: MapValue,
     norm: Norm,
+    rows: RowSelection,
     exact: bool,
     plan: PlanChoice,
     index: IndexUse,
@@ -59,7 +60,7 @@ impl ByExample {
     /// signed root of the sum of their signed squares under L2 (the norm, where none is negative), by the highest under L∞.
     pub fn highest(key: IntermediateKey, units: impl Into<String>, k: usize) -> Self {
         let (units, by, norm, plan, index) = (units.into(), MapValue::Max, Norm::L2, PlanChoice::Auto, IndexUse::Auto);
-        Self { key, units, row: None, k, by, norm, exact: false, plan, index }
+        Self { key, units, row: None, k, by, norm, rows: RowSelection::All, exact: false, plan, index }
     }
 
     /// The `k` other rows whose activations of `units` are nearest to those of `row`.
@@ -78,6 +79,13 @@ impl ByExample {
     #[must_use]
     pub fn with_by(mut self, by: MapValue) -> Self {
         self.by = by;
+        self
+    }
+
+    /// The same among some rows (default: all); the row that others are compared with need not be one of them.
+    #[must_use]
+    pub fn with_rows(mut self, rows: RowSelection) -> Self {
+        self.rows = rows;
         self
     }
 
@@ -176,9 +184,10 @@ impl ChunkReader<'_> {
     pub fn by_example(&self, question: &ByExample) -> Result<Examples> {
         let layer = Layer::new(self, &question.key, question.by, question.exact, question.plan)?;
         let group = Group::new(&layer, &question.units)?;
-        let n_rows = layer.rows.len() as u64;
+        let among = self.among(&layer, question)?;
+        let n_rows = layer.rows.iter().filter(|row| among.as_ref().is_none_or(|a| a.contains(*row))).count() as u64;
         let used = Used { index: None, built: false, n_rows, candidates: n_rows, touched: 0, source: None, note: None };
-        let mut search = Search { reader: self, layer, group, used, best: Vec::new(), k: question.k };
+        let mut search = Search { reader: self, layer, group, among, used, best: Vec::new(), k: question.k };
         let cost = search.cost(question)?;
         let columns = search.index(question.index)?;
         search.run(&cost, question, columns)?;
@@ -193,12 +202,26 @@ impl ChunkReader<'_> {
             used,
         })
     }
+
+    /// The rows that a question is about, where these are not all of the layer's.
+    fn among(&self, layer: &Layer, question: &ByExample) -> Result<Option<RowMask>> {
+        if question.rows == RowSelection::All {
+            return Ok(None);
+        }
+        let model = self.store().catalog().model_by_id(layer.record.model_id)?;
+        let demand = Demand { plan: question.plan, exact: question.exact };
+        let mut among = RowMask::default();
+        among.extend(&self.rows(&layer.record, &model, &question.rows, demand)?.rows);
+        Ok(Some(among))
+    }
 }
 
 struct Search<'a, 'b> {
     reader: &'a ChunkReader<'b>,
     layer: Layer,
     group: Group,
+    /// The rows that the question is about; all where `None`.
+    among: Option<RowMask>,
     used: Used,
     /// The best so far, in order.
     best: Vec<(Ranked, Vec<f32>)>,
@@ -260,8 +283,9 @@ impl Search<'_, '_> {
                 }
             }
         }
-        let worth = index_use == IndexUse::Always || self.layer.reruns;
-        if !worth || build::size(&self.layer, INDEX_SHARE).is_none() {
+        // Building takes a pass over all rows: a question about some of them takes less.
+        let worth = index_use == IndexUse::Always || (self.layer.reruns && self.among.is_none());
+        if !worth || !build::has_room(&self.layer, INDEX_SHARE) {
             return Ok(None);
         }
         let new = build::build(self.reader, &self.layer, INDEX_SHARE, &mut |_, _| {})?;
@@ -292,7 +316,8 @@ impl Search<'_, '_> {
         question: &ByExample,
         index: Option<(IndexFile, Vec<ByExampleColumn>)>,
     ) -> Result<()> {
-        let wanted = |row: u64| question.row != Some(row);
+        let among = self.among.take();
+        let wanted = |row: u64| question.row != Some(row) && among.as_ref().is_none_or(|a| a.contains(row));
         if self.k == 0 {
             self.used.candidates = 0;
             return Ok(());
@@ -324,7 +349,7 @@ impl Search<'_, '_> {
         };
         known.retain(|k| k.0 <= kth);
         self.used.candidates = known.len() as u64;
-        if question.index == IndexUse::Auto && !self.used.built && self.scan_is_faster(&known)? {
+        if question.index == IndexUse::Auto && !self.used.built && self.scan_is_faster(&known, &wanted)? {
             self.used.index = None;
             self.used.note =
                 Some("reading the units of all rows is predicted to be faster than what the index leaves".into());
@@ -380,14 +405,14 @@ impl Search<'_, '_> {
         rows.chunks(batch).try_for_each(|some| self.look_at(cost, some))
     }
 
-    fn scan_is_faster(&self, known: &[(f64, f64, u64)]) -> Result<bool> {
+    fn scan_is_faster(&self, known: &[(f64, f64, u64)], wanted: &impl Fn(u64) -> bool) -> Result<bool> {
         let predicted = |rows: RowSelection| -> Result<Option<std::time::Duration>> {
             let explanation = self.reader.explain(&self.layer.request(&self.group.selector, rows))?;
             Ok(explanation.considered.get(explanation.chosen).and_then(|c| c.predicted))
         };
         let mut rows: Vec<u64> = known.iter().map(|k| k.2).collect();
         rows.sort_unstable();
-        let all = self.layer.rows.iter().collect();
+        let all = self.layer.rows.iter().filter(|r| wanted(*r)).collect();
         Ok(match (predicted(RowSelection::List(all))?, predicted(RowSelection::List(rows))?) {
             (Some(scan), Some(some)) => scan <= some,
             _ => false,

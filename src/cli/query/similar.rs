@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::PlanArgs;
+use super::{PlanArgs, RowArgs};
 use crate::cli::Result;
 use crate::cli::output::{Rows, count, float, number, pretty};
 use crate::{ByExample, Demand, Examples, IndexUse, Key, MapValue, Norm, Store};
@@ -25,6 +25,8 @@ pub struct GroupArgs {
     /// How distances, or the group's activation, are measured.
     #[arg(long, default_value = "l2", value_name = "l1|l2|linf")]
     metric: Norm,
+    #[command(flatten)]
+    rows: RowArgs,
     /// Look at all rows, whatever indexes there are.
     #[arg(long)]
     no_index: bool,
@@ -47,7 +49,8 @@ impl GroupArgs {
         let Demand { plan, exact } = self.plan.demand();
         let index = if self.no_index { IndexUse::Never } else { IndexUse::Auto };
         let question = question(&key).with_norm(self.metric).with_by(by).with_plan(plan).with_exact(exact);
-        let answer = self.plan.reader(store).by_example(&question.with_index(index))?;
+        let question = question.with_rows(self.rows.selection()?).with_index(index);
+        let answer = self.plan.reader(store).by_example(&question)?;
         Ok(render(&answer, self.k, self.metric, as_json))
     }
 }
