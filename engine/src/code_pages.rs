@@ -103,7 +103,7 @@ impl Store {
             }
         }
         let bytes: usize = pages.iter().map(|p| layout.page_rows * p.row_codes * layout.code.width()).sum();
-        let cached = self.pool().admits(bytes);
+        let cached = self.pool().admits_pages(bytes);
         pages.iter_mut().for_each(|p| p.cached = cached);
         Ok(pages)
     }
@@ -123,7 +123,12 @@ impl Store {
             if !wanted(page) {
                 continue;
             }
-            match page.cached.then(|| self.pool().get((page.chunk, page.page as u32))).flatten() {
+            match page
+                .cached
+                .then(|| self.pool().get(page.chunk, std::iter::once(page.page as u32)).pop())
+                .flatten()
+                .flatten()
+            {
                 Some(codes) => visit(page, &codes)?,
                 None => rest.push(*page),
             }
@@ -143,8 +148,8 @@ impl Store {
                 let page_view = view.page(page.page)?;
                 codes.resize(page_view.n_codes * page_view.code.width(), 0);
                 page_view.codes(tables.as_ref(), &mut codes).map_err(|e| view.corrupt(page.page, e))?;
-                if page.cached {
-                    self.pool().put((page.chunk, page.page as u32), Arc::from(&codes[..]));
+                if page.cached && page_view.encoding.is_costly() {
+                    self.pool().put((page.chunk, page.page as u32), Arc::new(codes.to_vec()));
                 }
                 visit(page, &codes)?;
             }

@@ -12,9 +12,9 @@ pub type PageKey = (i64, u32);
 /// What the pool did so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PoolStats {
-    /// Requests answered from memory.
+    /// Pages and chunks found in memory.
     pub hits: u64,
-    /// Requests that had to decode.
+    /// Those that had to be decoded, and were held then.
     pub misses: u64,
     /// Bytes held.
     pub held_bytes: usize,
@@ -27,7 +27,7 @@ const WHOLE: u32 = u32::MAX;
 
 #[derive(Clone)]
 enum Held {
-    Page(Arc<[u8]>),
+    Page(Arc<Vec<u8>>),
     Whole(Arc<ChunkCodes>),
 }
 
@@ -43,6 +43,14 @@ impl Held {
 struct Inner {
     pages: LruCache<PageKey, Held>,
     stats: PoolStats,
+}
+
+impl Inner {
+    fn find(&mut self, key: PageKey) -> Option<Held> {
+        let found = self.pages.get(&key).cloned();
+        self.stats.hits += u64::from(found.is_some());
+        found
+    }
 }
 
 /// Codes of pages, the least recently used leaving first.
@@ -61,34 +69,26 @@ impl InMemoryStore {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The codes of a page, where they are held.
-    pub fn get(&self, key: PageKey) -> Option<Arc<[u8]>> {
-        match self.find(key) {
+    /// The codes of pages of a chunk, where they are held.
+    pub fn get(&self, chunk: i64, pages: impl Iterator<Item = u32>) -> Vec<Option<Arc<Vec<u8>>>> {
+        let mut inner = self.lock();
+        let mut one = |page| match inner.find((chunk, page)) {
             Some(Held::Page(codes)) => Some(codes),
             _ => None,
-        }
+        };
+        pages.map(&mut one).collect()
     }
 
     /// The content of a chunk, where it is held.
     pub fn get_whole(&self, chunk: i64) -> Option<Arc<ChunkCodes>> {
-        match self.find((chunk, WHOLE)) {
+        match self.lock().find((chunk, WHOLE)) {
             Some(Held::Whole(content)) => Some(content),
             _ => None,
         }
     }
 
-    fn find(&self, key: PageKey) -> Option<Held> {
-        let mut inner = self.lock();
-        let found = inner.pages.get(&key).cloned();
-        match found {
-            Some(_) => inner.stats.hits += 1,
-            None => inner.stats.misses += 1,
-        }
-        found
-    }
-
     /// Holds the codes of a page, and lets others go as the budget asks.
-    pub fn put(&self, key: PageKey, codes: Arc<[u8]>) {
+    pub fn put(&self, key: PageKey, codes: Arc<Vec<u8>>) {
         self.hold(key, Held::Page(codes));
     }
 
@@ -99,6 +99,7 @@ impl InMemoryStore {
 
     fn hold(&self, key: PageKey, held: Held) {
         let mut inner = self.lock();
+        inner.stats.misses += 1;
         inner.stats.held_bytes += held.len_bytes();
         if let Some(old) = inner.pages.put(key, held) {
             inner.stats.held_bytes -= old.len_bytes();
@@ -112,6 +113,12 @@ impl InMemoryStore {
     /// Whether a request of so many bytes may use the pool: a scan must not empty it.
     pub fn admits(&self, bytes: usize) -> bool {
         bytes <= self.lock().stats.budget_bytes / 4
+    }
+
+    /// The same of a request for pages of so many bytes. Holding pages that were not held takes longer than decoding
+    /// them (fresh memory), which pays where the same few are asked for again.
+    pub fn admits_pages(&self, bytes: usize) -> bool {
+        bytes <= self.lock().stats.budget_bytes / 32
     }
 
     /// How many of these pages are held; asking uses none of them.
@@ -156,13 +163,14 @@ mod tests {
         for i in 0..3 {
             pool.put((i, 0), vec![0u8; 40].into());
             if i == 1 {
-                assert!(pool.get((0, 0)).is_some());
+                assert!(pool.get(0, 0..1)[0].is_some());
             }
         }
         assert_eq!(pool.holds([(0, 0), (1, 0), (2, 0)].into_iter()), 2);
-        assert!(pool.get((1, 0)).is_none());
-        assert!(pool.get((0, 0)).is_some() && pool.get((2, 0)).is_some());
+        assert_eq!(pool.get(0, 0..3).iter().map(Option::is_some).collect::<Vec<_>>(), [true, false, false]);
+        assert!(pool.get(1, 0..1)[0].is_none() && pool.get(2, 0..1)[0].is_some());
         let stats = pool.stats();
-        assert_eq!((stats.hits, stats.misses, stats.held_bytes), (3, 1, 80));
+        assert_eq!((stats.hits, stats.misses, stats.held_bytes), (3, 3, 80));
+        assert!(pool.admits(25) && !pool.admits(26) && pool.admits_pages(3) && !pool.admits_pages(4));
     }
 }

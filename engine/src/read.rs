@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use mistique_quantize::QuantizeError;
-use rayon::prelude::*;
 
+use crate::beside;
 use crate::chunk::{ChunkCodes, ChunkView};
 use crate::codec::TensorCodec;
 use crate::error::{EngineError, Result};
@@ -179,7 +179,7 @@ pub(crate) fn read_f32(
     let blocks = strips(plan, layout.page_rows);
     let n_pages: usize = blocks.iter().map(|strips| strips.chunk_by(|a, b| a.page == b.page).count()).sum();
     let page_bytes = layout.page_rows * layout.group_units * layout.stored.cells() * layout.code.width();
-    let cached = may_hold && chunks.pool().admits(n_pages * pieces.len() * page_bytes);
+    let cached = may_hold && chunks.pool().admits_pages(n_pages * pieces.len() * page_bytes);
     let n_chunks = pieces.len() * blocks.iter().filter(|b| !b.is_empty()).count();
     let alone = on_one_thread(layout, n_pages * pieces.len(), n_chunks);
     let parts = if alone { 1 } else { parts_of(n_chunks) };
@@ -192,16 +192,16 @@ pub(crate) fn read_f32(
     let n_tasks = if alone { 1 } else { tasks.len() };
     let meter = Meter { tasks: n_tasks, admitted: cached, ..Meter::default() };
     let reader = Reader { chunks, codec, plan, out: Out::new(out, row_len), cached, meter };
-    let run = |scratch: &mut Scratch, (block, piece, strips): (usize, &Piece, &[Strip])| {
-        let read = reader.chunk(block, piece, strips, scratch);
+    let run = |scratch: &mut Scratch, (block, piece, strips): &(usize, &Piece, &[Strip])| {
+        let read = reader.chunk(*block, piece, strips, scratch);
         stream::fence();
         read
     };
     if n_tasks == 1 {
         let mut scratch = Scratch::default();
-        tasks.into_iter().try_for_each(|task| run(&mut scratch, task))?;
+        tasks.iter().try_for_each(|task| run(&mut scratch, task))?;
     } else {
-        tasks.into_par_iter().with_max_len(1).try_for_each_init(Scratch::default, run)?;
+        beside::try_each(&tasks, Scratch::default, run)?;
     }
     Ok(reader.meter)
 }
@@ -271,25 +271,27 @@ impl Reader<'_> {
         let n_cols = units.len() * layout.stored.cells();
         let task = Task { piece, first_unit: units.start, n_cols };
         let pages = || strips.chunk_by(|a, b| a.page == b.page);
-        let key = |page: &[Strip]| (chunk, page.first().map_or(0, |s| s.page) as u32);
+        let number = |page: &[Strip]| page.first().map_or(0, |s| s.page) as u32;
 
         // Pages held in memory first: where that is all of them, no file is touched.
         let pool = self.chunks.pool();
+        let begun = Instant::now();
+        let held = if self.cached { pool.get(chunk, pages().map(number)) } else { Vec::new() };
+        let n_held = held.iter().flatten().count();
+        if n_held > 0 {
+            self.meter.held_pages.add(n_held, begun);
+        }
         let mut missing = Vec::new();
-        for page in pages() {
+        for (page, held) in pages().zip(held.into_iter().chain(std::iter::repeat(None))) {
+            let Some(codes) = held else {
+                missing.push(page);
+                continue;
+            };
             let begun = Instant::now();
-            match self.cached.then(|| pool.get(key(page))).flatten() {
-                Some(codes) => {
-                    self.meter.held_pages.add(1, begun);
-                    let begun = Instant::now();
-                    self.fill(&task, page, &codes, scratch).map_err(|why| {
-                        EngineError::corrupt("memory", 0, format!("a held page does not decode: {why}"))
-                    })?;
-                    let rows: usize = page.iter().map(|s| s.len).sum();
-                    self.meter.held_values.add(rows * piece.cols.len(), begun);
-                }
-                None => missing.push(page),
-            }
+            self.fill(&task, page, &codes, scratch)
+                .map_err(|why| EngineError::corrupt("memory", 0, format!("a held page does not decode: {why}")))?;
+            let rows: usize = page.iter().map(|s| s.len).sum();
+            self.meter.held_values.add(rows * piece.cols.len(), begun);
         }
         if missing.is_empty() {
             return Ok(());
@@ -322,12 +324,12 @@ impl Reader<'_> {
             let page_view = view.page(number)?;
             n_values += page_view.n_codes;
             let bad = |e: QuantizeError| view.corrupt(number, e);
-            if self.cached {
+            if self.cached && page_view.encoding.is_costly() {
                 let mut codes = vec![0u8; page_view.n_codes * layout.code.width()];
                 page_view.codes(tables.as_ref(), &mut codes).map_err(bad)?;
-                let codes: Arc<[u8]> = codes.into();
+                let codes = Arc::new(codes);
                 self.fill(&task, page, &codes, scratch).map_err(bad)?;
-                pool.put(key(page), codes);
+                pool.put((chunk, number as u32), codes);
             } else if self.codec.decodes_pages() {
                 if let [strip] = page
                     && let Some(rows) = self.whole_rows(&task, strip, page_view.n_codes / n_cols)

@@ -124,7 +124,7 @@ fn tensor_work(
     let n_chunks = touched.blocks.len() * pieces.len();
     let chunk = |block: usize, piece: &Piece| blocks.get(block)?.chunks.get(piece.group).copied();
     let step = n_pages.div_ceil(SAMPLE).max(1);
-    let held = if pool.admits(n_pages * page_bytes(layout)) {
+    let held = if pool.admits_pages(n_pages * page_bytes(layout)) {
         let pages = touched.blocks.iter().flat_map(|(block, pages)| {
             pieces.iter().flat_map(move |piece| pages.iter().map(move |page| (*block, piece, *page)))
         });
@@ -178,7 +178,7 @@ fn work_of(
         fresh_values: cost::fresh_values(out_values),
         bytes: values * f64::from(layout.code.bits()) / 8.0,
         tasks: if alone { opens.min(1) } else { opens } as f64,
-        admitted: pool.admits(n_pages * page_bytes(layout)),
+        admitted: pool.admits_pages(n_pages * page_bytes(layout)),
     }
 }
 

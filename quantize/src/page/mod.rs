@@ -96,6 +96,11 @@ impl Encoding {
         Self::Against,
         Self::Decimal,
     ];
+
+    /// Whether decoding takes much longer than copying the codes does.
+    pub fn is_costly(self) -> bool {
+        !matches!(self, Self::Plain | Self::Constant | Self::Packed | Self::Sparse)
+    }
 }
 
 impl TryFrom<u8> for Encoding {
