@@ -69,7 +69,9 @@ impl SharedEncoder {
         let splits: Vec<_> = pages().map(|p| sparse::split(code, p)).collect();
         let n_dense: usize = splits.iter().map(|s| s.dense.len()).sum();
         let n_all: usize = pages().map(<[u8]>::len).sum();
-        let has_bitmap = n_dense * 8 <= n_all * 7;
+        // Codes of one byte have no further plane that a bitmap would spare.
+        let most = if w == 1 { n_all - n_all / 8 } else { n_all - n_all / 64 };
+        let has_bitmap = n_dense <= most;
         let mut parts: Vec<Option<Model>> = Vec::with_capacity(1 + w);
         let mut gain = 0.0;
         let mut xor_above = false;
