@@ -123,12 +123,8 @@ impl Store {
             if !wanted(page) {
                 continue;
             }
-            match page
-                .cached
-                .then(|| self.pool().get(page.chunk, std::iter::once(page.page as u32)).pop())
-                .flatten()
-                .flatten()
-            {
+            let key = (page.chunk, page.page as u32);
+            match page.cached.then(|| self.pool().get_page(key)).flatten() {
                 Some(codes) => visit(page, &codes)?,
                 None => rest.push(*page),
             }
@@ -149,9 +145,12 @@ impl Store {
                 codes.resize(page_view.n_codes * page_view.code.width(), 0);
                 page_view.codes(tables.as_ref(), &mut codes).map_err(|e| view.corrupt(page.page, e))?;
                 if page.cached && page_view.encoding.is_costly() {
-                    self.pool().put((page.chunk, page.page as u32), Arc::new(codes.to_vec()));
+                    let held = Arc::new(std::mem::take(&mut codes));
+                    self.pool().put((page.chunk, page.page as u32), Arc::clone(&held));
+                    visit(page, &held)?;
+                } else {
+                    visit(page, &codes)?;
                 }
-                visit(page, &codes)?;
             }
         }
         Ok(())

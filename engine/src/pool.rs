@@ -79,6 +79,11 @@ impl InMemoryStore {
         pages.map(&mut one).collect()
     }
 
+    /// The codes of a page, where they are held.
+    pub fn get_page(&self, key: PageKey) -> Option<Arc<Vec<u8>>> {
+        self.get(key.0, std::iter::once(key.1)).pop().flatten()
+    }
+
     /// The content of a chunk, where it is held.
     pub fn get_whole(&self, chunk: i64) -> Option<Arc<ChunkCodes>> {
         match self.lock().find((chunk, WHOLE)) {

@@ -23,7 +23,7 @@ pub use error::{QuantizeError, Result};
 pub use measure::UnitError;
 pub use page::{
     BasePage, Effort, Encoding, Habit, SharedDecoder, SharedEncoder, decode_against, decode_page, decode_page_f32,
-    encode_against, encode_copied, encode_page, estimate_against,
+    encode_against, encode_copied, encode_page, estimate_against, pack, packed_len, unpack,
 };
 pub use params::{PARAMS_VERSION, Params};
 pub use reduce::Reducer;

@@ -1,6 +1,7 @@
 //! The by-example index (DeepEverest, VLDB 2022, section 4): for each unit, in which range of its activations every row
 //! lies (the Neural Partition Index), and of a top share of the rows the activation itself (the Maximum Activation Index).
 
+use mistique_quantize::{pack, packed_len, unpack};
 use rayon::prelude::*;
 
 use super::{IndexKind, NewIndex};
@@ -90,11 +91,10 @@ impl ByExampleSize {
     pub fn within(rows: &[u64], values: &[f32], n_columns: usize, budget_bytes: f64) -> Self {
         let n_rows = rows.len();
         let floors = Floor::of_columns(values, n_columns);
-        let columns = (n_columns * INDEX_ENTRY_LEN) as f64;
+        let of_columns = budget_bytes - of_file(&RowSet::from_ids(rows)) - (n_columns * INDEX_ENTRY_LEN) as f64;
         let left = |bits: u8| {
             let one = Self { bits, n_top: 0 };
-            let used: usize = floors.iter().map(|f| one.column_len(n_rows, *f)).sum();
-            budget_bytes - of_file(&RowSet::from_ids(rows)) - columns - used as f64
+            of_columns - floors.iter().map(|f| one.column_len(n_rows, *f)).sum::<usize>() as f64
         };
         // Units that are the same for all rows have no top.
         let live = floors.iter().filter(|f| f.n_rows < n_rows).count();
@@ -108,20 +108,13 @@ impl ByExampleSize {
     /// Most bytes of a column's section.
     fn column_len(self, n_rows: usize, floor: Floor) -> usize {
         let above = n_rows - floor.n_rows;
-        let codes = match floor.is_apart(n_rows, self.bits) {
-            true => n_rows.div_ceil(8) + packed_len(above, self.bits),
-            false => packed_len(n_rows, self.bits),
-        };
+        let codes = floor.apart_len(n_rows, self.bits).min(packed_len(self.bits.into(), n_rows));
         FIXED_LEN + PAIR_LEN * ((above + 1).min(1 << self.bits) + self.n_top.min(above)) + codes
     }
 }
 
 fn of_file(rows: &RowSet) -> f64 {
     (INDEX_HEADER_LEN + INDEX_ENTRY_LEN + rows.to_bytes().len()) as f64
-}
-
-fn packed_len(n: usize, bits: u8) -> usize {
-    (n * usize::from(bits)).div_ceil(8)
 }
 
 /// The smallest activation of a unit (0 after a ReLU), and how many rows have it.
@@ -148,10 +141,14 @@ impl Floor {
         }
     }
 
-    /// Whether a bit for each row that says whether it lies at the floor, and numbers for the others, take less than numbers
-    /// for all.
+    /// Bytes of a bit for each row that says whether it lies above the floor, and of numbers of those that do.
+    fn apart_len(self, n_rows: usize, bits: u8) -> usize {
+        packed_len(1, n_rows) + packed_len(bits.into(), n_rows - self.n_rows)
+    }
+
+    /// Whether that is less than numbers for all.
     fn is_apart(self, n_rows: usize, bits: u8) -> bool {
-        n_rows.div_ceil(8) + packed_len(n_rows - self.n_rows, bits) < packed_len(n_rows, bits)
+        self.apart_len(n_rows, bits) < packed_len(bits.into(), n_rows)
     }
 }
 
@@ -275,42 +272,12 @@ fn encode(values: &[f32], size: ByExampleSize) -> Vec<u8> {
     top.iter().rev().for_each(|i| out.extend_from_slice(&i.to_le_bytes()));
     top.iter().rev().for_each(|i| out.extend_from_slice(&values[*i as usize].to_le_bytes()));
     if apart {
-        pack(codes.iter().map(|c| u8::from(*c > 0)), 1, &mut out);
+        let above: Vec<u8> = codes.iter().map(|c| u8::from(*c > 0)).collect();
+        pack(1, &above, &mut out);
         codes.retain(|c| *c > 0);
     }
-    pack(codes.into_iter(), size.bits, &mut out);
+    pack(size.bits.into(), &codes, &mut out);
     out
-}
-
-/// Appends numbers of `bits` bits each, the lowest bits first.
-fn pack(numbers: impl ExactSizeIterator<Item = u8>, bits: u8, out: &mut Vec<u8>) {
-    let at = out.len();
-    out.resize(at + packed_len(numbers.len(), bits), 0);
-    for (i, number) in numbers.enumerate() {
-        let (byte, shift) = (i * usize::from(bits) / 8, i * usize::from(bits) % 8);
-        let wide = u16::from(number) << shift;
-        out[at + byte] |= wide as u8;
-        if wide > 0xff {
-            out[at + byte + 1] |= (wide >> 8) as u8;
-        }
-    }
-}
-
-/// The `n` numbers that [`pack`] wrote, and what follows them; `None` for too few bytes, or spare bits that are not 0.
-fn unpack(bytes: &[u8], n: usize, bits: u8) -> Option<(Vec<u8>, &[u8])> {
-    let (packed, rest) = bytes.split_at_checked(packed_len(n, bits))?;
-    let bits = usize::from(bits);
-    let spare = n * bits % 8;
-    if spare > 0 && packed.last().is_some_and(|last| last >> spare != 0) {
-        return None;
-    }
-    let byte = |i: usize| packed.get(i).copied().map_or(0, u16::from);
-    let mask = (1u16 << bits) - 1;
-    let number = |i: usize| {
-        let (at, shift) = (i * bits / 8, i * bits % 8);
-        ((byte(at) | byte(at + 1) << 8) >> shift & mask) as u8
-    };
-    Some(((0..n).map(number).collect(), rest))
 }
 
 /// What is known of one column's activations.
@@ -347,17 +314,19 @@ impl ByExampleColumn {
         if top.iter().any(|(row, value)| *row as usize >= n_rows || value.is_nan()) {
             return None;
         }
-        let (codes, rest) = if apart == 1 {
-            let (above, packed) = unpack(packed, n_rows, 1)?;
-            let n_above = above.iter().filter(|a| **a == 1).count();
-            let (numbers, rest) = unpack(packed, n_above, bits)?;
-            let mut numbers = numbers.into_iter();
-            (above.iter().map(|a| if *a == 1 { numbers.next().unwrap_or(0) } else { 0 }).collect(), rest)
+        let bits = u32::from(bits);
+        let mut codes = vec![0; n_rows];
+        if apart == 1 {
+            let (above, packed) = packed.split_at_checked(packed_len(1, n_rows))?;
+            unpack(1, above, &mut codes).ok()?;
+            let mut numbers = vec![0; codes.iter().filter(|a| **a == 1).count()];
+            unpack(bits, packed, &mut numbers).ok()?;
+            codes.iter_mut().filter(|a| **a == 1).zip(numbers).for_each(|(code, number)| *code = number);
         } else {
-            unpack(packed, n_rows, bits)?
-        };
+            unpack(bits, packed, &mut codes).ok()?;
+        }
         let known = codes.iter().all(|c| usize::from(*c) < n_partitions);
-        (known && rest.is_empty()).then_some(Self { bounds, top, codes })
+        known.then_some(Self { bounds, top, codes })
     }
 }
 

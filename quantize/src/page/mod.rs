@@ -21,8 +21,7 @@ pub use against::{BasePage, decode_against, encode_against, encode_copied, estim
 pub use habit::Habit;
 pub(crate) use huffman::{MAX_LEN, STORE, TABLE};
 pub(crate) use model::{MODEL_CONTEXTS, MODEL_LEN, MODEL_TABLE};
-#[cfg(test)]
-pub(crate) use pack::size as packed_size;
+pub use pack::{pack, packed_len, unpack};
 pub use shared::{SharedDecoder, SharedEncoder};
 
 use std::cell::RefCell;
@@ -147,7 +146,7 @@ pub fn encode_page(
         return Ok(enc);
     }
     let packs = code.width() == 1 && code.bits() < 8;
-    let whole = if packs { pack::size(code.bits(), codes.len()) } else { codes.len() };
+    let whole = if packs { packed_len(code.bits(), codes.len()) } else { codes.len() };
     // Copying is faster than expanding: a tie would not do.
     let limit = whole - whole / 17;
     let from = out.len();
@@ -167,7 +166,7 @@ pub fn encode_page(
         return Ok(Encoding::Sparse);
     }
     if packs {
-        pack::write(code.bits(), codes, out);
+        pack(code.bits(), codes, out);
         return Ok(Encoding::Packed);
     }
     out.extend_from_slice(codes);

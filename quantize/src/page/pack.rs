@@ -6,20 +6,35 @@ use crate::{
     simd,
 };
 
-pub(crate) const fn size(bits: u32, n: usize) -> usize {
+/// Bytes of `n` packed codes of `bits` bits each.
+pub const fn packed_len(bits: u32, n: usize) -> usize {
     // Eight codes take `bits` bytes, so this does not overflow where `8 * n` would.
     n / 8 * bits as usize + (n % 8 * bits as usize).div_ceil(8)
 }
 
-pub(crate) fn write(bits: u32, codes: &[u8], out: &mut Vec<u8>) {
+/// Appends codes of 1 to 8 bits each, from the lowest bit of each byte up; spare bits are 0.
+pub fn pack(bits: u32, codes: &[u8], out: &mut Vec<u8>) {
     for eight in codes.chunks(8) {
         let word = eight.iter().rev().fold(0u64, |w, &c| w << bits | u64::from(c));
-        out.extend_from_slice(&word.to_le_bytes()[..size(bits, eight.len())]);
+        out.extend_from_slice(&word.to_le_bytes()[..packed_len(bits, eight.len())]);
     }
 }
 
+/// Undoes [`pack`] for as many codes as `out` has room for.
+///
+/// Errors: `Corrupt` for bytes of another length, or spare bits that are not 0.
+pub fn unpack(bits: u32, bytes: &[u8], out: &mut [u8]) -> Result<()> {
+    let spare = out.len() * bits as usize % 8;
+    if bytes.len() != packed_len(bits, out.len()) || (spare > 0 && bytes.last().is_some_and(|last| last >> spare != 0))
+    {
+        return Err(corrupt("packed codes", "length or spare bits"));
+    }
+    simd::unpack(bits, bytes, out);
+    Ok(())
+}
+
 pub(crate) fn read(code: Code, bytes: &[u8], out: &mut [u8]) -> Result<()> {
-    if code.width() != 1 || bytes.len() != size(code.bits(), out.len()) {
+    if code.width() != 1 || bytes.len() != packed_len(code.bits(), out.len()) {
         return Err(corrupt("packed page", "length"));
     }
     simd::unpack(code.bits(), bytes, out);

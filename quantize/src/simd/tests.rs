@@ -73,7 +73,7 @@ macro_rules! check {
                 same!($form, scalar, vec![0f32; pairs * w / 2], mean_2x2(&v[..pairs * 2 * w], w));
             }
             for bits in 1..=8 {
-                let packed = &bytes[..crate::page::packed_size(bits, n)];
+                let packed = &bytes[..crate::page::packed_len(bits, n)];
                 same!($form, scalar_page, vec![0u8; n], unpack(bits, packed));
             }
             for (width, rotation) in [(1, 0), (2, 0), (2, 1), (4, 0), (4, 1), (8, 1)] {
