@@ -36,11 +36,11 @@ pub const HELD_INPUT: &str = "held-input";
 pub const OUTPUT: &str = "output";
 /// Seconds a value, as logged, to pool a RERUN's output as its stored copy is; subject: the pool, such as `pool(2)`, [`sized`].
 pub const POOL: &str = "pool";
-/// Seconds of a read outside of its tasks; subject: `tensor` or [`TABLE`], `, one task` where it is one.
+/// Seconds of a read outside of its tasks; subject: `tensor` ([`Manner::repeated`]) or [`TABLE`], `, one task` where it is one.
 pub const READ_START: &str = "read-start";
 /// Seconds to look up where a chunk lies; no subject.
 pub const READ_PLACE: &str = "read-place";
-/// Seconds to open a chunk: header and the tables that its pages share; subject: the scheme, or [`TABLE`].
+/// Seconds to open a chunk: header and the tables that its pages share; subject: the scheme ([`Manner::repeated`]), or [`TABLE`].
 pub const READ_OPEN: &str = "read-open";
 /// Seconds a value of a page to read and decode it; subject: [`read_subject`].
 pub const READ: &str = "read";
@@ -104,11 +104,6 @@ pub enum Target {
 }
 
 impl Target {
-    /// Where the pages go of a read that the InMemoryStore admits or not.
-    pub fn of(admitted: bool) -> Self {
-        if admitted { Self::Memory } else { Self::Answer }
-    }
-
     fn name(self) -> &'static str {
         match self {
             Self::Answer => "answer",
@@ -117,10 +112,55 @@ impl Target {
     }
 }
 
+const AGAIN: &str = ", again";
+
+/// What the rates of reads are kept apart by, beside the scheme.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Manner {
+    /// Where pages go.
+    pub target: Target,
+    /// Whether it is a small read of what this process has read before, since it knew where all its chunks lie: nothing is
+    /// faulted in. Of large reads that is little.
+    pub again: bool,
+    /// Whether less than half of what is decoded is wanted: it stays in the caches, as little goes to the answer.
+    pub in_part: bool,
+}
+
+impl Manner {
+    /// The manner of a read that looks up so many places, decodes so many values, and wants so many of these.
+    pub fn of(admitted: bool, places: f64, values: f64, wanted: f64) -> Self {
+        let target = if admitted { Target::Memory } else { Target::Answer };
+        Self { target, again: admitted && places < 1.0, in_part: 2.0 * wanted < values }
+    }
+
+    /// This one, then those that are closest to it: one that was not measured is taken to be like the next.
+    pub fn nearest(self) -> impl Iterator<Item = Self> {
+        let first = Self { again: false, ..self };
+        [self].into_iter().chain(self.again.then_some(first)).chain([Self { in_part: !self.in_part, ..first }])
+    }
+
+    /// A subject apart for what is read again.
+    pub fn repeated(self, subject: &str) -> String {
+        [subject, if self.again { AGAIN } else { "" }].concat()
+    }
+}
+
 /// Subject of the rate at which pages of a scheme are read; of one intermediate where its number is given.
-pub fn read_subject(scheme: &str, target: Target, intermediate: Option<i64>) -> String {
-    let of = intermediate.map_or_else(String::new, |id| format!("#{id}"));
-    format!("{scheme}/{}{of}", target.name())
+pub fn read_subject(scheme: &str, manner: Manner, intermediate: Option<i64>) -> String {
+    use std::fmt::Write;
+    let mut text = String::with_capacity(scheme.len() + 48);
+    text.extend([scheme, "/", manner.target.name()]);
+    if let Some(id) = intermediate {
+        // Writing to a text does not fail.
+        let _ = write!(text, "#{id}");
+    }
+    if manner.in_part {
+        text.push_str(", in part");
+    }
+    if manner.again {
+        text.push_str(AGAIN);
+    }
+    text
 }
 
 /// Subject of the rate at which columns of a class of types (`bool`, `integer`, `float`, `text`, `other`) are decoded; of
@@ -354,6 +394,25 @@ mod tests {
         // The same pages held: 128 of them at 100 ns, 400,000 values wanted at 0.5 ns; one task runs alone.
         let held = ReadWork { held_pages: 128.0, held_values: 4e5, tasks: 1.0, ..ReadWork::default() };
         assert!((read_seconds(&held, &rates).seconds - (100e-6 + 12.8e-6 + 200e-6)).abs() < 1e-12);
+    }
+
+    #[test]
+    fn manners_by_hand() {
+        // Nothing looked up; 8,192 values decoded for 256: again, and in part.
+        let one_row = Manner::of(true, 0.0, 8192.0, 256.0);
+        assert_eq!(one_row, Manner { target: Target::Memory, again: true, in_part: true });
+        let whole = Manner::of(true, 3.0, 8192.0, 8192.0);
+        assert_eq!(whole, Manner { target: Target::Memory, again: false, in_part: false });
+        // Large reads are the same again.
+        let large = Manner { target: Target::Answer, ..whole };
+        assert_eq!((Manner::of(false, 3.0, 1e7, 1e7), Manner::of(false, 0.0, 1e7, 1e7)), (large, large));
+        assert_eq!(read_subject("f16", one_row, Some(7)), "f16/memory#7, in part, again");
+        assert_eq!(read_subject("f16", large, None), "f16/answer");
+        assert_eq!((one_row.repeated("tensor"), whole.repeated("tensor")), ("tensor, again".into(), "tensor".into()));
+        // Closest first: the same pages for the first time are closer than others again.
+        let texts = |m: Manner| m.nearest().map(|m| read_subject("f16", m, None)).collect::<Vec<_>>();
+        assert_eq!(texts(one_row), ["f16/memory, in part, again", "f16/memory, in part", "f16/memory"]);
+        assert_eq!(texts(large), ["f16/answer", "f16/answer, in part"]);
     }
 
     #[test]

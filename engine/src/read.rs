@@ -183,12 +183,14 @@ pub(crate) fn read_f32(
     let n_chunks = pieces.len() * blocks.iter().filter(|b| !b.is_empty()).count();
     let alone = on_one_thread(layout, n_pages * pieces.len(), n_chunks);
     let parts = if alone { 1 } else { parts_of(n_chunks) };
-    let mut tasks: Vec<(usize, &Piece, &[Strip])> = Vec::with_capacity(n_chunks * parts);
-    for (block, strips) in blocks.iter().enumerate() {
-        for part in cut_at_pages(strips, parts) {
-            tasks.extend(pieces.iter().map(|piece| (block, piece, part)));
-        }
-    }
+    let cut: Vec<(usize, &[Strip])> = blocks
+        .iter()
+        .enumerate()
+        .flat_map(|(block, strips)| cut_at_pages(strips, parts).into_iter().map(move |part| (block, part)))
+        .collect();
+    // Neighbours have other rows, so that threads beside each other do not fault in the same pages of a fresh answer.
+    let tasks: Vec<(usize, &Piece, &[Strip])> =
+        pieces.iter().flat_map(|piece| cut.iter().map(move |(block, part)| (*block, piece, *part))).collect();
     let n_tasks = if alone { 1 } else { tasks.len() };
     let meter = Meter { tasks: n_tasks, admitted: cached, ..Meter::default() };
     let reader = Reader { chunks, codec, plan, out: Out::new(out, row_len), cached, meter };

@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use mistique_quantize::Code;
 
-use crate::catalog::Block;
-use crate::cost::{self, Estimate, ReadRates, ReadWork, Target, read_seconds};
-use crate::error::Result;
+use crate::catalog::{Block, CostRecord};
+use crate::cost::{self, Estimate, Manner, ReadRates, ReadWork, read_seconds};
+use crate::error::{EngineError, Result};
 use crate::model::{IntermediateRecord, TensorLayout};
 use crate::pool::InMemoryStore;
 use crate::read::{Chunks, Meter, Piece, on_one_thread, parts_of, pieces};
@@ -221,16 +221,19 @@ impl Store {
     /// Errors: `Catalog`.
     pub fn read_estimate(&self, record: &IntermediateRecord, work: &ReadWork) -> Result<Estimate> {
         let scheme = record.content.scheme_text();
-        let target = Target::of(work.admitted);
-        let value = match self.cost(cost::READ, &cost::read_subject(&scheme, target, Some(record.id)))? {
-            Some(own) => own.into(),
-            None => self.rate(cost::READ, &cost::read_subject(&scheme, target, None), unmeasured::VALUE)?,
+        let manner = Manner::of(work.admitted, work.places, work.values, work.out_values - work.held_values);
+        let or = |cost: Option<CostRecord>, guess: f64| cost.map_or_else(|| Estimate::guess(guess), Estimate::from);
+        let once = |what: &str, subject: &str, guess: f64| {
+            let found = self.first_cost(what, manner.nearest().map(|m| m.repeated(subject)))?;
+            Ok::<_, EngineError>(or(found, guess))
         };
+        let own_then_any = |m: Manner| [Some(record.id), None].into_iter().map(move |of| (m, of));
+        let value = manner.nearest().flat_map(own_then_any).map(|(m, of)| cost::read_subject(&scheme, m, of));
         let rates = ReadRates {
-            start: self.rate(cost::READ_START, start_subject(work.tasks), unmeasured::START)?,
+            start: once(cost::READ_START, start_subject(work.tasks), unmeasured::START)?,
             place: self.rate(cost::READ_PLACE, "", unmeasured::PLACE)?,
-            open: self.rate(cost::READ_OPEN, &scheme, unmeasured::OPEN)?,
-            value,
+            open: once(cost::READ_OPEN, &scheme, unmeasured::OPEN)?,
+            value: or(self.first_cost(cost::READ, value)?, unmeasured::VALUE),
             held_page: self.rate(cost::HELD_PAGE, "", unmeasured::HELD_PAGE)?,
             held_value: self.rate(cost::HELD, &scheme, unmeasured::HELD_VALUE)?,
             fresh_value: self.fresh_estimate()?,
@@ -260,7 +263,8 @@ impl Store {
         begun: Instant,
     ) {
         let scheme = record.content.scheme_text();
-        let target = Target::of(meter.admitted);
+        let (n, seconds) = (meter.values.n(), meter.values.seconds());
+        let manner = Manner::of(meter.admitted, places.0 as f64, n, n_out as f64 - meter.held_values.n());
         let keep = |what: &str, subject: &str, seconds: f64, n: f64| {
             if n > 0.0
                 && let Err(e) = self.add_cost(what, subject, seconds / n)
@@ -269,17 +273,16 @@ impl Store {
             }
         };
         keep(cost::READ_PLACE, "", places.1, places.0 as f64);
-        keep(cost::READ_OPEN, &scheme, meter.opens.seconds(), meter.opens.n());
+        keep(cost::READ_OPEN, &manner.repeated(&scheme), meter.opens.seconds(), meter.opens.n());
         keep(cost::HELD_PAGE, "", meter.held_pages.seconds(), meter.held_pages.n());
         // Whether fresh memory is touched by pages decoded or by pages held, most of the rate would be its own.
         if n_out as f64 >= cost::LARGE_VALUES {
             return;
         }
         keep(cost::HELD, &scheme, meter.held_values.seconds(), meter.held_values.n());
-        let (n, seconds) = (meter.values.n(), meter.values.seconds());
-        keep(cost::READ, &cost::read_subject(&scheme, target, Some(record.id)), seconds, n);
+        keep(cost::READ, &cost::read_subject(&scheme, manner, Some(record.id)), seconds, n);
         if n >= cost::RATE_VALUES {
-            keep(cost::READ, &cost::read_subject(&scheme, target, None), seconds, n);
+            keep(cost::READ, &cost::read_subject(&scheme, manner, None), seconds, n);
         }
         let parts = [&meter.opens, &meter.values, &meter.held_pages, &meter.held_values];
         let tasks: f64 = parts.iter().map(|p| p.seconds()).sum();
@@ -288,14 +291,15 @@ impl Store {
             // What keeping the figures took is part of the read.
             let looked = if places.0 > 0 { places.1 } else { 0.0 };
             let start = (begun.elapsed().as_secs_f64() - looked - beside).max(0.0);
-            keep(cost::READ_START, start_subject(meter.tasks as f64), start, 1.0);
+            keep(cost::READ_START, &manner.repeated(start_subject(meter.tasks as f64)), start, 1.0);
         }
     }
 
     pub(crate) fn keep_codes_read(&self, record: &IntermediateRecord, plan: &RowPlan, seconds: f64) {
         let Ok(content) = record.tensor() else { return };
         let values = Touched::by_plan(plan, content.layout.block_rows).rows * content.layout.stored_values();
-        let subject = cost::read_subject(&content.scheme.to_string(), Target::Answer, Some(record.id));
+        let manner = Manner::of(false, 1.0, values as f64, values as f64);
+        let subject = cost::read_subject(&content.scheme.to_string(), manner, Some(record.id));
         if values > 0
             && let Err(e) = self.add_cost(cost::READ, &subject, seconds / values as f64)
         {

@@ -2,8 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use mistique_engine::cost::{self, BATCHES, RATE_VALUES, Target, read_subject};
-use mistique_engine::{Code, Content, CostRecord, IntermediateRecord, ModelRecord, Rerun, RowSet, Rows};
+use mistique_engine::cost::{self, BATCHES, Manner, RATE_VALUES, Target, read_subject};
+use mistique_engine::{
+    Code, Content, CostRecord, IntermediateRecord, ModelRecord, Rerun, RowPlan, RowSet, Rows, TensorContent,
+};
 
 use crate::error::Result;
 use crate::plan::{self, PlanChoice};
@@ -13,7 +15,9 @@ use crate::rows::RowSelection;
 /// Measurements that a figure should stand on.
 const WANTED: u64 = 3;
 /// Values of a read that tells the rate of a layer.
-const READ_VALUES: usize = 1 << 22;
+const READ_VALUES: usize = 1 << 24;
+/// Values of one that the InMemoryStore admits.
+const FEW_VALUES: usize = 1 << 19;
 /// After so long threads sleep, as they do when a query comes: waking them is part of a read.
 const ASLEEP: Duration = Duration::from_millis(1);
 /// Rows that lie apart, of a read that tells the rate of tables.
@@ -150,34 +154,46 @@ impl ChunkReader<'_> {
                 let rows = Rows::Range(0..(4 * t.layout.block_rows as u64));
                 store.read_codes(record, &store.plan_rows(record, &rows)?)?;
             }
-            Content::Tensor(t) => {
-                let scheme = t.scheme.to_string();
-                let n = t.layout.stored_values();
-                let subject = |target| read_subject(&scheme, target, Some(record.id));
-                let sets = store.row_sets(record)?;
-                let Some(first) = sets.first().and_then(|s| s.get(0)) else { return Ok(()) };
-                let mut out = vec![0f32; n];
-                let one = store.plan_rows(record, &Rows::List(vec![first]))?;
-                for _ in 0..WANTED {
-                    if !self.lacks(cost::READ, &subject(Target::Memory))? && !self.lacks(cost::HELD, &scheme)? {
-                        break;
-                    }
-                    store.clear_pool();
-                    store.read_f32(record, &one, &[0..n], &mut out)?;
-                    store.read_f32(record, &one, &[0..n], &mut out)?;
+            Content::Tensor(t) => self.measure_tensor(record, t)?,
+        }
+        Ok(())
+    }
+
+    /// In each manner that costs are kept by: little and much, whole rows and parts of pages, for the first time and again.
+    fn measure_tensor(&self, record: &IntermediateRecord, t: &TensorContent) -> Result<()> {
+        let (store, n) = (self.store(), t.layout.stored_values().max(1));
+        let ids: Vec<u64> = store.row_sets(record)?.iter().flat_map(|s| s.iter()).collect();
+        let plan = |ids: Vec<u64>| store.plan_rows(record, &Rows::List(ids));
+        let rows = |values: usize| ids.iter().copied().take((values / n).max(8)).collect();
+        // A row of each page.
+        let apart = |values: usize| {
+            let rows = ids.iter().copied().step_by(t.layout.page_rows);
+            rows.take((values / n / t.layout.page_rows).max(1)).collect()
+        };
+        let manner = |target, in_part| Manner { target, again: false, in_part };
+        let few = [(Target::Memory, false, plan(rows(FEW_VALUES))?), (Target::Memory, true, plan(apart(FEW_VALUES))?)];
+        let many =
+            [(Target::Answer, false, plan(rows(READ_VALUES))?), (Target::Answer, true, plan(apart(READ_VALUES))?)];
+        let scheme = t.scheme.to_string();
+        let mut out = Vec::new();
+        let mut read = |target: Target, plan: &RowPlan| {
+            out.resize(plan.n_rows() * n, 0.0);
+            match target {
+                Target::Memory => store.read_f32(record, plan, &[0..n], &mut out),
+                Target::Answer => store.read_past_memory(record, plan, &[0..n], &mut out),
+            }
+        };
+        for (target, in_part, plan) in few.iter().chain(&many) {
+            let subject = read_subject(&scheme, manner(*target, *in_part), Some(record.id));
+            // Small reads are soon made, and one disturbed moment must not be all of them.
+            for _ in 0..if *target == Target::Memory { 2 * WANTED } else { WANTED } {
+                let held = *target == Target::Memory && self.lacks(cost::HELD, &scheme)?;
+                if !self.lacks(cost::READ, &subject)? && !held {
+                    break;
                 }
-                // Through memory and past it, over enough rows to tell the rate.
-                let ids: Vec<u64> = sets.iter().flat_map(|s| s.iter()).take((READ_VALUES / n.max(1)).max(8)).collect();
-                let many = store.plan_rows(record, &Rows::List(ids))?;
-                out.resize(many.n_rows() * n, 0.0);
-                for _ in 0..WANTED {
-                    if !self.lacks(cost::READ, &subject(Target::Answer))? {
-                        break;
-                    }
-                    store.clear_pool();
-                    store.read_past_memory(record, &many, &[0..n], &mut out)?;
-                    store.read_f32(record, &many, &[0..n], &mut out)?;
-                }
+                store.clear_pool();
+                read(*target, plan)?;
+                read(*target, plan)?;
             }
         }
         Ok(())

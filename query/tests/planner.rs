@@ -143,7 +143,8 @@ impl World {
         add(cost::READ_PLACE, "", 0.0);
         for scheme in ["f32", "f16"] {
             add(cost::READ_OPEN, scheme, 0.0);
-            add(cost::READ, &cost::read_subject(scheme, cost::Target::Memory, None), 0.0);
+            let manner = cost::Manner::of(true, 1.0, 1.0, 1.0);
+            add(cost::READ, &cost::read_subject(scheme, manner, None), 0.0);
         }
     }
 }

@@ -457,6 +457,18 @@ impl Catalog {
         found.ok_or_else(|| bad("chunks", &format!("no chunk {id}")))?.place()
     }
 
+    /// Where all chunks of the numbers `first` to `last` lie that there are.
+    ///
+    /// Errors: `Corrupt`, `Catalog`.
+    pub fn chunk_places(&self, first: i64, last: i64) -> Result<Vec<(i64, ChunkPlace)>> {
+        const DOING: &str = "find chunks";
+        let sql = PLACE.replacen(" FROM", ", c.id FROM", 1);
+        let sql = format!("SELECT {sql} WHERE c.id BETWEEN ?1 AND ?2");
+        let mut statement = self.conn.prepare_cached(&sql).doing(DOING)?;
+        let rows = statement.query_map([first, last], |r| Ok((r.get(5)?, RawPlace::of(r)?))).doing(DOING)?;
+        rows.map(|row| row.doing(DOING).and_then(|(id, raw)| Ok((id, raw.place()?)))).collect()
+    }
+
     /// The chunk of that content.
     ///
     /// Errors: `Catalog`.

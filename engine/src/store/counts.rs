@@ -48,6 +48,19 @@ impl Store {
         lock(&self.counters).cost(&self.catalog(), what, subject)
     }
 
+    /// The first of these that was measured.
+    ///
+    /// Errors: `Catalog`.
+    pub(crate) fn first_cost(&self, what: &str, subjects: impl Iterator<Item = String>) -> Result<Option<CostRecord>> {
+        let (mut counters, catalog) = (lock(&self.counters), self.catalog());
+        for subject in subjects {
+            if let Some(found) = counters.cost(&catalog, what, &subject)? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
     /// All measured costs of this machine: what, subject and figure; see [`crate::cost`].
     ///
     /// Errors: `Catalog`.

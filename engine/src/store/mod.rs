@@ -420,9 +420,12 @@ impl Store {
         Ok(())
     }
 
-    /// Forgets decoded pages, so that the next read is a first one.
+    /// Forgets decoded pages, open partitions and where chunks lie in them, so that the next read is a first one.
     pub fn clear_pool(&self) {
         self.pool.clear();
+        let mut known = lock(&self.known);
+        known.places.clear();
+        known.partitions.clear();
     }
 }
 

@@ -61,7 +61,21 @@ impl Store {
             chunks.filter(|id| !known.places.contains_key(id)).take(PLACES).collect()
         };
         let catalog = self.catalog();
-        let mut places = missing.iter().map(|&id| Ok((id, catalog.chunk_place(id)?))).collect::<Result<Vec<_>>>()?;
+        let mut places = Vec::with_capacity(missing.len());
+        // Chunks of a RowBlock mostly follow each other: one question for those that do.
+        for run in missing.chunk_by(|a, b| a.checked_add(1) == Some(*b)) {
+            match run {
+                [first, .., last] => {
+                    let found = catalog.chunk_places(*first, *last)?;
+                    if found.len() != run.len() {
+                        // Says which one there is not.
+                        run.iter().try_for_each(|id| catalog.chunk_place(*id).map(drop))?;
+                    }
+                    places.extend(found);
+                }
+                one => one.iter().try_for_each(|id| catalog.chunk_place(*id).map(|place| places.push((*id, place))))?,
+            }
+        }
         let bases: BTreeSet<i64> = places.iter().filter_map(|(_, place)| place.base.map(|b| b.id)).collect();
         for id in bases {
             places.push((id, catalog.chunk_place(id)?));

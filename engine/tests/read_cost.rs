@@ -1,0 +1,52 @@
+//! What a read costs is kept by the manner in which it was read, so that a plan is told by reads like it.
+
+mod common;
+
+use common::{batch, key, spec};
+use mistique_engine::cost::{self, Manner, Target, read_subject};
+use mistique_engine::{IfExists, LogOptions, ModelKey, ModelSpec, Rows, Store};
+
+/// Values of a row: 16 maps of 16 × 16.
+const ROW: usize = 16 * 256;
+
+#[test]
+fn costs_are_apart_by_manner() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open_or_create(dir.path()).unwrap();
+    let rows: Vec<u64> = (0..300).collect();
+    let mut log = store.logger(LogOptions::default()).unwrap();
+    let model = log.model(&ModelSpec::raw(ModelKey::new("p", "m")), IfExists::Continue).unwrap();
+    let handle = log.tensor(model, &spec("t", &[16, 16, 16], "f16")).unwrap();
+    log.append(handle, &rows, batch(&rows, ROW)).unwrap();
+    log.commit().unwrap();
+    drop(log);
+    let record = store.intermediate(&key("m", "t")).unwrap();
+    let page_rows = record.tensor().unwrap().layout.page_rows as u64;
+    assert!(page_rows > 2, "a page of one row has no part");
+    let read = |rows: Rows| {
+        let plan = store.plan_rows(&record, &rows).unwrap();
+        let mut out = vec![0.0; plan.n_rows() * ROW];
+        store.read_f32(&record, &plan, std::slice::from_ref(&(0..ROW)), &mut out).unwrap();
+        assert_eq!(out, batch(&plan.rows.iter().collect::<Vec<_>>(), ROW));
+    };
+    let count = |what: &str, subject: &str| store.cost(what, subject).unwrap().map_or(0, |c| c.n);
+    let of = |again, in_part| {
+        count(cost::READ, &read_subject("f16", Manner { target: Target::Memory, again, in_part }, Some(record.id)))
+    };
+    let whole = || Rows::Range(0..2 * page_rows);
+    let part = || Rows::List((0..4).map(|i| i * page_rows + 1).collect());
+
+    read(whole());
+    assert_eq!([of(false, false), of(true, false), of(false, true), of(true, true)], [1, 0, 0, 0]);
+    let looked_up = count(cost::READ_PLACE, "");
+    assert_eq!(looked_up, 1, "all chunks at once");
+    read(whole());
+    read(part());
+    assert_eq!([of(false, false), of(true, false), of(false, true), of(true, true)], [1, 1, 0, 1]);
+    assert_eq!((count(cost::READ_OPEN, "f16"), count(cost::READ_OPEN, "f16, again")), (1, 2));
+    // What was forgotten is read for the first time.
+    store.clear_pool();
+    read(part());
+    assert_eq!([of(false, false), of(true, false), of(false, true), of(true, true)], [1, 1, 1, 1]);
+    assert_eq!(count(cost::READ_PLACE, ""), looked_up + 1);
+}
