@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
-use common::{at_least, at_most, median, plain, scratch, wanted};
+use common::{at_least, at_most, median, median_after, plain, scratch, wanted};
 use mistique::{Dedup, IfExists, LogOptions, LogReport, ModelKey, ModelSpec, Rows, Store};
 
 const N: usize = 100_000;
@@ -144,10 +144,7 @@ fn read() {
             let plan = store.plan_rows(&record, &Rows::All).unwrap();
             rows = store.read_table(&record, &plan, &[column]).unwrap().num_rows();
         };
-        let cold = median(21, || {
-            store.clear_pool();
-            once();
-        });
+        let cold = median_after(21, || store.clear_pool(), &mut once);
         let warm = median(21, &mut once);
         assert_eq!(rows, N);
         at_most(&format!("  {what}"), cold.as_secs_f64() * 1e3, "ms", 2.0);

@@ -73,10 +73,17 @@ pub fn activations(layer: &str, rows: usize) -> (Vec<usize>, Vec<f32>) {
 }
 
 /// The median time of `n` runs after one to warm up.
-pub fn median(n: usize, mut run: impl FnMut()) -> Duration {
+pub fn median(n: usize, run: impl FnMut()) -> Duration {
+    median_after(n, || (), run)
+}
+
+/// The same, what comes `before` each run not counted.
+pub fn median_after(n: usize, mut before: impl FnMut(), mut run: impl FnMut()) -> Duration {
+    before();
     run();
     let mut times: Vec<Duration> = (0..n)
         .map(|_| {
+            before();
             let begun = Instant::now();
             run();
             begun.elapsed()
