@@ -268,7 +268,8 @@ fn write_with(
         out[CHUNK_HEADER_LEN + page * PAGE_ENTRY_LEN..][..PAGE_ENTRY_LEN].copy_from_slice(&entry);
     }
     let flags = extra.flags() | (u8::from(tables.is_some()) << 2) | (u8::from(base.is_some()) << 3);
-    write_header(shape, flags, dictionary_end - dir_end, head_end, base.map(|(name, _)| name), out);
+    let len = out.len();
+    write_header(shape, flags, dictionary_end - dir_end, base.map(|(name, _)| name), len, &mut out[..head_end]);
     Ok(used)
 }
 
@@ -331,18 +332,18 @@ fn write_page(
     Ok(Some((entry, needs)))
 }
 
-/// Writes the fixed header of a chunk whose directory, dictionary and tables end at `head_end`.
+/// Writes the fixed header of a chunk of `len` bytes; `out` is what lies before its pages: room for it, the directory,
+/// dictionary and tables.
 pub fn write_header(
     shape: &ChunkShape,
     flags: u8,
     dictionary_len: usize,
-    head_end: usize,
     base: Option<BaseName>,
+    len: usize,
     out: &mut [u8],
 ) {
     let n_pages = shape.n_pages();
-    let tables_len = head_end - CHUNK_HEADER_LEN - n_pages * PAGE_ENTRY_LEN - dictionary_len;
-    let len = out.len() as u64;
+    let tables_len = out.len() - CHUNK_HEADER_LEN - n_pages * PAGE_ENTRY_LEN - dictionary_len;
     out[0..4].copy_from_slice(&CHUNK_MAGIC);
     out[4] = shape.code.to_id();
     out[5] = flags;
@@ -356,8 +357,8 @@ pub fn write_header(
     if let Some(name) = base {
         out[36..48].copy_from_slice(&name);
     }
-    out[48..56].copy_from_slice(&len.to_le_bytes());
-    let checksum = header_checksum(&out[..head_end]);
+    out[48..56].copy_from_slice(&(len as u64).to_le_bytes());
+    let checksum = header_checksum(out);
     out[56..64].copy_from_slice(&checksum.to_le_bytes());
 }
 

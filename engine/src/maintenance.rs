@@ -179,7 +179,7 @@ impl Store {
                 }
             };
             let encoded: Vec<Encoded> = batch.par_iter().map(encode).collect::<Result<_>>()?;
-            for (chunk, Encoded { mut bytes, base, saved_bytes }) in batch.iter().zip(encoded) {
+            for (chunk, Encoded { bytes, base, saved_bytes }) in batch.iter().zip(encoded) {
                 let open = match &mut writer {
                     Some(open) => open,
                     None => {
@@ -189,7 +189,7 @@ impl Store {
                         writer.insert(open)
                     }
                 };
-                moved.push((chunk.id, open.append(&chunk.hash, &mut bytes, base)?, saved_bytes));
+                moved.push((chunk.id, open.append(&chunk.hash, &[&bytes], base)?, saved_bytes));
                 if open.len_bytes() >= PARTITION_TARGET_BYTES
                     && let Some(full) = writer.take()
                 {

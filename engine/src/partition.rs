@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::hash::Hasher;
+use std::io::IoSlice;
 use std::sync::Arc;
 
 use twox_hash::XxHash3_64;
@@ -96,17 +97,17 @@ impl PartitionWriter {
         self.offset
     }
 
-    /// Appends a chunk, padded in one write; `chunk` comes back as it was.
+    /// Appends a chunk that lies in pieces, padded in one write.
     ///
     /// Errors: `Io`.
-    pub fn append(&mut self, hash: &ChunkHash, chunk: &mut Vec<u8>, base: Option<Base>) -> Result<ChunkPlace> {
-        let len = chunk.len();
+    pub fn append(&mut self, hash: &ChunkHash, pieces: &[&[u8]], base: Option<Base>) -> Result<ChunkPlace> {
+        const ZEROS: [u8; CHUNK_ALIGN as usize] = [0; CHUNK_ALIGN as usize];
+        let len: usize = pieces.iter().map(|piece| piece.len()).sum();
         let place = ChunkPlace { partition: self.id, offset: self.offset, len: len as u64, base };
         let padded = self.offset + (len as u64).next_multiple_of(CHUNK_ALIGN);
-        chunk.resize((padded - self.offset) as usize, 0);
-        let written = self.file.append(chunk);
-        chunk.truncate(len);
-        written?;
+        let padding = &ZEROS[..(padded - self.offset) as usize - len];
+        let mut all: Vec<IoSlice<'_>> = pieces.iter().chain([&padding]).map(|piece| IoSlice::new(piece)).collect();
+        self.file.append_all(&mut all)?;
         self.offset = padded;
         self.footer.extend_from_slice(hash);
         self.footer.extend_from_slice(&place.offset.to_le_bytes());

@@ -29,24 +29,26 @@ fn costs_are_apart_by_manner() {
         store.read_f32(&record, &plan, std::slice::from_ref(&(0..ROW)), &mut out).unwrap();
         assert_eq!(out, batch(&plan.rows.iter().collect::<Vec<_>>(), ROW));
     };
-    let count = |what: &str, subject: &str| store.cost(what, subject).unwrap().map_or(0, |c| c.n);
+    // How often cannot be told: a measurement of half the time of those before begins anew.
+    let known = |what: &str, subject: &str| store.cost(what, subject).unwrap().is_some();
     let of = |again, in_part| {
-        count(cost::READ, &read_subject("f16", Manner { target: Target::Memory, again, in_part }, Some(record.id)))
+        known(cost::READ, &read_subject("f16", Manner { target: Target::Memory, again, in_part }, Some(record.id)))
     };
+    let measured = || [of(false, false), of(true, false), of(false, true), of(true, true)];
     let whole = || Rows::Range(0..2 * page_rows);
     let part = || Rows::List((0..4).map(|i| i * page_rows + 1).collect());
 
+    assert_eq!(measured(), [false; 4]);
     read(whole());
-    assert_eq!([of(false, false), of(true, false), of(false, true), of(true, true)], [1, 0, 0, 0]);
-    let looked_up = count(cost::READ_PLACE, "");
-    assert_eq!(looked_up, 1, "all chunks at once");
+    assert_eq!(measured(), [true, false, false, false]);
+    assert!(known(cost::READ_PLACE, "") && known(cost::READ_OPEN, "f16") && !known(cost::READ_OPEN, "f16, again"));
     read(whole());
+    assert_eq!(measured(), [true, true, false, false]);
     read(part());
-    assert_eq!([of(false, false), of(true, false), of(false, true), of(true, true)], [1, 1, 0, 1]);
-    assert_eq!((count(cost::READ_OPEN, "f16"), count(cost::READ_OPEN, "f16, again")), (1, 2));
+    assert_eq!(measured(), [true, true, false, true]);
+    assert!(known(cost::READ_OPEN, "f16, again"));
     // What was forgotten is read for the first time.
     store.clear_pool();
     read(part());
-    assert_eq!([of(false, false), of(true, false), of(false, true), of(true, true)], [1, 1, 1, 1]);
-    assert_eq!(count(cost::READ_PLACE, ""), looked_up + 1);
+    assert_eq!(measured(), [true; 4]);
 }

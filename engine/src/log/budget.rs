@@ -14,7 +14,7 @@ struct Used {
 #[derive(Debug)]
 pub struct Budget {
     limit: usize,
-    /// What the worker needs beside: a RowBlock being built, and its chunks as they are encoded.
+    /// What the worker needs beside: a table's RowBlock as it is encoded, or what a tensor's tasks work in.
     spare: usize,
     used: Mutex<Used>,
     freed: Condvar,
@@ -23,12 +23,13 @@ pub struct Budget {
 impl Budget {
     /// A budget of `limit` bytes.
     pub fn new(limit: usize) -> Self {
-        Self { limit, spare: (3 * MAX_BLOCK_BYTES).min(limit / 2), used: Mutex::default(), freed: Condvar::new() }
+        Self { limit, spare: MAX_BLOCK_BYTES.min(limit / 4), used: Mutex::default(), freed: Condvar::new() }
     }
 
-    /// The limit.
-    pub fn limit(&self) -> usize {
-        self.limit
+    /// What unfinished RowBlocks may hold: a network's early layers have one of half this size together, and one that is
+    /// sealed early is a smaller one for good.
+    pub fn most_built(&self) -> usize {
+        self.limit / 4 * 3
     }
 
     fn lock(&self) -> MutexGuard<'_, Used> {

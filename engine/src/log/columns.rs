@@ -150,8 +150,8 @@ impl ChunkWriter {
         }
         add_time(&search, looked_up);
         let made = self.make(intermediate, &fresh, key, pool, (&search, &work))?;
-        for (column, Made { served, mut bytes, base, saved, sketch }) in fresh.iter().zip(made) {
-            timed(&work, || self.store(column.id, &column.hash, &mut bytes, base, saved))?;
+        for (column, Made { served, bytes, base, saved, sketch }) in fresh.iter().zip(made) {
+            timed(&work, || self.store(column.id, &column.hash, &[&bytes], base, saved))?;
             if let Some(served) = served {
                 self.habits.learn(column.kind, served);
             }

@@ -120,16 +120,21 @@ impl GrowingChunk {
         if whole && effort == Effort::Fast {
             return Ok(());
         }
-        let mut bytes = Vec::new();
-        self.copy_to(&mut bytes);
-        let content = ChunkView::parse(&bytes, "a chunk being logged", 0)?.decode(None)?;
-        if !whole {
-            // The hash begins with the number of rows, which was to be another one.
-            self.hasher = self.shape.hasher(Extra::default());
-            self.hasher.write(&content.codes);
+        let head = self.head();
+        let mut bytes = self.pieces(&head).concat();
+        let view = ChunkView::parse(&bytes, WHERE, 0)?;
+        let mut codes = Vec::new();
+        // The hash begins with the number of rows, which was to be another one.
+        self.hasher = self.shape.hasher(Extra::default());
+        for number in 0..self.shape.n_pages() {
+            let page = view.page(number)?;
+            let from = if effort == Effort::Fast { 0 } else { codes.len() };
+            codes.resize(from + page.n_codes * self.shape.code.width(), 0);
+            page.codes(None, &mut codes[from..]).map_err(|e| EngineError::corrupt(WHERE, 0, e.to_string()))?;
+            self.hasher.write(&codes[from..]);
         }
         if effort != Effort::Fast {
-            write_chunk(&self.shape, &content.codes, Extra::default(), effort, key, &mut bytes)?;
+            write_chunk(&self.shape, &codes, Extra::default(), effort, key, &mut bytes)?;
             self.again = Some(bytes);
         }
         Ok(())
@@ -140,22 +145,22 @@ impl GrowingChunk {
         self.hasher.finish_128().to_le_bytes()
     }
 
-    /// The chunk's bytes, once, in place of what `out` holds; after the end.
-    pub fn write_to(&mut self, out: &mut Vec<u8>) {
-        match self.again.take() {
-            Some(again) => *out = again,
-            None => self.copy_to(out),
-        }
+    /// What lies before its pages, as they were encoded at first; after the end.
+    pub fn head(&self) -> Vec<u8> {
+        let mut head = Vec::with_capacity(head_len(&self.shape));
+        head.resize(CHUNK_HEADER_LEN, 0);
+        self.entries.iter().for_each(|entry| head.extend_from_slice(entry));
+        let len = head.len() + self.pages.len();
+        write_header(&self.shape, 0, 0, None, len, &mut head);
+        head
     }
 
-    /// Head and pages as they were encoded at first, in place of what `out` holds.
-    fn copy_to(&self, out: &mut Vec<u8>) {
-        let head = head_len(&self.shape);
-        out.clear();
-        out.resize(CHUNK_HEADER_LEN, 0);
-        self.entries.iter().for_each(|entry| out.extend_from_slice(entry));
-        self.pages.copy_to(out);
-        write_header(&self.shape, 0, 0, head, None, out);
+    /// The chunk's bytes, in pieces; after the end. `head` is its [`head`](Self::head).
+    pub fn pieces<'a>(&'a self, head: &'a [u8]) -> Vec<&'a [u8]> {
+        match &self.again {
+            Some(again) => vec![again],
+            None => [head].into_iter().chain(self.pages.pieces()).collect(),
+        }
     }
 
     /// Bytes that a row takes; after the end.
@@ -164,6 +169,9 @@ impl GrowingChunk {
         self.again.as_ref().map_or(encoded, Vec::len) as f32 / self.n_rows.max(1) as f32
     }
 }
+
+/// How errors name what is not stored yet.
+const WHERE: &str = "a chunk being logged";
 
 /// Bytes before the first page of a chunk without dictionary and tables.
 fn head_len(shape: &ChunkShape) -> usize {

@@ -72,10 +72,9 @@ impl Slabbed {
         }
     }
 
-    /// Appends all of them to `out`.
-    pub fn copy_to(&self, out: &mut Vec<u8>) {
-        out.reserve(self.len);
-        self.slabs.iter().for_each(|slab| out.extend_from_slice(slab));
+    /// All of them, in pieces.
+    pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        self.slabs.iter().map(Vec::as_slice)
     }
 }
 
@@ -103,9 +102,7 @@ mod tests {
             }
             assert_eq!((some.len(), some.held_bytes()), (expected.len(), 6 * SLAB_BYTES));
             assert_eq!(slabs.free_bytes(), 0, "a second round takes those of the first");
-            let mut found = vec![round];
-            some.copy_to(&mut found);
-            assert!(found[0] == round && found[1..] == expected);
+            assert_eq!(some.pieces().collect::<Vec<_>>().concat(), expected);
             drop(some);
             assert_eq!(slabs.free_bytes(), 6 * SLAB_BYTES);
         }

@@ -328,10 +328,10 @@ impl Worker {
         self.evict()
     }
 
-    /// Seals the largest unfinished RowBlocks early while more than half of the budget is held. What is above it is given
+    /// Seals the largest unfinished RowBlocks early while they hold too much of the budget. What is above it is given
     /// back to the system; the rest of their memory is for those that come.
     fn evict(&mut self) -> Result<()> {
-        let limit = self.budget.limit() / 2;
+        let limit = self.budget.most_built();
         loop {
             let over = self.held_bytes().saturating_sub(limit);
             if over == 0 {

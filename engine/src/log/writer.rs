@@ -79,8 +79,6 @@ pub struct ChunkWriter {
     target_bytes: u64,
     /// What was written.
     pub report: LogReport,
-    /// Room for a chunk to be written from.
-    bytes: Vec<u8>,
 }
 
 impl ChunkWriter {
@@ -111,7 +109,6 @@ impl ChunkWriter {
             max_bytes: options.max_bytes,
             target_bytes: options.partition_bytes,
             report: LogReport::default(),
-            bytes: Vec::new(),
         })
     }
 
@@ -161,11 +158,8 @@ impl ChunkWriter {
             ids.push(id);
             let stored = Instant::now();
             if is_new {
-                let mut bytes = std::mem::take(&mut self.bytes);
-                chunk.write_to(&mut bytes);
-                let written = self.store(id, &hash, &mut bytes, None, 0);
-                self.bytes = bytes;
-                written?;
+                let head = chunk.head();
+                self.store(id, &hash, &chunk.pieces(&head), None, 0)?;
             }
             self.report.search_ns += searched;
             self.report.work_ns += searched + chunk.work_ns + stored.elapsed().as_nanos() as u64;
@@ -197,18 +191,18 @@ impl ChunkWriter {
         Ok(known.map_or(0, |(_, len)| len))
     }
 
-    /// Writes a chunk.
+    /// Writes a chunk that lies in pieces.
     ///
     /// Errors: `Io`, `NoSpace` past `max_bytes`.
     pub(super) fn store(
         &mut self,
         id: i64,
         hash: &ChunkHash,
-        bytes: &mut Vec<u8>,
+        pieces: &[&[u8]],
         base: Option<Base>,
         saved_bytes: u64,
     ) -> Result<()> {
-        let after = self.report.written_bytes + bytes.len() as u64;
+        let after = self.report.written_bytes + pieces.iter().map(|piece| piece.len() as u64).sum::<u64>();
         if let Some(max) = self.max_bytes.filter(|max| after > *max) {
             return Err(EngineError::NoSpace { needed: after, available: max, limit: "allowed by --max-bytes" });
         }
@@ -221,7 +215,7 @@ impl ChunkWriter {
                 self.current.insert(new)
             }
         };
-        let place = current.append(hash, bytes, base)?;
+        let place = current.append(hash, pieces, base)?;
         let full = current.len_bytes() >= self.target_bytes;
         self.uncommitted.insert(*hash, (id, place.len));
         self.new_chunks.push(NewChunk { id, hash: *hash, place, saved_bytes });

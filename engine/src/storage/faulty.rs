@@ -1,5 +1,6 @@
 //! A storage that fails at its n-th operation, for trying every point at which a disk can fill or a machine stop.
 
+use std::io::IoSlice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -114,12 +115,13 @@ struct FaultyWrite {
 }
 
 impl WriteFile for FaultyWrite {
-    fn append(&mut self, bytes: &[u8]) -> Result<()> {
+    fn append_all(&mut self, pieces: &mut [IoSlice<'_>]) -> Result<()> {
         if let Err(e) = self.countdown.step(&self.path, "write") {
+            let bytes: Vec<u8> = pieces.iter().flat_map(|piece| piece.iter().copied()).collect();
             self.inner.append(bytes.get(..bytes.len() / 2).unwrap_or_default())?;
             return Err(e);
         }
-        self.inner.append(bytes)
+        self.inner.append_all(pieces)
     }
 
     fn finish(self: Box<Self>) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, IoSlice, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -155,8 +155,18 @@ struct LocalWrite {
 }
 
 impl WriteFile for LocalWrite {
-    fn append(&mut self, bytes: &[u8]) -> Result<()> {
-        self.file.write_all(bytes).map_err(io(&self.path, "write"))
+    fn append_all(&mut self, mut pieces: &mut [IoSlice<'_>]) -> Result<()> {
+        // Empty ones first, so that a write of nothing means that nothing could be written.
+        IoSlice::advance_slices(&mut pieces, 0);
+        while !pieces.is_empty() {
+            match self.file.write_vectored(pieces) {
+                Ok(0) => return Err(io(&self.path, "write")(ErrorKind::WriteZero.into())),
+                Ok(n) => IoSlice::advance_slices(&mut pieces, n),
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => return Err(io(&self.path, "write")(e)),
+            }
+        }
+        Ok(())
     }
 
     fn finish(self: Box<Self>) -> Result<()> {

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::io::IoSlice;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -159,14 +160,16 @@ struct MemoryWrite {
 }
 
 impl WriteFile for MemoryWrite {
-    fn append(&mut self, bytes: &[u8]) -> Result<()> {
+    fn append_all(&mut self, pieces: &mut [IoSlice<'_>]) -> Result<()> {
         let mut files = lock(&self.files);
         let used: u64 = files.values().map(|f| f.bytes.len() as u64).sum();
-        if self.capacity_bytes.is_some_and(|c| used + bytes.len() as u64 > c) {
+        let more: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
+        if self.capacity_bytes.is_some_and(|c| used + more > c) {
             return Err(EngineError::io(&self.path, "write", std::io::ErrorKind::StorageFull.into()));
         }
         let file = files.get_mut(&self.path).ok_or_else(|| not_found(&self.path, "write"))?;
-        Arc::make_mut(&mut file.bytes).extend_from_slice(bytes);
+        let bytes = Arc::make_mut(&mut file.bytes);
+        pieces.iter().for_each(|piece| bytes.extend_from_slice(piece));
         Ok(())
     }
 

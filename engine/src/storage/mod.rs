@@ -6,6 +6,7 @@ mod local;
 mod memory;
 
 use std::borrow::Cow;
+use std::io::IoSlice;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -61,7 +62,11 @@ pub trait Storage: Send + Sync {
 /// A file being written.
 pub trait WriteFile: Send {
     /// Appends bytes.
-    fn append(&mut self, bytes: &[u8]) -> Result<()>;
+    fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        self.append_all(&mut [IoSlice::new(bytes)])
+    }
+    /// Appends pieces, one after another, as one operation. What is left of `pieces` has no meaning.
+    fn append_all(&mut self, pieces: &mut [IoSlice<'_>]) -> Result<()>;
     /// Makes the content durable and ends the writing.
     fn finish(self: Box<Self>) -> Result<()>;
 }
@@ -98,4 +103,29 @@ pub(crate) fn slice_ranges<'a>(path: &str, bytes: &'a [u8], ranges: &[Range<u64>
             })
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_are_written_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let storages: [&dyn Storage; 2] =
+            [&LocalStorage::create(dir.path()).unwrap(), &MemoryStorage::new(None).unwrap()];
+        // More than a system call takes, some of them empty, the first and the last too.
+        let parts: Vec<Vec<u8>> = (0..5000usize).map(|i| vec![i as u8; (i * 7) % 50]).chain([vec![]]).collect();
+        for storage in storages {
+            let mut file = storage.create("f").unwrap();
+            file.append(b"begun ").unwrap();
+            file.append_all(&mut parts.iter().map(|p| IoSlice::new(p)).collect::<Vec<_>>()).unwrap();
+            file.append_all(&mut []).unwrap();
+            file.append_all(&mut [IoSlice::new(&[])]).unwrap();
+            file.finish().unwrap();
+            let file = storage.open("f").unwrap();
+            let found = file.read(0..file.len_bytes()).unwrap();
+            assert!(found[..6] == b"begun "[..] && found[6..] == parts.concat(), "{}", storage.describe());
+        }
+    }
 }
