@@ -38,7 +38,7 @@ pub const OUTPUT: &str = "output";
 pub const POOL: &str = "pool";
 /// Seconds of a read outside of its tasks; subject: `tensor` ([`Manner::repeated`]) or [`TABLE`], `, one task` where it is one.
 pub const READ_START: &str = "read-start";
-/// Seconds to look up where a chunk lies; no subject.
+/// Seconds to look up where a chunk lies; subject: [`place_subject`].
 pub const READ_PLACE: &str = "read-place";
 /// Seconds to open a chunk: header and the tables that its pages share; subject: the scheme ([`Manner::repeated`]), or [`TABLE`].
 pub const READ_OPEN: &str = "read-open";
@@ -110,6 +110,14 @@ impl Target {
             Self::Memory => "memory",
         }
     }
+}
+
+/// Chunks of a RowBlock from which on looking up their places, which mostly follow each other, is one question.
+const RUN: usize = 4;
+
+/// Subject of looking up places, of so many chunks of each RowBlock.
+pub fn place_subject(n_chunks: usize) -> &'static str {
+    if n_chunks >= RUN { "in runs" } else { "" }
 }
 
 const AGAIN: &str = ", again";
@@ -247,6 +255,8 @@ impl std::iter::Sum for Estimate {
 pub struct ReadWork {
     /// Chunks whose place has to be looked up.
     pub places: f64,
+    /// Chunks of each RowBlock that are read.
+    pub of_block: usize,
     /// Times that a task opens a chunk.
     pub opens: f64,
     /// Values in the pages to read and decode.
@@ -413,6 +423,7 @@ mod tests {
         let texts = |m: Manner| m.nearest().map(|m| read_subject("f16", m, None)).collect::<Vec<_>>();
         assert_eq!(texts(one_row), ["f16/memory, in part, again", "f16/memory, in part", "f16/memory"]);
         assert_eq!(texts(large), ["f16/answer", "f16/answer, in part"]);
+        assert_eq!([1, 3, 4, 64].map(place_subject), ["", "", "in runs", "in runs"]);
     }
 
     #[test]

@@ -170,6 +170,7 @@ fn work_of(
     let out_values = touched.wanted as f64 * row.wanted as f64;
     ReadWork {
         places: n_chunks as f64 * unknown,
+        of_block: row.pieces,
         opens: opens as f64 * fresh,
         values,
         held_pages: n_pages as f64 * held,
@@ -231,7 +232,7 @@ impl Store {
         let value = manner.nearest().flat_map(own_then_any).map(|(m, of)| cost::read_subject(&scheme, m, of));
         let rates = ReadRates {
             start: once(cost::READ_START, start_subject(work.tasks), unmeasured::START)?,
-            place: self.rate(cost::READ_PLACE, "", unmeasured::PLACE)?,
+            place: self.place_rate(work.of_block)?,
             open: once(cost::READ_OPEN, &scheme, unmeasured::OPEN)?,
             value: or(self.first_cost(cost::READ, value)?, unmeasured::VALUE),
             held_page: self.rate(cost::HELD_PAGE, "", unmeasured::HELD_PAGE)?,
@@ -249,6 +250,14 @@ impl Store {
         self.rate(cost::FRESH, "", unmeasured::FRESH)
     }
 
+    /// Seconds to look up where one of so many chunks of each RowBlock lies.
+    pub(crate) fn place_rate(&self, of_block: usize) -> Result<Estimate> {
+        let (one, run) = (cost::place_subject(1), cost::place_subject(usize::MAX));
+        let subjects = if cost::place_subject(of_block) == run { [run, one] } else { [one, run] };
+        let found = self.first_cost(cost::READ_PLACE, subjects.into_iter().map(String::from))?;
+        Ok(found.map_or_else(|| Estimate::guess(unmeasured::PLACE), Estimate::from))
+    }
+
     pub(crate) fn rate(&self, what: &str, subject: &str, otherwise: f64) -> Result<Estimate> {
         Ok(self.cost(what, subject)?.map_or_else(|| Estimate::guess(otherwise), Estimate::from))
     }
@@ -259,12 +268,12 @@ impl Store {
         record: &IntermediateRecord,
         meter: &Meter,
         n_out: usize,
-        places: (usize, f64),
+        (places, of_block, looked): (usize, usize, f64),
         begun: Instant,
     ) {
         let scheme = record.content.scheme_text();
         let (n, seconds) = (meter.values.n(), meter.values.seconds());
-        let manner = Manner::of(meter.admitted, places.0 as f64, n, n_out as f64 - meter.held_values.n());
+        let manner = Manner::of(meter.admitted, places as f64, n, n_out as f64 - meter.held_values.n());
         let keep = |what: &str, subject: &str, seconds: f64, n: f64| {
             if n > 0.0
                 && let Err(e) = self.add_cost(what, subject, seconds / n)
@@ -272,7 +281,7 @@ impl Store {
                 tracing::debug!("the read's time is not kept: {e}");
             }
         };
-        keep(cost::READ_PLACE, "", places.1, places.0 as f64);
+        keep(cost::READ_PLACE, cost::place_subject(of_block), looked, places as f64);
         keep(cost::READ_OPEN, &manner.repeated(&scheme), meter.opens.seconds(), meter.opens.n());
         keep(cost::HELD_PAGE, "", meter.held_pages.seconds(), meter.held_pages.n());
         // Whether fresh memory is touched by pages decoded or by pages held, most of the rate would be its own.
@@ -289,7 +298,7 @@ impl Store {
         let beside = tasks / (meter.tasks as f64).clamp(1.0, rayon::current_num_threads() as f64);
         if meter.tasks > 0 && beside < START_SECONDS {
             // What keeping the figures took is part of the read.
-            let looked = if places.0 > 0 { places.1 } else { 0.0 };
+            let looked = if places > 0 { looked } else { 0.0 };
             let start = (begun.elapsed().as_secs_f64() - looked - beside).max(0.0);
             keep(cost::READ_START, &manner.repeated(start_subject(meter.tasks as f64)), start, 1.0);
         }

@@ -212,7 +212,7 @@ impl Store {
         let classes = work.by_class(record.table()?);
         let mut rates = TableRates {
             start: self.rate(cost::READ_START, start_subject(work.columns.len(), work.n_blocks), unmeasured::START)?,
-            place: self.rate(cost::READ_PLACE, "", unmeasured::PLACE)?,
+            place: self.place_rate(work.columns.len())?,
             open: self.rate(cost::READ_OPEN, cost::TABLE, unmeasured::OPEN)?,
             held: self.rate(cost::HELD_TABLE, "", unmeasured::HELD_CHUNK)?,
             column: self.rate(cost::GATHER_COLUMN, "", unmeasured::COLUMN)?,
@@ -241,7 +241,7 @@ impl Store {
                 tracing::debug!("the read's time is not kept: {e}");
             }
         };
-        keep(cost::READ_PLACE, "", meter.places.1, meter.places.0 as f64);
+        keep(cost::READ_PLACE, cost::place_subject(meter.n_columns), meter.places.1, meter.places.0 as f64);
         keep(cost::READ_OPEN, cost::TABLE, meter.opens.seconds(), meter.opens.n());
         keep(cost::HELD_TABLE, "", meter.held.seconds(), meter.held.n());
         let mut chunks = meter.opens.seconds() + meter.held.seconds();

@@ -41,7 +41,9 @@ fn costs_are_apart_by_manner() {
     assert_eq!(measured(), [false; 4]);
     read(whole());
     assert_eq!(measured(), [true, false, false, false]);
-    assert!(known(cost::READ_PLACE, "") && known(cost::READ_OPEN, "f16") && !known(cost::READ_OPEN, "f16, again"));
+    assert!(
+        known(cost::READ_PLACE, "in runs") && known(cost::READ_OPEN, "f16") && !known(cost::READ_OPEN, "f16, again")
+    );
     read(whole());
     assert_eq!(measured(), [true, true, false, false]);
     read(part());

@@ -70,7 +70,7 @@ impl Store {
         let places = self.load_places(chunks_of(&plan.blocks, &groups))?;
         let looked = looking.elapsed().as_secs_f64();
         let meter = read::read_f32(self, &codec, record, (plan, columns), out, may_hold)?;
-        self.keep_read(record, &meter, out.len(), (places, looked), begun);
+        self.keep_read(record, &meter, out.len(), (places, groups.len(), looked), begun);
         Ok(())
     }
 
