@@ -26,8 +26,8 @@ impl Budget {
         Self { limit, spare: MAX_BLOCK_BYTES.min(limit / 4), used: Mutex::default(), freed: Condvar::new() }
     }
 
-    /// What unfinished RowBlocks may hold: a network's early layers have one of half this size together, and one that is
-    /// sealed early is a smaller one for good.
+    /// What unfinished RowBlocks may hold: one that is sealed early is a smaller one for good, and is decoded to be hashed
+    /// by its number of rows.
     pub fn most_built(&self) -> usize {
         self.limit / 4 * 3
     }

@@ -64,17 +64,13 @@ impl Store {
         let mut places = Vec::with_capacity(missing.len());
         // Chunks of a RowBlock mostly follow each other: one question for those that do.
         for run in missing.chunk_by(|a, b| a.checked_add(1) == Some(*b)) {
-            match run {
-                [first, .., last] => {
-                    let found = catalog.chunk_places(*first, *last)?;
-                    if found.len() != run.len() {
-                        // Says which one there is not.
-                        run.iter().try_for_each(|id| catalog.chunk_place(*id).map(drop))?;
-                    }
-                    places.extend(found);
-                }
-                one => one.iter().try_for_each(|id| catalog.chunk_place(*id).map(|place| places.push((*id, place))))?,
+            let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
+            let found = catalog.chunk_places(*first, *last)?;
+            if found.len() != run.len() {
+                // Says which one there is not.
+                run.iter().try_for_each(|id| catalog.chunk_place(*id).map(drop))?;
             }
+            places.extend(found);
         }
         let bases: BTreeSet<i64> = places.iter().filter_map(|(_, place)| place.base.map(|b| b.id)).collect();
         for id in bases {
