@@ -112,7 +112,7 @@ fn an_interrupted_log_goes_on() {
             "--init",
             "3",
             "--data",
-            "generated:images?rows=6000&size=32&channels=3",
+            "generated:images?rows=12000&size=32&channels=3",
             "--layers",
             "conv4,logits",
             "--scheme",
@@ -140,12 +140,12 @@ fn an_interrupted_log_goes_on() {
     };
     child.kill().unwrap();
     child.wait().unwrap();
-    assert!(committed < 6000);
+    assert!(committed < 12000);
     assert!(cli.ok(&["ls"]).contains("incomplete"));
     assert!(cli.ok(&["verify"]).contains("no damage"));
     let report = cli.json(&log("p.cut"));
     let ran = report["rows_run"].as_u64().unwrap();
-    assert!(ran <= 6000 - committed, "only the missing rows run: {ran} of {}", 6000 - committed);
+    assert!(ran <= 12000 - committed, "only the missing rows run: {ran} of {}", 12000 - committed);
     assert!(!cli.ok(&["ls"]).contains("incomplete"));
     cli.ok(&log("p.whole"));
     for layer in ["conv4", "logits"] {
