@@ -3,9 +3,8 @@
 use std::time::{Duration, Instant};
 
 use mistique_engine::cost::{self, BATCHES, Manner, RATE_VALUES, Target, read_subject};
-use mistique_engine::{
-    Code, Content, CostRecord, IntermediateRecord, ModelRecord, Rerun, RowPlan, RowSet, Rows, TensorContent,
-};
+use mistique_engine::{Code, Content, CostRecord, IntermediateRecord, ModelRecord, Rerun, RowSet, Rows, TensorContent};
+use rayon::prelude::*;
 
 use crate::error::Result;
 use crate::plan::{self, PlanChoice};
@@ -14,10 +13,15 @@ use crate::rows::RowSelection;
 
 /// Measurements that a figure should stand on.
 const WANTED: u64 = 3;
-/// Values of a read that tells the rate of a layer.
-const READ_VALUES: usize = 1 << 24;
+/// Times that reads are measured at most for that.
+const ROUNDS: u64 = 2 * WANTED;
+/// Values of a read that tells the rate of a layer: few enough that the memory of the answer is not fresh
+/// ([`cost::LARGE_VALUES`]), whose rate is kept apart.
+const READ_VALUES: usize = 8_000_000;
 /// Values of one that the InMemoryStore admits.
 const FEW_VALUES: usize = 1 << 19;
+/// Bytes that put what was read out of the cores' own caches.
+const CACHES: usize = 8 << 20;
 /// After so long threads sleep, as they do when a query comes: waking them is part of a read.
 const ASLEEP: Duration = Duration::from_millis(1);
 /// Rows that lie apart, of a read that tells the rate of tables.
@@ -90,11 +94,16 @@ impl ChunkReader<'_> {
             let until = Instant::now() + left;
             let half = Instant::now() + left / 2;
             let records = self.store().intermediates_of(model.id)?;
-            for record in records.iter().filter(|r| r.n_rows > 0 && r.is_whole()) {
-                if Instant::now() > half {
-                    missing.push(format!("reads of {}: no time was left", record.key));
-                } else {
-                    self.measure_read(record)?;
+            // All of them in turn, and again: one disturbed moment must not be all that is known of one.
+            'reads: for round in 0..ROUNDS {
+                for record in records.iter().filter(|r| r.n_rows > 0 && r.is_whole()) {
+                    if Instant::now() <= half {
+                        self.measure_read(record)?;
+                    } else if round == 0 {
+                        missing.push(format!("reads of {}: no time was left", record.key));
+                    } else {
+                        break 'reads;
+                    }
                 }
             }
             if let Some(workflow) = self.workflows().iter().find(|w| w.runs(model)) {
@@ -141,12 +150,10 @@ impl ChunkReader<'_> {
                 let apart = store.plan_rows(record, &Rows::List(scattered(&plan.rows)))?;
                 let one = store.plan_rows(record, &Rows::List(plan.rows.get(0).into_iter().collect()))?;
                 // Decoded, and taken from memory; one row first, which tells what a column takes whatever its rows.
-                for _ in 0..2 * WANTED {
-                    store.clear_pool();
-                    for plan in [&one, &one, &plan, &plan, &apart] {
-                        std::thread::sleep(ASLEEP);
-                        store.read_table(record, plan, &columns)?;
-                    }
+                store.clear_pool();
+                for plan in [&one, &one, &plan, &plan, &apart] {
+                    std::thread::sleep(ASLEEP);
+                    store.read_table(record, plan, &columns)?;
                 }
             }
             // Read whole, by another way, which measures itself.
@@ -159,41 +166,42 @@ impl ChunkReader<'_> {
         Ok(())
     }
 
-    /// In each manner that costs are kept by: little and much, whole rows and parts of pages, for the first time and again.
+    /// In each manner that costs are kept by and that is lacking: little and much, whole rows and parts of pages, for the
+    /// first time and again.
     fn measure_tensor(&self, record: &IntermediateRecord, t: &TensorContent) -> Result<()> {
         let (store, n) = (self.store(), t.layout.stored_values().max(1));
-        let ids: Vec<u64> = store.row_sets(record)?.iter().flat_map(|s| s.iter()).collect();
-        let plan = |ids: Vec<u64>| store.plan_rows(record, &Rows::List(ids));
-        let rows = |values: usize| ids.iter().copied().take((values / n).max(8)).collect();
-        // A row of each page.
-        let apart = |values: usize| {
-            let rows = ids.iter().copied().step_by(t.layout.page_rows);
-            rows.take((values / n / t.layout.page_rows).max(1)).collect()
-        };
-        let manner = |target, in_part| Manner { target, again: false, in_part };
-        let few = [(Target::Memory, false, plan(rows(FEW_VALUES))?), (Target::Memory, true, plan(apart(FEW_VALUES))?)];
-        let many =
-            [(Target::Answer, false, plan(rows(READ_VALUES))?), (Target::Answer, true, plan(apart(READ_VALUES))?)];
-        let scheme = t.scheme.to_string();
-        let mut out = Vec::new();
-        let mut read = |target: Target, plan: &RowPlan| {
-            out.resize(plan.n_rows() * n, 0.0);
-            match target {
-                Target::Memory => store.read_f32(record, plan, &[0..n], &mut out),
-                Target::Answer => store.read_past_memory(record, plan, &[0..n], &mut out),
+        let (scheme, of) = (t.scheme.to_string(), Some(record.id));
+        let (mut out, mut caches) = (Vec::new(), vec![0u64; CACHES / 8]);
+        for (target, in_part) in
+            [(Target::Memory, false), (Target::Memory, true), (Target::Answer, false), (Target::Answer, true)]
+        {
+            let first = Manner { target, again: false, in_part };
+            let again = read_subject(&scheme, Manner { again: true, ..first }, of);
+            // What is read again was held in memory, or is read from the file as before.
+            let lacks_again =
+                target == Target::Memory && self.lacks(cost::HELD, &scheme)? && self.lacks(cost::READ, &again)?;
+            if !self.lacks(cost::READ, &read_subject(&scheme, first, of))? && !lacks_again {
+                continue;
             }
-        };
-        for (target, in_part, plan) in few.iter().chain(&many) {
-            let subject = read_subject(&scheme, manner(*target, *in_part), Some(record.id));
-            // Small reads are soon made, and one disturbed moment must not be all of them.
-            for _ in 0..if *target == Target::Memory { 2 * WANTED } else { WANTED } {
-                let held = *target == Target::Memory && self.lacks(cost::HELD, &scheme)?;
-                if !self.lacks(cost::READ, &subject)? && !held {
-                    break;
+            let values = if target == Target::Memory { FEW_VALUES } else { READ_VALUES };
+            let sets = store.row_sets(record)?;
+            let ids = sets.iter().flat_map(|s| s.iter());
+            let rows: Vec<u64> = if in_part {
+                // A row of each page.
+                ids.step_by(t.layout.page_rows).take((values / n / t.layout.page_rows).max(1)).collect()
+            } else {
+                ids.take((values / n).max(t.layout.page_rows)).collect()
+            };
+            let plan = store.plan_rows(record, &Rows::List(rows))?;
+            out.resize(plan.n_rows() * n, 0.0);
+            store.clear_pool();
+            for _ in 0..2 {
+                // Other work comes between two queries, so that little is left in the processor's own caches.
+                caches.par_iter_mut().for_each(|v| *v += 1);
+                match target {
+                    Target::Memory => store.read_f32(record, &plan, &[0..n], &mut out)?,
+                    Target::Answer => store.read_past_memory(record, &plan, &[0..n], &mut out)?,
                 }
-                store.clear_pool();
-                read(*target, plan)?;
-                read(*target, plan)?;
             }
         }
         Ok(())
