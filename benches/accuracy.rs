@@ -12,7 +12,7 @@ use mistique::{
 };
 
 const LAYERS: [&str; 5] = ["conv1", "conv3", "conv4", "dense1", "logits"];
-const SCHEMES: [&str; 6] = ["f32", "kbit(8)", "pool(2)+f16", "f16", "kbit(3)", "threshold(0.995)"];
+const SCHEMES: [&str; 7] = ["f32", "kbit(8)", "lloyd(8)", "pool(2)+f16", "f16", "kbit(3)", "threshold(0.995)"];
 /// Columns of cells that SVCCA compares: more take minutes.
 const COLUMNS: usize = 768;
 const K: usize = 50;
@@ -82,6 +82,8 @@ fn main() {
                 println!("  {columns}, {}: full precision {full:.4}", maps.describe());
                 let bits = value("kbit(8)");
                 at_most(&format!("    8BIT_QT {bits:.4}, off by"), (bits - full).abs(), "", 0.002);
+                let lloyd = value("lloyd(8)");
+                plain(&format!("    lloyd(8) {lloyd:.4}, off by"), (lloyd - full).abs(), "");
                 let pooled = value("pool(2)+f16");
                 plain(&format!("    pool(2) {pooled:.4}, off by"), (pooled - full).abs(), "");
             }
@@ -108,6 +110,7 @@ fn main() {
                 shared as f64 / (K * QUERIES) as f64
             };
             at_least(&format!("  {layer}: 8BIT_QT"), overlap("kbit(8)"), "", target);
+            plain(&format!("  {layer}: lloyd(8)"), overlap("lloyd(8)"), "");
             plain(&format!("  {layer}: pool(2)"), overlap("pool(2)+f16"), "");
         }
     }

@@ -8,7 +8,7 @@ use common::{
 use mistique::{
     Effort, IfExists, IntermediateRecord, LogOptions, ModelKey, ModelSpec, Rows, Scheme, Store, TensorSpec,
 };
-use mistique_quantize::{MapShape, OnUnholdable, Params, Reducer};
+use mistique_quantize::{MapShape, OnUnholdable, Params, Reducer, UnitError};
 
 fn main() {
     if wanted("encode") {
@@ -34,7 +34,9 @@ fn encode() {
         values.len() * 4 / 1_000_000
     );
     let map = MapShape { h: shape[1], w: shape[2] };
-    for (text, target) in [("f16", 0.8), ("pool(2)+f16", 0.6), ("kbit(8)", 0.4), ("threshold(0.995)", 0.8)] {
+    for (text, target) in
+        [("f16", 0.8), ("pool(2)+f16", 0.6), ("kbit(8)", 0.4), ("lloyd(8)", 0.4), ("threshold(0.995)", 0.8)]
+    {
         let scheme: Scheme = text.parse().unwrap();
         let params = match scheme.needs_fit() {
             true => scheme.fit(map, shape[0], &values[..64 * shape.iter().product::<usize>()]).unwrap(),
@@ -163,6 +165,18 @@ fn sizes() {
             plain(&format!("  {scheme}: as logged"), plain_bytes.len() as f64 / fast, "×");
             plain(&format!("  {scheme}: compacted"), plain_bytes.len() as f64 / small, "×");
             at_most(&format!("  {scheme}: compacted against zstd -3"), small / zstd, "", target);
+        }
+        for scheme in ["kbit(8)", "lloyd(8)"] {
+            let dir = scratch();
+            let store = Store::open_or_create(dir.path().join("s.mq")).unwrap();
+            let record = stored(&store, &shape, &values, scheme);
+            store.compact(&mut |_, _| {}).unwrap();
+            let small = store.stats().unwrap().chunk_bytes as f64;
+            plain(&format!("  {scheme}: compacted"), f32_bytes.len() as f64 / small, "×");
+            let mut error = UnitError::default();
+            let errors = store.catalog().errors(record.id).unwrap().unwrap();
+            errors.units.iter().for_each(|u| error.merge(u));
+            plain(&format!("  {scheme}: relative error"), error.relative() * 100.0, "%");
         }
     }
 }

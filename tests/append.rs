@@ -151,20 +151,20 @@ fn columns_of_lists_are_tensors() {
 fn what_a_scheme_cannot_hold_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
-    // Four values, which kbit(4) holds exactly; and a NaN behind the rows from which `auto` chose.
+    // Four values, which lloyd(4) holds exactly; and a NaN behind the rows from which `auto` chose.
     let mut values: Vec<f32> = (0..600).map(|i| (i % 4) as f32).collect();
     write_npy(&dir.join("first.npy"), "<f4", "(300, 2)", &le(values.iter().map(|v| v.to_le_bytes())));
     run(dir, &["append", "p.m.t", "first.npy", "--scheme", "auto(0.01)"]).unwrap();
     values[581] = f32::NAN;
     write_npy(&dir.join("v.npy"), "<f4", "(300, 2)", &le(values.iter().map(|v| v.to_le_bytes())));
     let error = run(dir, &["append", "p.m.t", "v.npy", "--scheme", "auto(0.01)"]).unwrap_err();
-    for want in ["p.m.t", "NaN of row_id 590", "kbit(4)", "--clamp", "f32 holds all values"] {
+    for want in ["p.m.t", "NaN of row_id 590", "lloyd(4)", "--clamp", "f32 holds all values"] {
         assert!(error.contains(want), "{want}: {error}");
     }
     run(dir, &["append", "p.m.t", "v.npy", "--scheme", "auto(0.01)", "--clamp"]).unwrap();
     assert!(run(dir, &["show", "p.m.t"]).unwrap().contains("values clamped"));
     let shown: Value = serde_json::from_str(&run(dir, &["show", "p.m.t", "--json"]).unwrap()).unwrap();
-    assert_eq!((&shown["values_clamped"], &shown["scheme"]), (&json!(1), &json!("kbit(4)")));
+    assert_eq!((&shown["values_clamped"], &shown["scheme"]), (&json!(1), &json!("lloyd(4)")));
     // Nothing but NaN tells nothing: it is kept as it is.
     write_npy(&dir.join("nan.npy"), "<f4", "(300, 2)", &le([f32::NAN; 600].map(f32::to_le_bytes)));
     run(dir, &["append", "p.m.nan", "nan.npy", "--scheme", "auto(0.01)"]).unwrap();

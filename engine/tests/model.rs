@@ -279,7 +279,7 @@ fn committed(store: &Store, scheme: &str, parts: &[&[u64]]) {
 /// Scheme, parameters and layout are settled by the first rows, which may come after the first commit.
 #[test]
 fn an_intermediate_without_rows_is_committed_first() {
-    for scheme in ["kbit(8)", "auto(0.000001)", "auto(0.1)", "threshold(0.9)", "f32"] {
+    for scheme in ["kbit(8)", "lloyd(8)", "auto(0.000001)", "auto(0.1)", "threshold(0.9)", "f32"] {
         for same_log in [true, false] {
             let storage = MemoryStorage::new(None).unwrap();
             let store = Case::open(&storage);

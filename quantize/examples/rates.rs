@@ -14,8 +14,18 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 const PAGE_VALUES: usize = 8192;
 /// Pages of a chunk, which share tables.
 const CHUNK_PAGES: usize = 16;
-const SCHEMES: [&str; 9] =
-    ["f32", "f16", "bf16", "pool(2)+f16", "pool(2,max)+f16", "kbit(8)", "kbit(4)", "kbit(8,unit)", "threshold(0.95)"];
+const SCHEMES: [&str; 10] = [
+    "f32",
+    "f16",
+    "bf16",
+    "pool(2)+f16",
+    "pool(2,max)+f16",
+    "kbit(8)",
+    "lloyd(8)",
+    "kbit(4)",
+    "kbit(8,unit)",
+    "threshold(0.95)",
+];
 const MAX_VALUES: usize = 1 << 23;
 
 fn main() -> Result<()> {

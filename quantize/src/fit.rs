@@ -2,7 +2,7 @@
 
 use crate::{
     Code, MapShape, OnUnholdable, Params, Reducer, Scheme, UnitError,
-    codebook::Codebook,
+    codebook::{Bins, Codebook},
     error::{QuantizeError, Result, check_len},
     params::Kind,
     pool,
@@ -44,10 +44,10 @@ impl Scheme {
             group
         });
         let kind = match self.value {
-            Value::Kbit { bits, .. } => Kind::Codebooks {
+            Value::Kbit { bits, bins, .. } => Kind::Codebooks {
                 bits,
                 books: groups
-                    .map(|g| if g.is_empty() { Codebook::zero() } else { Codebook::fit(&g, 1 << bits) })
+                    .map(|g| if g.is_empty() { Codebook::zero() } else { Codebook::fit(&g, 1 << bits, bins) })
                     .collect(),
             },
             Value::Threshold { alpha, .. } => Kind::Thresholds(groups.map(|g| quantile(&g, alpha.get())).collect()),
@@ -100,8 +100,8 @@ impl Scheme {
 /// Candidates of [`Scheme::choose`] in order of bits per value, pooled ones only for maps.
 fn candidates(map: MapShape) -> Vec<Scheme> {
     let values = [
-        (Value::Kbit { bits: 4, per_unit: false }, 4.0),
-        (Value::Kbit { bits: 8, per_unit: false }, 8.0),
+        (Value::Kbit { bits: 4, per_unit: false, bins: Bins::LeastSquares }, 4.0),
+        (Value::Kbit { bits: 8, per_unit: false, bins: Bins::LeastSquares }, 8.0),
         (Value::Float(Code::F16), 16.0),
     ];
     let mut all: Vec<(f64, Scheme)> = Vec::new();

@@ -8,6 +8,7 @@ mod codebook;
 mod convert;
 mod error;
 mod fit;
+mod lloyd;
 mod measure;
 mod page;
 mod params;

@@ -2,7 +2,7 @@
 
 use crate::{
     Code, MapShape, OnUnholdable, Params, Scheme,
-    codebook::search,
+    codebook::{Codebook, GRIDS, search},
     error::{QuantizeError, Result, check_len},
     params::Kind,
     pool,
@@ -10,18 +10,24 @@ use crate::{
     simd,
 };
 
-/// Codebooks that may hold a 64 KiB table; more would leave the cache and are searched.
-const MAX_TABLES: usize = 256;
+/// Bytes that the tables of an intermediate's codebooks take together; where they would take more, edges are searched.
+const TABLE_BYTES: usize = 16 << 20;
 /// Edges that are compared one after another behind a table; beyond, a search is as fast.
 const MAX_PASSES: usize = 3;
 /// Values pooled before they are quantized: they stay in the first-level cache.
 const BLOCK: usize = 4096;
 
+/// Codes of all floats by their top bits.
+enum Table {
+    Top16(Box<[u8; 1 << 16]>),
+    Top18(Box<[u8; 1 << 18]>),
+    /// And the edges that it leaves out of a cell at most.
+    Top16Edges(Box<[u8; 1 << 16]>, usize),
+}
+
 /// One codebook, ready to encode and decode.
 struct Book {
-    table: Option<Box<[u8; 1 << 16]>>,
-    /// Edges that the table leaves out of a cell at most.
-    passes: usize,
+    table: Option<Table>,
     edges: Box<[f32; 256]>,
     reps: Box<[f32; 256]>,
     near_zero: u8,
@@ -71,12 +77,11 @@ impl Reducer {
         let quantizer = match (scheme.value, &params.kind) {
             (Value::Float(_) | Value::Auto(_), Kind::None) => Quantizer::Float,
             (Value::ThresholdAt(v), Kind::None) => Quantizer::Thresholds(vec![v.get() as f32]),
-            (Value::Kbit { bits, per_unit }, Kind::Codebooks { bits: b, books }) => {
+            (Value::Kbit { bits, per_unit, .. }, Kind::Codebooks { bits: b, books }) => {
                 if *b != bits || !right_count(per_unit, books.len()) {
                     return wrong("number of bits or of codebooks");
                 }
-                let with_tables = books.len() <= MAX_TABLES;
-                Quantizer::Books(books.iter().map(|b| Book::new(b, with_tables)).collect())
+                Quantizer::Books(books.iter().map(|b| Book::new(b, TABLE_BYTES / books.len())).collect())
             }
             (Value::Threshold { per_unit, .. }, Kind::Thresholds(t)) => {
                 if !right_count(per_unit, t.len()) {
@@ -285,22 +290,36 @@ impl Reducer {
     }
 }
 
+impl Table {
+    fn of(book: &Codebook, table_bytes: usize) -> Option<Self> {
+        let top = |grid: u32| book.table(grid).into_boxed_slice();
+        let fits = |grid: u32| table_bytes >> grid > 0;
+        let [coarse, fine] = GRIDS;
+        match book.edges_in_a_cell(coarse) {
+            0 if fits(coarse) => Some(Self::Top16(top(coarse).try_into().ok()?)),
+            _ if fits(fine) && book.edges_in_a_cell(fine) == 0 => Some(Self::Top18(top(fine).try_into().ok()?)),
+            passes @ 1..=MAX_PASSES if fits(coarse) => Some(Self::Top16Edges(top(coarse).try_into().ok()?, passes)),
+            _ => None,
+        }
+    }
+}
+
 impl Book {
-    fn new(book: &crate::codebook::Codebook, with_table: bool) -> Self {
+    /// With a table of at most so many bytes, if there is one.
+    fn new(book: &Codebook, table_bytes: usize) -> Self {
         let last = book.reps().len() - 1;
         let mut reps = Box::new([book.reps()[last]; 256]);
         reps[..=last].copy_from_slice(book.reps());
-        let passes = book.edges_in_a_cell();
-        let with_table = with_table && passes <= MAX_PASSES;
-        let table = with_table.then(|| book.table().into_boxed_slice().try_into().ok()).flatten();
-        Self { table, passes, edges: book.padded_edges(), reps, near_zero: book.code_near_zero(), last: last as u8 }
+        let table = Table::of(book, table_bytes);
+        Self { table, edges: book.padded_edges(), reps, near_zero: book.code_near_zero(), last: last as u8 }
     }
 
     /// Codes of values; those of values that are not finite are arbitrary.
     fn encode(&self, v: &[f32], out: &mut [u8]) {
         match &self.table {
-            Some(table) if self.passes == 0 => simd::table_16(table, v, out),
-            Some(table) => simd::table_16_edges(table, &self.edges, self.passes, v, out),
+            Some(Table::Top16(table)) => simd::table_16(table, v, out),
+            Some(Table::Top18(table)) => simd::table_18(table, v, out),
+            Some(Table::Top16Edges(table, passes)) => simd::table_16_edges(table, &self.edges, *passes, v, out),
             None => {
                 for (x, o) in v.iter().zip(out) {
                     *o = search(&self.edges, *x);

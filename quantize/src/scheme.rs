@@ -1,13 +1,13 @@
 //! Schemes: what is done to the values of an intermediate, as text and as a value.
 //!
 //! Grammar: `[pool(σ) | pool(σ,max) | pool(S) | pool(S,max) '+'] value`, where value is one of `f32 f16 bf16 f64`,
-//! `kbit(k[,unit])`, `threshold(α[,unit])`, `threshold(=v)`; or `auto(tol)` alone.
+//! `kbit(k[,unit])`, `lloyd(k[,unit])`, `threshold(α[,unit])`, `threshold(=v)`; or `auto(tol)` alone.
 //!
 //! Source: MISTIQUE's quantization schemes `LP_QT`, `KBIT_QT`, `THRESHOLD_QT` and `POOL_QT`.
 
 use std::{fmt, str::FromStr};
 
-use crate::{Code, MapShape, QuantizeError, error::Result};
+use crate::{Code, MapShape, QuantizeError, codebook::Bins, error::Result};
 
 /// A finite float with the identity of its bits; −0 is made 0, so `Eq` and `Hash` agree with `==`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -43,7 +43,7 @@ pub(crate) enum Pool {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Value {
     Float(Code),
-    Kbit { bits: u8, per_unit: bool },
+    Kbit { bits: u8, per_unit: bool, bins: Bins },
     Threshold { alpha: Real, per_unit: bool },
     ThresholdAt(Real),
     Auto(Real),
@@ -142,7 +142,7 @@ impl fmt::Display for Scheme {
             Value::Float(Code::BF16) => write!(f, "bf16"),
             Value::Float(Code::F64) => write!(f, "f64"),
             Value::Float(_) => write!(f, "f32"),
-            Value::Kbit { bits, per_unit } => write!(f, "kbit({bits}{})", unit(per_unit)),
+            Value::Kbit { bits, per_unit, bins } => write!(f, "{}({bits}{})", bins.name(), unit(per_unit)),
             Value::Threshold { alpha, per_unit } => {
                 write!(f, "threshold({}{})", alpha.get(), unit(per_unit))
             }
@@ -227,11 +227,12 @@ fn parse_value(name: &str, args: Option<&str>) -> Parse<Value> {
         "bf16" => float(Code::BF16),
         "f32" => float(Code::F32),
         "f64" => float(Code::F64),
-        "kbit" => {
-            let (bits, per_unit) = split_unit(args("kbit needs a number of bits: kbit(8)")?)?;
+        "kbit" | "lloyd" => {
+            let bins = if name == Bins::Quantiles.name() { Bins::Quantiles } else { Bins::LeastSquares };
+            let (bits, per_unit) = split_unit(args("kbit and lloyd need a number of bits: kbit(8), lloyd(8)")?)?;
             match bits.parse() {
-                Ok(bits @ 1..=8) => Ok(Value::Kbit { bits, per_unit }),
-                _ => Err("kbit takes 1 to 8 bits"),
+                Ok(bits @ 1..=8) => Ok(Value::Kbit { bits, per_unit, bins }),
+                _ => Err("kbit and lloyd take 1 to 8 bits"),
             }
         }
         "threshold" => {
@@ -253,7 +254,9 @@ fn parse_value(name: &str, args: Option<&str>) -> Parse<Value> {
             Some(tol) if tol.get() >= 0.0 => Ok(Value::Auto(tol)),
             _ => Err("auto takes a relative error of 0 or more"),
         },
-        _ => Err("unknown; one of f32, f16, bf16, f64, kbit(k), threshold(α), auto(tol), with pool(σ)+ before it"),
+        _ => Err(
+            "unknown; one of f32, f16, bf16, f64, kbit(k), lloyd(k), threshold(α), auto(tol), with pool(σ)+ before it",
+        ),
     }
 }
 
@@ -282,6 +285,8 @@ mod tests {
             "f64",
             "kbit(1)",
             "kbit(8,unit)",
+            "lloyd(8)",
+            "lloyd(3,unit)",
             "threshold(0.995)",
             "threshold(0.5,unit)",
             "threshold(=-1.5)",
@@ -323,6 +328,9 @@ mod tests {
             "kbit(0)",
             "kbit(9)",
             "kbit(8,units)",
+            "lloyd",
+            "lloyd(0)",
+            "lloyd(8,unit,unit)",
             "f16()",
             "threshold",
             "threshold(1.1)",

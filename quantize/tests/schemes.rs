@@ -6,7 +6,7 @@ use mistique_quantize::{
 use proptest::prelude::*;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
-const SCHEMES: [&str; 19] = [
+const SCHEMES: [&str; 23] = [
     "f32",
     "f16",
     "bf16",
@@ -16,6 +16,9 @@ const SCHEMES: [&str; 19] = [
     "kbit(4)",
     "kbit(8)",
     "kbit(8,unit)",
+    "lloyd(1)",
+    "lloyd(3,unit)",
+    "lloyd(8)",
     "threshold(0.9)",
     "threshold(0.5,unit)",
     "threshold(=0.25)",
@@ -25,6 +28,7 @@ const SCHEMES: [&str; 19] = [
     "pool(S,max)+f32",
     "pool(5)+f64",
     "pool(2)+kbit(8)",
+    "pool(2)+lloyd(8,unit)",
     "pool(4,max)+threshold(0.7,unit)",
 ];
 const SHAPES: [(usize, usize); 8] = [(1, 1), (2, 2), (4, 4), (5, 7), (1, 9), (16, 16), (3, 64), (32, 32)];
@@ -257,6 +261,82 @@ fn kbit_bins_are_quantiles() {
     assert_eq!(back, v);
 }
 
+/// Mean squared error of values under a scheme fitted on them.
+fn squared_error(text: &str, v: &[f32]) -> f64 {
+    let s = scheme(text);
+    let r = Reducer::new(&s, MapShape::VECTOR, v.len(), s.fit(MapShape::VECTOR, v.len(), v).unwrap()).unwrap();
+    let (mut codes, mut back) = (Vec::new(), vec![0.0; v.len()]);
+    r.encode(0, v, OnUnholdable::Error, &mut codes).unwrap();
+    r.decode(0, &codes, &mut back).unwrap();
+    v.iter().zip(&back).map(|(x, y)| f64::from(x - y).powi(2)).sum::<f64>() / v.len() as f64
+}
+
+/// N. S. Jayant and P. Noll, Digital Coding of Waveforms (1984), table 4.1 of Max quantizers: the error of the best quantizer
+/// of a Laplacian of unit variance, in dB below it.
+#[test]
+fn lloyd_reaches_the_best_quantizers_of_the_table() {
+    let n = 1 << 17;
+    let laplacian: Vec<f32> = (0..n)
+        .map(|i| (f64::from(i) + 0.5) / f64::from(n) - 0.5)
+        .map(|u| (-u.signum() * (1.0 - 2.0 * u.abs()).ln() / 2f64.sqrt()) as f32)
+        .collect();
+    for (bits, db) in [(1, 3.01), (2, 7.54), (3, 12.64), (4, 18.13), (5, 23.87)] {
+        let got = -10.0 * squared_error(&format!("lloyd({bits})"), &laplacian).log10();
+        assert!((got - db).abs() < 0.1, "{bits} bits: {got} dB, the table has {db}");
+    }
+}
+
+/// The least squared error that any `k` bins leave: every way to part the sorted values is tried (dynamic programming).
+fn least_squared_error(v: &[f32], k: usize) -> f64 {
+    let mut v: Vec<f64> = v.iter().map(|x| f64::from(*x)).collect();
+    v.sort_by(f64::total_cmp);
+    let sums = |f: &dyn Fn(f64) -> f64| v.iter().fold(vec![0.0], |mut a, x| (a.push(a[a.len() - 1] + f(*x)), a).1);
+    let (one, two) = (sums(&|x| x), sums(&|x| x * x));
+    let within = |a: usize, b: usize| two[b] - two[a] - (one[b] - one[a]).powi(2) / (b - a) as f64;
+    let mut best: Vec<f64> = (0..=v.len()).map(|b| if b == 0 { 0.0 } else { within(0, b) }).collect();
+    for _ in 1..k {
+        best = (0..=v.len()).map(|b| (0..b).map(|a| best[a] + within(a, b)).fold(best[b], f64::min)).collect();
+    }
+    best[v.len()] / v.len() as f64
+}
+
+#[test]
+fn lloyd_is_close_to_the_least_error_of_all() {
+    for (seed, n) in [(1, 800), (2, 1200), (3, 1800)] {
+        let smooth: Vec<f32> = sample(n, seed).into_iter().filter(|x| *x > 0.0).map(|x| x * x).collect();
+        // One value far off does not take the codes of the others.
+        let far: Vec<f32> = smooth.iter().copied().chain([40.0]).collect();
+        for v in [&smooth, &far] {
+            for bits in [2u32, 3, 5] {
+                let least = least_squared_error(v, 1 << bits);
+                let got = squared_error(&format!("lloyd({bits})"), v);
+                assert!(got <= least * 1.35, "{bits} bits: {got}, where {least} is possible");
+                let quantiles = squared_error(&format!("kbit({bits})"), v);
+                assert!(got < quantiles / 1.5, "{bits} bits: {got}, by quantiles {quantiles}");
+            }
+        }
+        // Nor does one that is as far as can be, such as what masks attention, and as many of it as there may be.
+        for (masks, at) in [(1, f32::MIN), (n, f32::MIN), (1, f32::MAX)] {
+            let masked: Vec<f32> = smooth.iter().copied().chain(std::iter::repeat_n(at, masks)).collect();
+            let s = scheme("lloyd(5)");
+            let r = Reducer::new(&s, MapShape::VECTOR, 1, s.fit(MapShape::VECTOR, 1, &masked).unwrap()).unwrap();
+            let (mut codes, mut back) = (Vec::new(), vec![0.0; masked.len()]);
+            for x in &masked {
+                r.encode(0, &[*x], OnUnholdable::Error, &mut codes).unwrap();
+            }
+            back.chunks_mut(1).zip(&codes).for_each(|(x, c)| r.decode(0, &[*c], x).unwrap());
+            let (values, others) = back.split_at(smooth.len());
+            let error = smooth.iter().zip(values).map(|(x, y)| f64::from(x - y).powi(2)).sum::<f64>();
+            assert!(error / smooth.len() as f64 <= 1.5 * least_squared_error(&smooth, 31), "{masks} of {at}");
+            assert!(others.iter().all(|x| *x == at), "{masks} of {at}");
+        }
+    }
+    // Few distinct values come back exactly, however unlike their weights.
+    let v = [0.0, 1e-30, 1.0, 1.5, 1e30, -3.0, -3.0, 0.0, 0.0];
+    assert_eq!(squared_error("lloyd(3)", &v), 0.0);
+    assert_eq!(squared_error("lloyd(1)", &[2.5; 40]), 0.0);
+}
+
 #[test]
 fn thresholds_are_quantiles() {
     let v: Vec<f32> = (0..1000).map(|i| ((i * 37) % 1000) as f32).collect();
@@ -277,7 +357,7 @@ fn thresholds_are_quantiles() {
 fn choose_takes_the_smallest_that_is_good_enough() {
     let map = MapShape { h: 8, w: 8 };
     let smooth: Vec<f32> = vec![1.5; 20 * 64];
-    assert_eq!(Scheme::choose(0.01, map, 1, &smooth).unwrap().to_string(), "pool(S)+kbit(4)");
+    assert_eq!(Scheme::choose(0.01, map, 1, &smooth).unwrap().to_string(), "pool(S)+lloyd(4)");
     let rough = sample(20 * 64, 3);
     let mut last = 0.0;
     for tol in [0.0, 1e-5, 1e-3, 0.02, 0.2, 2.0] {
@@ -289,7 +369,7 @@ fn choose_takes_the_smallest_that_is_good_enough() {
     assert_eq!(Scheme::choose(0.0, map, 1, &rough).unwrap(), scheme("f32"));
     assert_eq!(Scheme::choose(1e-3, map, 1, &rough).unwrap(), scheme("f16"));
     assert!(Scheme::choose(f64::NAN, map, 1, &rough).is_err());
-    assert_eq!(Scheme::choose(0.1, map, 1, &vec![1e30; 128]).unwrap(), scheme("pool(S)+kbit(4)"));
+    assert_eq!(Scheme::choose(0.1, map, 1, &vec![1e30; 128]).unwrap(), scheme("pool(S)+lloyd(4)"));
     // NaN and infinities: only what holds them; where no value tells an error, nothing is lost.
     let mut some = smooth.clone();
     some[70] = f32::NAN;

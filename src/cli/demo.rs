@@ -25,7 +25,7 @@ pub struct DemoArgs {
     into: Option<PathBuf>,
 }
 
-const SCHEMES: [&str; 5] = ["f32", "f16", "kbit(8)", "pool(2)+f16", "threshold(0.995)"];
+const SCHEMES: [&str; 6] = ["f32", "f16", "kbit(8)", "lloyd(8)", "pool(2)+f16", "threshold(0.995)"];
 
 /// The labels.
 fn truth() -> ModelKey {

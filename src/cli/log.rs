@@ -42,7 +42,7 @@ pub struct LogArgs {
     /// Which layers, with * and commas.
     #[arg(long, default_value = "*", value_name = "PATTERN")]
     layers: String,
-    /// What to do to the values, such as pool(2)+f16, kbit(8) or auto(0.01) (default: pool(2)+f16 for maps, f16 for
+    /// What to do to the values, such as pool(2)+f16, lloyd(8) or auto(0.01) (default: pool(2)+f16 for maps, f16 for
     /// vectors).
     #[arg(long)]
     scheme: Option<Scheme>,

@@ -34,6 +34,7 @@ recompiled! {
     scalar: fn greater(v: &[f32], t: f32, out: &mut [u8]);
     scalar: fn bits_to_f32(codes: &[u8], out: &mut [f32]);
     scalar: fn table_16(table: &[u8; 1 << 16], v: &[f32], out: &mut [u8]);
+    scalar: fn table_18(table: &[u8; 1 << 18], v: &[f32], out: &mut [u8]);
     scalar: fn table_16_edges(table: &[u8; 1 << 16], edges: &[f32; 256], passes: usize, v: &[f32], out: &mut [u8]);
     scalar: fn look_up(table: &[f32; 256], codes: &[u8], out: &mut [f32]);
     scalar: fn error_sums(v: &[f32], approx: &[f32]) -> Sums;

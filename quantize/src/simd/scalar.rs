@@ -112,6 +112,14 @@ pub(crate) fn table_16(table: &[u8; 1 << 16], v: &[f32], out: &mut [u8]) {
     }
 }
 
+/// Codes by the top 18 bits.
+#[inline(always)]
+pub(crate) fn table_18(table: &[u8; 1 << 18], v: &[f32], out: &mut [u8]) {
+    for (x, o) in v.iter().zip(out) {
+        *o = table[(x.to_bits() >> 14) as usize];
+    }
+}
+
 /// As [`table_16`], where up to `passes` edges lie inside a cell: `edges[c]` is the one above code c.
 #[inline(always)]
 pub(crate) fn table_16_edges(table: &[u8; 1 << 16], edges: &[f32; 256], passes: usize, v: &[f32], out: &mut [u8]) {

@@ -51,6 +51,8 @@ macro_rules! check {
     ($form:ident) => {
         let table_16: Vec<u8> = (0..1 << 16).map(|i: u32| (i.wrapping_mul(40_503) >> 8) as u8).collect();
         let table_16 = table_16.first_chunk().unwrap();
+        let table_18: Vec<u8> = (0..1 << 18).map(|i: u32| (i.wrapping_mul(40_503) >> 9) as u8).collect();
+        let table_18 = table_18.first_chunk().unwrap();
         let table: [f32; 256] = std::array::from_fn(|i| i as f32 * 0.5 - 3.0);
         for n in (0..140).chain([1000, 4096]) {
             let (v, bytes) = data(8 * n);
@@ -61,6 +63,7 @@ macro_rules! check {
             same!($form, scalar, vec![0u8; 8 * n], f32_to_f64(w));
             same!($form, scalar, vec![0u8; n], greater(w, 0.5));
             same!($form, scalar, vec![0u8; n], table_16(table_16, w));
+            same!($form, scalar, vec![0u8; n], table_18(table_18, w));
             same!($form, scalar, vec![0u8; n], table_16_edges(table_16, &table, 2, w));
             same!($form, scalar, vec![0f32; n], look_up(&table, &bytes[..n]));
             same!($form, scalar, vec![0f32; n], bits_to_f32(&bytes[..n]));
