@@ -186,3 +186,23 @@ fn what_get_writes_keeps_types_and_takes_a_file_s_place_at_once() {
     let out = cli.output(&["get", "p.m.t.n", "p.m.u.n"]);
     assert!(String::from_utf8_lossy(&out.stderr).contains("p.m.u has 6 rows; these are the 3 of p.m.t"), "{out:?}");
 }
+
+#[test]
+fn large_answers_are_shown_and_written_in_parts() {
+    let cli = Cli::new();
+    // 147 MB, of which 128 MiB are a part.
+    let shape = [4500, 8192];
+    let values: Vec<f32> = (0..4500 * 8192u32).map(|i| (i % 8191 * (i / 8192 % 7)) as f32).collect();
+    write_npy(&cli.path("in.npy"), &shape, &values);
+    cli.ok(&["append", "p.m.t", "in.npy", "--scheme", "f32"]);
+    let shown = cli.ok(&["get", "p.m.t"]);
+    assert!(shown.contains("4,500 rows of [8192]; source: read f32 exact, these rows in"), "{shown}");
+    assert!(shown.contains("4,480 more rows"), "{shown}");
+    assert_eq!(cli.json(&["get", "p.m.t", "-o", "out.npy"])["rows"], 4500);
+    assert!(npy(&cli.path("out.npy")) == (shape.to_vec(), values), "what was written is what was logged");
+    let plans = cli.json(&["explain", "p.m.t"]);
+    assert!(plans[0]["actual_seconds"].as_f64().unwrap() > 0.0, "{plans}");
+    assert_eq!(plans[0]["considered"][0]["plan"], "READ");
+    // One that selects nothing has no part to show.
+    assert!(cli.ok(&["get", "p.m.t", "--where", "t.u0 < 0"]).contains(": 0 rows"));
+}

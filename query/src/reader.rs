@@ -49,6 +49,16 @@ impl Request {
         Self { key, rows: RowSelection::All, plan: PlanChoice::Auto, exact: false }
     }
 
+    /// The key.
+    pub const fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// The rows.
+    pub const fn rows(&self) -> &RowSelection {
+        &self.rows
+    }
+
     /// The same for other rows.
     #[must_use]
     pub fn with_rows(mut self, rows: RowSelection) -> Self {
@@ -522,7 +532,7 @@ pub(crate) fn names_and_shape(resolved: &Resolved) -> (Vec<String>, Vec<usize>) 
     }
 }
 
-fn answer(resolved: &Resolved, data: Data, source: Source, explanation: Explanation) -> Answer {
+pub(crate) fn answer(resolved: &Resolved, data: Data, source: Source, explanation: Explanation) -> Answer {
     let (names, shape) = names_and_shape(resolved);
     Answer {
         key: resolved.record.key.clone(),

@@ -4,10 +4,11 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use mistique_engine::{Content, IntermediateKey, IntermediateRecord, Key, ModelKind, RowSet, Rows};
 
-use crate::answer::{Data, Source};
+use crate::answer::{Answer, Data, Source};
 use crate::codes::CodeScan;
 use crate::columns::{self, Columns};
 use crate::error::Result;
@@ -297,7 +298,31 @@ impl Scan<'_, '_> {
         self.ran.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What [`ChunkReader::get`] answers, of some of its rows, in the order of `rows`.
+    ///
+    /// Errors: as [`Scan::read`].
+    pub fn get(&self, rows: &[u64]) -> Result<Answer> {
+        let begun = Instant::now();
+        let (plan, part, data, source) = self.follow(rows)?;
+        let mut explanation = self.explanation.clone();
+        explanation.chosen = explanation.considered.iter().position(|c| c.plan == plan).unwrap_or(explanation.chosen);
+        explanation.actual = Some(begun.elapsed());
+        Ok(reader::answer(&part, data, source, explanation))
+    }
+
     fn read_anew(&self, rows: &[u64]) -> Result<Block> {
+        let (plan, _, data, _) = self.follow(rows)?;
+        let block = Block { rows: rows.to_vec(), width: self.columns.len(), data };
+        let may_hold = self.rows().len() * self.columns.len() * 4 <= RUN_BYTES;
+        if let (Some(first), true, true) = (rows.first(), may_hold, plan != plan::READ) {
+            self.ran().insert(*first, block.clone());
+        }
+        Ok(block)
+    }
+
+    /// Follows the plan of the whole for some of its rows: which it was in the end, what was asked, the values, and where
+    /// they came from.
+    fn follow(&self, rows: &[u64]) -> Result<(&'static str, Resolved, Data, Source)> {
         let whole = &self.resolved;
         let found = self.place(rows)?;
         // Of a request that is divided, a block's rows may all be stored, or none: each is got as it was said to be.
@@ -323,14 +348,9 @@ impl Scan<'_, '_> {
         self.reader.want_values(std::iter::once((whole, &self.explanation)));
         let (plan, answered) = self.reader.follow(&context, &part, 0, anew.as_ref().unwrap_or(&self.explanation))?;
         self.reader.store_values();
-        let data = answered.into_iter().next().map(|(_, data, _)| data);
-        let data = data.ok_or_else(|| reader::no_plan(whole))?;
-        let block = Block { rows: rows.to_vec(), width: self.columns.len(), data };
-        let may_hold = self.rows().len() * self.columns.len() * 4 <= RUN_BYTES;
-        if let (Some(first), true, true) = (rows.first(), may_hold, plan != plan::READ) {
-            self.ran().insert(*first, block.clone());
-        }
-        Ok(block)
+        let [part] = part;
+        let (_, data, source) = answered.into_iter().next().ok_or_else(|| reader::no_plan(whole))?;
+        Ok((plan, part, data, source))
     }
 
     /// Reads all rows, a block at a time, in order.

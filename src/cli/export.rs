@@ -20,14 +20,8 @@ use crate::{
 /// Rows that an export holds in memory at a time.
 const BATCH_VALUES: usize = 1 << 24;
 
-/// Writes a batch as one Parquet file.
-pub fn write_parquet(out: impl Write + Send, batch: &RecordBatch) -> std::result::Result<(), String> {
-    let mut writer = parquet_writer(out, batch)?;
-    write_part(&mut writer, batch)?;
-    writer.close().map(|_| ()).map_err(|e| e.to_string())
-}
-
-fn parquet_writer<W: Write + Send>(out: W, batch: &RecordBatch) -> std::result::Result<ArrowWriter<W>, String> {
+/// A writer of Parquet files, whose rows come a batch at a time.
+pub fn parquet_writer<W: Write + Send>(out: W, batch: &RecordBatch) -> std::result::Result<ArrowWriter<W>, String> {
     let properties = WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default())).build();
     ArrowWriter::try_new(out, batch.schema(), Some(properties)).map_err(|e| e.to_string())
 }
@@ -37,7 +31,10 @@ const SLICE_BYTES: usize = 16 << 20;
 const GROUP_BYTES: usize = 64 << 20;
 
 /// Writes a batch a slice at a time: what the writer holds does not grow with it.
-fn write_part<W: Write + Send>(writer: &mut ArrowWriter<W>, batch: &RecordBatch) -> std::result::Result<(), String> {
+pub fn write_part<W: Write + Send>(
+    writer: &mut ArrowWriter<W>,
+    batch: &RecordBatch,
+) -> std::result::Result<(), String> {
     let n_rows = batch.num_rows();
     let row_bytes = batch.get_array_memory_size() / n_rows.max(1);
     let step = (SLICE_BYTES / row_bytes.max(1)).max(1);

@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 use super::Result;
 use super::cells::{cells, json_values};
 use super::output::{Rows, bytes, count, pretty, seconds, times};
+use super::parts::Parts;
+use super::progress::Progress;
 use crate::{
     Answer, ChunkReader, Device, Explanation, Key, NetworkRerun, PlanChoice, Predicate, Request, RowSelection, Serving,
     Store,
@@ -128,28 +130,39 @@ pub fn reader(store: &Store, device: Device) -> ChunkReader<'_> {
 /// Prints the answer, and only then waits for what is stored of it.
 pub fn get(args: &GetArgs, store: &Store, as_json: bool) -> Result<()> {
     let reader = reader(store, args.request.device);
-    let answers = reader.get_intermediates(&args.request.requests()?)?;
+    let requests = args.request.requests()?;
+    let answers = match (&args.output, as_json) {
+        // Every value is printed.
+        (None, true) => Parts::Whole(reader.get_intermediates(&requests)?),
+        _ => Parts::of(&reader, &requests)?,
+    };
     args.request.record()?;
-    if let (Some(first), None, None) = (answers.first(), &args.request.rows, &args.request.filter) {
-        for other in answers.iter().skip(1) {
-            let n_rows = store.intermediate(&other.key)?.n_rows;
-            if n_rows > first.rows.len() as u64 {
-                let (all, some) = (count(n_rows), count(first.rows.len() as u64));
-                eprintln!("note: {} has {all} rows; these are the {some} of {}", other.key, first.key);
+    let n_rows = answers.rows().len();
+    if let ([first, others @ ..], None, None) = (&requests[..], &args.request.rows, &args.request.filter) {
+        for other in others {
+            let other = store.intermediate(&other.key().intermediate)?;
+            if other.n_rows > n_rows as u64 {
+                let (all, some, of) = (count(other.n_rows), count(n_rows as u64), &first.key().intermediate);
+                eprintln!("note: {} has {all} rows; these are the {some} of {of}", other.key);
             }
         }
     }
     let text = match &args.output {
         Some(path) => {
-            super::answer_files::write(path, &answers, store)?;
-            let rows = answers.first().map_or(0, |a| a.rows.len());
+            let mut progress = Progress::rows("writing", as_json);
+            let mut done = 0;
+            super::answer_files::write(path, &answers, store, &mut |rows| {
+                done += rows as u64;
+                progress.at(done, n_rows as u64);
+            })?;
+            progress.finish();
             match as_json {
-                true => pretty(&json!({"file": path, "rows": rows})),
-                false => format!("{}: {} rows\n", path.display(), count(rows as u64)),
+                true => pretty(&json!({"file": path, "rows": n_rows})),
+                false => format!("{}: {} rows\n", path.display(), count(n_rows as u64)),
             }
         }
-        None if as_json => pretty(&Value::Array(answers.iter().map(as_value).collect::<Result<_>>()?)),
-        None => table(&answers)?,
+        None if as_json => pretty(&Value::Array(answers.all(0)?.iter().map(as_value).collect::<Result<_>>()?)),
+        None => table(&answers.head(SHOWN_ROWS)?, n_rows)?,
     };
     super::print(&text)?;
     super::materialize::note(reader.finish_materializing());
@@ -167,11 +180,12 @@ pub fn explain(args: &ExplainArgs, store: &Store, as_json: bool) -> Result<()> {
     if args.all {
         measure_all(store, args.request.device, &requests, &mut explanations)?;
     } else if !args.dry {
-        for (explanation, answer) in explanations.iter_mut().zip(reader.get_intermediates(&requests)?) {
-            let ran = answer.explanation.considered.get(answer.explanation.chosen).map(|c| c.plan);
+        let answers = Parts::of(&reader, &requests)?;
+        for (key, explanation) in explanations.iter_mut().enumerate() {
+            let (ran, took) = ran(&answers, key)?;
             explanation.chosen =
                 explanation.considered.iter().position(|c| Some(c.plan) == ran).unwrap_or(explanation.chosen);
-            explanation.actual = answer.explanation.actual;
+            explanation.actual = took;
         }
     }
     let indexes = requests.iter().map(|r| reader.serving(r)).collect::<std::result::Result<Vec<_>, _>>()?;
@@ -187,6 +201,17 @@ pub fn explain(args: &ExplainArgs, store: &Store, as_json: bool) -> Result<()> {
     Ok(())
 }
 
+/// The plan that gave one of the answers in the end, and how long that took in all its parts.
+fn ran(answers: &Parts<'_, '_>, key: usize) -> Result<(Option<&'static str>, Option<Duration>)> {
+    let (mut plan, mut took) = (None, Some(Duration::ZERO));
+    for part in 0..answers.n_parts() {
+        let explanation = &answers.one(key, part)?.explanation;
+        plan = explanation.considered.get(explanation.chosen).map(|c| c.plan);
+        took = took.zip(explanation.actual).map(|(sum, part)| sum + part);
+    }
+    Ok((plan, took))
+}
+
 /// Runs every possible plan as a new session would: nothing is loaded and nothing is held in memory. No run counts as a
 /// query.
 pub fn measure_all(
@@ -199,7 +224,7 @@ pub fn measure_all(
         |e: &Explanation| e.considered.iter().find(|c| c.choice() == PlanChoice::Shared).and_then(|c| c.predicted);
     let together: f64 = explanations.iter().filter_map(shared).map(|d| d.as_secs_f64()).sum();
     let Some(first) = requests.first() else { return Ok(()) };
-    let rows = reader(store, device).uncounted().get(first)?.rows;
+    let rows: Vec<u64> = reader(store, device).uncounted().scan(first)?.rows().iter().collect();
     for (explanation, request) in explanations.iter_mut().zip(requests) {
         let request = request.clone().with_rows(RowSelection::List(rows.clone()));
         for considered in explanation.considered.iter_mut().filter(|c| c.unavailable.is_none()) {
@@ -214,7 +239,7 @@ pub fn measure_all(
                     let share = considered.predicted.map_or(0.0, |d| d.as_secs_f64()) / together;
                     answers.first().and_then(|a| a.explanation.actual).map(|d| d.mul_f64(share))
                 } else {
-                    session.get(&request.clone().with_plan(choice))?.explanation.actual
+                    ran(&Parts::of(&session, &[request.clone().with_plan(choice)])?, 0)?.1
                 };
                 shortest = shortest.min(took.unwrap_or(Duration::MAX));
             }
@@ -293,28 +318,30 @@ fn explanation_json(key: &str, e: &Explanation, indexes: &[Serving]) -> Value {
            "indexes": indexes})
 }
 
-fn table(answers: &[Answer]) -> Result<String> {
+/// The first of so many rows of answers.
+fn table(answers: &[Answer], n_rows: usize) -> Result<String> {
     let mut out = String::new();
     for answer in answers {
-        let (n_rows, n_columns) = (answer.rows.len().min(SHOWN_ROWS), answer.columns.len().min(SHOWN_COLUMNS));
+        let (shown_rows, n_columns) = (answer.rows.len().min(SHOWN_ROWS), answer.columns.len().min(SHOWN_COLUMNS));
         let titles: Vec<String> = answer.columns.iter().take(n_columns).map(|c| format!(">{c}")).collect();
         let titles: Vec<&str> = std::iter::once(">row_id").chain(titles.iter().map(String::as_str)).collect();
         let mut text = Rows::new(&titles);
-        for (row, cells) in answer.rows.iter().zip(cells(answer, n_rows, n_columns)?) {
+        for (row, cells) in answer.rows.iter().zip(cells(answer, shown_rows, n_columns)?) {
             text.push(std::iter::once(row.to_string()).chain(cells).collect(), Value::Null);
         }
         out += &text.table();
         let more = |n: usize, shown: usize, what: &str| {
             if n > shown { format!("; {} more {what}", count((n - shown) as u64)) } else { String::new() }
         };
-        let took = answer.explanation.actual.map_or(String::new(), |d| format!(" in {}", seconds(d.as_secs_f64())));
+        let of = if answer.rows.len() < n_rows { ", these rows" } else { "" };
+        let took = answer.explanation.actual.map_or(String::new(), |d| format!("{of} in {}", seconds(d.as_secs_f64())));
         out += &format!(
             "{}: {} rows of {:?}; source: {}{took}{}{}\n",
             answer.key,
-            count(answer.rows.len() as u64),
+            count(n_rows as u64),
             answer.shape,
             answer.source,
-            more(answer.rows.len(), n_rows, "rows"),
+            more(n_rows, shown_rows, "rows"),
             more(answer.columns.len(), n_columns, "columns (write them with -o)"),
         );
     }

@@ -15,6 +15,7 @@ mod log;
 mod maintain;
 mod materialize;
 mod output;
+mod parts;
 mod pipeline;
 mod progress;
 mod query;
