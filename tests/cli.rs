@@ -101,6 +101,31 @@ fn content_under_a_used_name_is_refused() {
 }
 
 #[test]
+fn a_second_writer_can_wait() {
+    let cli = Cli::new();
+    write_npy(&cli.path("a.npy"), &[2, 2], &[1.0, 2.0, 3.0, 4.0]);
+    cli.ok(&["append", "p.m.t", "a.npy"]);
+    let store = mistique::Store::open(cli.path("s.mq")).unwrap();
+    let log = store.logger(mistique::LogOptions::default()).unwrap();
+    for args in [&["append", "p.m.t", "a.npy"][..], &["gc"], &["rm", "p.m", "--wait", "0.3"]] {
+        let refused = cli.fails(args);
+        assert!(refused.contains("another process is writing") && refused.contains("--wait"), "{refused}");
+    }
+    // Reading waits for nobody.
+    assert!(cli.ok(&["get", "p.m.t"]).contains("2 rows"));
+    let mut waits = cli.command(&["append", "p.m.t", "a.npy", "--wait", "120"]);
+    let mut waits = waits.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(400));
+    assert!(waits.try_wait().unwrap().is_none(), "it waits");
+    drop(log);
+    let out = waits.wait_with_output().unwrap();
+    let said = String::from_utf8(out.stderr).unwrap();
+    assert!(out.status.success() && said.contains("waiting for it"), "{said}");
+    assert!(cli.ok(&["get", "p.m.t"]).contains("4 rows"));
+    assert!(cli.fails(&["gc", "--wait=-1"]).contains("--wait"));
+}
+
+#[test]
 fn an_interrupted_log_goes_on() {
     let cli = Cli::new();
     let log = |model: &'static str| {

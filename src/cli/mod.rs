@@ -20,12 +20,14 @@ mod pipeline;
 mod progress;
 mod query;
 mod stats;
+mod wait;
 mod workload;
 
 pub(crate) use get::reader;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
@@ -41,8 +43,16 @@ struct Args {
     /// Print JSON instead of tables.
     #[arg(long, global = true)]
     json: bool,
+    /// Where another process writes to the store: how long to wait for it, before it is an error.
+    #[arg(long, global = true, env = "MISTIQUE_WAIT", default_value = "0", value_name = "SECONDS", value_parser = seconds)]
+    wait: Duration,
     #[command(subcommand)]
     command: Command,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_string())?;
+    Duration::try_from_secs_f64(seconds).map_err(|e| e.to_string())
 }
 
 #[derive(Debug, Subcommand)]
@@ -204,12 +214,13 @@ type Result<T, E = CliError> = std::result::Result<T, E>;
 /// Runs the command that the process was called with.
 pub fn run() -> ExitCode {
     let args = Args::parse();
-    match execute(&args) {
+    match wait::for_writers(&args.store, args.wait, || execute(&args)) {
         Ok(()) => ExitCode::SUCCESS,
         // `mistique ls | head` is no failure.
         Err(CliError::Output(e)) if e.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("error: {}", output::plain(&e.to_string(), &LINES));
+            let hint = if wait::is_locked(&e) { " (--wait SECONDS waits for it)" } else { "" };
+            eprintln!("error: {}{hint}", output::plain(&e.to_string(), &LINES));
             ExitCode::FAILURE
         }
     }
