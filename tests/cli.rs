@@ -84,6 +84,7 @@ fn content_under_a_used_name_is_refused() {
     let other = ["log", "d.m", "--arch", "digits_cnn", "--init", "2", "--data", "digits", "--layers", "logits"];
     let refused = cli.fails(&other);
     assert!(refused.contains("set of weights") && refused.contains("--replace"), "{refused}");
+    assert!(cli.ok(&["gc"]).contains("0 operators"), "what was refused left no weights");
     let versioned = ["log", "d.m@two", "--arch", "digits_cnn", "--init", "2", "--data", "digits", "--layers", "logits"];
     cli.ok(&versioned);
     let before = cli.json(&["get", "d.m.logits", "--plan", "read", "--rows", "0"])[0]["values"].clone();

@@ -10,7 +10,7 @@ use candle_core::{DType, Device as CandleDevice, Tensor};
 use mistique_datasets::{Dataset, DatasetError, Spec};
 use mistique_engine::{
     DatasetSpec, EngineError, Handle, IfExists, LogOptions, LogReport, Logger, MapValue, ModelHandle, ModelKey,
-    ModelKind, ModelSpec, Scheme, Store, TensorSpec, cost, hex,
+    ModelKind, ModelSpec, Scheme, Store, TensorSpec, cost, fingerprint, hex,
 };
 
 use crate::device::Device;
@@ -208,12 +208,12 @@ pub fn log_intermediates(
     let load_seconds = loading.elapsed().as_secs_f64();
     let slices = if options.device == Device::Cpu { Slices::of(network) } else { None };
     let mut log = store.logger(options.log)?;
-    let hash = log.put_operator(&weights.to_safetensors()?, "safetensors")?;
+    let operator = weights.to_safetensors()?;
     let spec = ModelSpec {
         key: key.clone(),
         kind: ModelKind::Network,
         description: network.to_json(),
-        weights: Some(hash),
+        weights: Some(fingerprint(&operator)),
         dataset: Some(input.record()),
     };
     let model = log.model(&spec, options.if_exists)?;
@@ -236,6 +236,9 @@ pub fn log_intermediates(
         }
     }
     log.reserve(max_bytes)?;
+    // A log that is refused leaves no weights behind.
+    log.put_operator(&operator, "safetensors")?;
+    drop(operator);
     log.incomplete(model)?;
 
     let total_rows = range.end - range.start;
