@@ -116,6 +116,24 @@ fn answers_are_the_same_under_every_mode() {
 }
 
 #[test]
+fn what_is_but_looked_at_is_not_stored() {
+    let world = World::new();
+    let store = world.store("s.mq", Materialize::Adaptive { gamma_min: 0.0 });
+    let reader = reader(&store);
+    let scan = reader.scan(&request("p.m.body", None)).unwrap();
+    let rows: Vec<u64> = scan.rows().iter().collect();
+    let looked = scan.peek(&rows[..20]).unwrap();
+    reader.finish_materializing();
+    assert_eq!(store.stats().unwrap().n_chunks, 0);
+    let whole = scan.get(&rows).unwrap();
+    reader.finish_materializing();
+    assert!(store.stats().unwrap().n_chunks > 0);
+    assert_eq!((looked.rows.as_slice(), looked.columns == whole.columns), (&rows[..20], true));
+    let (looked, whole) = (looked.into_f32().unwrap(), whole.into_f32().unwrap());
+    assert!(!looked.is_empty() && looked == whole[..looked.len()]);
+}
+
+#[test]
 fn columns_set_in_once_they_are_worth_it() {
     let world = World::new();
     let store = world.store("s.mq", Materialize::Adaptive { gamma_min: 1e-6 });

@@ -302,8 +302,19 @@ impl Scan<'_, '_> {
     ///
     /// Errors: as [`Scan::read`].
     pub fn get(&self, rows: &[u64]) -> Result<Answer> {
+        self.answer(rows, true)
+    }
+
+    /// The same of rows that are but looked at: nothing of them is stored, whatever the store keeps of what is rerun.
+    ///
+    /// Errors: as [`Scan::read`].
+    pub fn peek(&self, rows: &[u64]) -> Result<Answer> {
+        self.answer(rows, false)
+    }
+
+    fn answer(&self, rows: &[u64], may_store: bool) -> Result<Answer> {
         let begun = Instant::now();
-        let (plan, part, data, source) = self.follow(rows)?;
+        let (plan, part, data, source) = self.follow(rows, may_store)?;
         let mut explanation = self.explanation.clone();
         explanation.chosen = explanation.considered.iter().position(|c| c.plan == plan).unwrap_or(explanation.chosen);
         explanation.actual = Some(begun.elapsed());
@@ -311,7 +322,7 @@ impl Scan<'_, '_> {
     }
 
     fn read_anew(&self, rows: &[u64]) -> Result<Block> {
-        let (plan, _, data, _) = self.follow(rows)?;
+        let (plan, _, data, _) = self.follow(rows, true)?;
         let block = Block { rows: rows.to_vec(), width: self.columns.len(), data };
         let may_hold = self.rows().len() * self.columns.len() * 4 <= RUN_BYTES;
         if let (Some(first), true, true) = (rows.first(), may_hold, plan != plan::READ) {
@@ -321,8 +332,8 @@ impl Scan<'_, '_> {
     }
 
     /// Follows the plan of the whole for some of its rows: which it was in the end, what was asked, the values, and where
-    /// they came from.
-    fn follow(&self, rows: &[u64]) -> Result<(&'static str, Resolved, Data, Source)> {
+    /// they came from. What a run gives may be stored, where that is asked for.
+    fn follow(&self, rows: &[u64], may_store: bool) -> Result<(&'static str, Resolved, Data, Source)> {
         let whole = &self.resolved;
         let found = self.place(rows)?;
         // Of a request that is divided, a block's rows may all be stored, or none: each is got as it was said to be.
@@ -345,7 +356,9 @@ impl Scan<'_, '_> {
         }];
         let context = self.reader.context(false);
         let anew = if is_split { plan::explain(&context, &part)?.pop() } else { None };
-        self.reader.want_values(std::iter::once((whole, &self.explanation)));
+        if may_store {
+            self.reader.want_values(std::iter::once((whole, &self.explanation)));
+        }
         let (plan, answered) = self.reader.follow(&context, &part, 0, anew.as_ref().unwrap_or(&self.explanation))?;
         self.reader.store_values();
         let [part] = part;

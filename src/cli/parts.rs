@@ -83,7 +83,7 @@ impl<'r, 'a> Parts<'r, 'a> {
             Self::Whole(answers) => Ok(answers.into()),
             Self::Scans { scans, rows, .. } => {
                 let rows = &rows[..rows.len().min(n_rows)];
-                Ok(scans.iter().map(|s| s.get(rows)).collect::<std::result::Result<Vec<_>, _>>()?.into())
+                Ok(scans.iter().map(|s| s.peek(rows)).collect::<std::result::Result<Vec<_>, _>>()?.into())
             }
         }
     }
