@@ -124,6 +124,7 @@ fn a_second_writer_can_wait() {
     assert!(out.status.success() && said.contains("waiting for it"), "{said}");
     assert!(cli.ok(&["get", "p.m.t"]).contains("4 rows"));
     assert!(cli.fails(&["gc", "--wait=-1"]).contains("--wait"));
+    cli.ok(&["gc", "--wait", "1e18"]);
 }
 
 #[test]

@@ -303,8 +303,8 @@ fn write_safetensors(
     // Name, type, shape and key; row_ids are of none.
     let mut tensors: Vec<(String, Dtype, Vec<usize>, Option<usize>)> =
         vec![(ROW_ID.to_string(), Dtype::U64, vec![n_rows], None)];
-    for key in 0..parts.n_keys() {
-        let answer = parts.one(key, 0)?;
+    // A row tells type and shape, where there are parts.
+    for (key, answer) in parts.head(1)?.iter().enumerate() {
         let taken = |n: &str| tensors.iter().any(|t| t.0 == n);
         let name = match taken(&answer.key.intermediate) {
             false => answer.key.intermediate.clone(),
@@ -314,7 +314,7 @@ fn write_safetensors(
                 return Err(CliError::Content { path: path.to_path_buf(), why });
             }
         };
-        let mut values = values(&answer, store, parts, None)?;
+        let mut values = values(answer, store, parts, None)?;
         if let Some(rows) = values.shape.first_mut() {
             *rows = n_rows;
         }

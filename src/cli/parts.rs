@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::Result;
 use crate::{Answer, ChunkReader, Request, RowSelection, Scan, Store};
 
-/// Bytes of values, as f32, beyond which an answer is got in parts of as many.
+/// Bytes of values as logged beyond which an answer is got in parts, of as many as f32.
 const PART_BYTES: usize = 128 << 20;
 /// Parts are of so many rows, or of multiples, where so many fit: batches and RowBlocks are not cut.
 const ROUND_ROWS: usize = 256;

@@ -13,18 +13,18 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Runs a command again when the process that kept it from writing has ended, for at most `wait`. A command that is refused
 /// the lock has changed nothing.
 pub fn for_writers(store: &Path, wait: Duration, mut command: impl FnMut() -> Result<()>) -> Result<()> {
-    let until = Instant::now() + wait;
+    let begun = Instant::now();
     let mut said = false;
     loop {
         match command() {
-            Err(e) if is_locked(&e) && Instant::now() < until => {
+            Err(e) if is_locked(&e) && begun.elapsed() < wait => {
                 if !said {
                     eprintln!("another process is writing to {}: waiting for it", store.display());
                     said = true;
                 }
                 loop {
                     std::thread::sleep(LOOK);
-                    if !is_written(store) || Instant::now() >= until {
+                    if !is_written(store) || begun.elapsed() >= wait {
                         break;
                     }
                 }
