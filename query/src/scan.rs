@@ -266,12 +266,17 @@ impl Scan<'_, '_> {
 
     /// Rows that are read at a time.
     pub fn block_rows(&self) -> usize {
+        self.block_rows_of(BLOCK_BYTES)
+    }
+
+    /// Rows whose values, as f32, take at most so many bytes, where a page is not larger.
+    pub(crate) fn block_rows_of(&self, bytes: usize) -> usize {
         let reruns = self.chosen() != PlanChoice::Read;
         // A pipeline's stages may need all rows of their inputs: running it in parts would run them again each time.
         if reruns && self.resolved.model.spec.kind == ModelKind::Pipeline {
             return self.rows().len().max(1);
         }
-        let rows = BLOCK_BYTES / (4 * self.columns.len()).max(1);
+        let rows = bytes / (4 * self.columns.len()).max(1);
         let page_rows = match &*self.resolved.record.content {
             Content::Tensor(t) => t.layout.page_rows,
             Content::Table(t) => t.block_rows,

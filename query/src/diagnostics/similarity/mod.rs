@@ -3,8 +3,10 @@
 mod cca;
 mod cka;
 mod moments;
+mod panels;
 mod points;
 mod products;
+mod tile;
 
 use std::collections::BTreeSet;
 

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use faer::{Mat, MatRef};
-use rayon::prelude::*;
+use mistique_engine::beside;
 
-use super::points::Points;
+use super::panels::Panels;
+use super::points::{Points, Values};
 use super::products::{Real, Strip};
 use crate::diagnostics::finite::Finite;
 use crate::error::Result;
@@ -28,11 +29,11 @@ pub(super) enum Precision {
     Single,
 }
 
-/// Points that are shifted at a time, and by whose means all are.
+/// Points whose means all are shifted by.
 const SHIFT_POINTS: usize = 256;
 
 /// A side's deviations from its shift, block by block.
-struct Side<'p, 's, 'r, 'a> {
+struct Side<'p, 's, 'r, 'a, T> {
     number: usize,
     points: &'p Points<'s, 'r, 'a>,
     width: usize,
@@ -41,34 +42,28 @@ struct Side<'p, 's, 'r, 'a> {
     /// Sums of the deviations.
     sums: Vec<f64>,
     finite: Finite,
+    /// Those of the last rows that were read.
+    deviations: Panels<T>,
 }
 
-impl Side<'_, '_, '_, '_> {
-    /// Points × columns of some rows, shifted; `false` once a value was not finite.
-    fn read<T: Real>(&mut self, rows: &[u64]) -> Result<(Vec<T>, bool)> {
-        let mut values: Vec<T> = self.points.read(rows)?;
+impl<T: Real> Side<'_, '_, '_, '_, T> {
+    /// Reads some rows: how many points they make, and `false` once a value was not finite.
+    fn read(&mut self, rows: &[u64]) -> Result<(usize, bool)> {
+        Ok(match self.points.block::<T>(rows)? {
+            Values::Read(values) => self.take(&values),
+            Values::Made(values) => self.take(&values),
+        })
+    }
+
+    fn take<V: Real>(&mut self, values: &[V]) -> (usize, bool) {
         let width = self.width.max(1);
-        let first = values.get(..SHIFT_POINTS * width).unwrap_or(&values);
+        let first = values.get(..SHIFT_POINTS * width).unwrap_or(values);
         let shift = self.shift.get_or_insert_with(|| column_means(first, width));
         let shift: Vec<T> = shift.iter().map(|m| T::from_f64(*m)).collect();
-        // Looked at and shifted while they are in the cache; summed in one order, however many threads there are.
-        let one = |part: &mut [T]| -> (bool, Vec<f64>) {
-            let finite = part.iter().fold(true, |all, v| all & (*v).into().is_finite());
-            let mut sums = vec![0.0; width];
-            for row in part.chunks_exact_mut(width) {
-                for ((v, shift), sum) in row.iter_mut().zip(&shift).zip(&mut sums) {
-                    *v = v.minus(*shift);
-                    *sum += (*v).into();
-                }
-            }
-            (finite, sums)
-        };
-        let parts: Vec<(bool, Vec<f64>)> = values.par_chunks_mut(SHIFT_POINTS * width).map(one).collect();
-        for (_, sums) in &parts {
-            self.sums.iter_mut().zip(sums).for_each(|(sum, v)| *sum += v);
-        }
-        let finite = parts.iter().all(|(finite, _)| *finite) || self.finite.see(&values);
-        Ok((values, finite))
+        self.deviations.fill(values, &shift, &mut self.sums);
+        // A value that is not finite leaves its sum so.
+        let finite = self.sums.iter().all(|s| s.is_finite()) || self.finite.see(values);
+        (values.len() / width, finite)
     }
 }
 
@@ -104,9 +99,10 @@ impl Moments {
             let points = sides.get(a).filter(|_| a == b)?;
             let width = points.n_columns();
             let (sums, finite) = (vec![0.0; width], Finite::new(width));
-            Some(Side { number: a, points, width, shift: None, sums, finite })
+            let deviations = Panels::new(width, T::available());
+            Some(Side { number: a, points, width, shift: None, sums, finite, deviations })
         };
-        let mut used: Vec<Side<'_, '_, '_, '_>> = wanted.iter().filter_map(side).collect();
+        let mut used: Vec<Side<'_, '_, '_, '_, T>> = wanted.iter().filter_map(side).collect();
         let width = |i: usize| sides.get(i).map_or(0, Points::n_columns);
         let mut products: BTreeMap<(usize, usize), Vec<f64>> =
             wanted.iter().map(|&(a, b)| ((a, b), vec![0.0; width(a) * width(b)])).collect();
@@ -114,13 +110,11 @@ impl Moments {
         let block_rows = used.iter().map(|s| s.points.block_rows()).min().unwrap_or(1).max(1);
         let mut all_finite = true;
         for (done, part) in rows.chunks(block_rows).enumerate() {
-            let mut blocks: BTreeMap<usize, Vec<T>> = BTreeMap::new();
             let mut n_block = 0;
             for side in &mut used {
-                let (values, finite) = side.read::<T>(part)?;
-                n_block = values.len() / side.width.max(1);
+                let (n, finite) = side.read(part)?;
+                n_block = n;
                 all_finite &= finite;
-                blocks.insert(side.number, values);
             }
             n_points += n_block;
             progress((done * block_rows + part.len()) as u64);
@@ -128,15 +122,14 @@ impl Moments {
             if !all_finite {
                 continue;
             }
-            let view = |i: usize| {
-                let values = blocks.get(&i).map_or(&[][..], Vec::as_slice);
-                MatRef::from_row_major_slice(values, values.len() / width(i).max(1), width(i))
-            };
+            let side = |i: usize| used.iter().find(|s| s.number == i).map(|s| &s.deviations);
             let mut strips: Vec<Strip<'_, T>> = Vec::new();
             for (&(a, b), product) in &mut products {
-                strips.extend(Strip::of(product, view(a), view(b), a == b));
+                if let (Some(x), Some(y)) = (side(a), side(b)) {
+                    strips.extend(Strip::of(product, x, y, a == b));
+                }
             }
-            strips.into_par_iter().for_each(Strip::add);
+            beside::each(strips, Strip::add);
         }
         for side in &used {
             side.finite.verdict(|c| (side.points.name(), side.points.column_name(c)))?;
@@ -158,7 +151,7 @@ impl Moments {
             ((a, b), product)
         };
         let products = products.into_iter().map(centred).collect();
-        let mean = |side: &Side<'_, '_, '_, '_>| {
+        let mean = |side: &Side<'_, '_, '_, '_, T>| {
             let shift = side.shift.iter().flatten().zip(&side.sums);
             (side.number, shift.map(|(m, s)| T::from_f64(*m).into() + s / n).collect())
         };

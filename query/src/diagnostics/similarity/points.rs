@@ -10,6 +10,10 @@ use crate::diagnostics::sums::sum_of;
 use crate::error::{QueryError, Result};
 use crate::scan::{Scan, Unit};
 
+/// Bytes of values, as f32, that are read at a time: what is made of them stays in the caches, and in memory that an
+/// allocator gives again.
+const BLOCK_BYTES: usize = 4 << 20;
+
 /// What becomes of a unit's map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum MapsAs {
@@ -39,6 +43,12 @@ pub(super) struct Points<'s, 'r, 'a> {
     units: Vec<Unit>,
     maps: MapsAs,
     per_row: usize,
+}
+
+/// Points × columns.
+pub(super) enum Values<T> {
+    Read(Vec<f32>),
+    Made(Vec<T>),
 }
 
 /// Data points in memory.
@@ -87,7 +97,7 @@ impl<'s, 'r, 'a> Points<'s, 'r, 'a> {
     }
 
     pub fn block_rows(&self) -> usize {
-        self.scan.block_rows()
+        self.scan.block_rows_of(BLOCK_BYTES)
     }
 
     pub fn column_name(&self, column: usize) -> String {
@@ -103,22 +113,24 @@ impl<'s, 'r, 'a> Points<'s, 'r, 'a> {
         matches!(&*self.scan.record().content, Content::Tensor(t) if t.dtype != Code::F64)
     }
 
-    /// Points × columns of some rows.
-    pub fn read<T: Real>(&self, rows: &[u64]) -> Result<Vec<T>> {
-        let width = self.scan.columns().len();
-        match self.scan.read(rows)?.data {
-            Data::F32(values) => Ok(self.arrange(values, width)),
-            Data::F64(values) => Ok(self.arrange(values, width)),
-            Data::Table(batch) => Ok(self.arrange(crate::answer::table_f64(&batch)?, width)),
-        }
+    /// Points × columns of some rows; float32 as it is read where nothing is to be put together.
+    pub fn block<T: Real>(&self, rows: &[u64]) -> Result<Values<T>> {
+        let width = self.scan.columns().len().max(1);
+        let as_read = self.maps == MapsAs::Columns || self.units.len() == width;
+        Ok(match self.scan.read(rows)?.data {
+            Data::F32(values) if as_read => Values::Read(values),
+            Data::F32(values) => Values::Made(self.arrange(&values, width)),
+            Data::F64(values) => Values::Made(self.wide(&values, width, as_read)),
+            Data::Table(batch) => Values::Made(self.wide(&crate::answer::table_f64(&batch)?, width, as_read)),
+        })
     }
 
-    fn arrange<V: Real, T: Real>(&self, values: Vec<V>, width: usize) -> Vec<T> {
-        let width = width.max(1);
+    fn wide<T: Real>(&self, values: &[f64], width: usize, as_read: bool) -> Vec<T> {
+        if as_read { values.iter().map(|v| T::from_f64(*v)).collect() } else { self.arrange(values, width) }
+    }
+
+    fn arrange<V: Real, T: Real>(&self, values: &[V], width: usize) -> Vec<T> {
         let of = |v: &V| -> f64 { (*v).into() };
-        if self.maps == MapsAs::Columns || self.units.len() == width {
-            return values.into_iter().map(|v| T::from_f64(v.into())).collect();
-        }
         let out_width = (self.per_row * self.units.len()).max(1);
         let mut out = vec![T::from_f64(0.0); values.len() / width * out_width];
         let arrange = |(out, row): (&mut [T], &[V])| {
@@ -167,7 +179,7 @@ impl<'s, 'r, 'a> Points<'s, 'r, 'a> {
                 next += 1;
             }
             let ids: Vec<u64> = part.iter().filter_map(|r| rows.get(*r).copied()).collect();
-            let block: Vec<f32> = self.read(&ids)?;
+            let (Values::Read(block) | Values::Made(block)) = self.block::<f32>(&ids)?;
             let mut at = 0;
             for i in first..next {
                 let point = wanted(i);
