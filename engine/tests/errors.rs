@@ -45,3 +45,40 @@ fn each_unit_has_the_error_of_its_own_values() {
         }
     }
 }
+
+#[test]
+fn codebooks_are_fitted_on_rows_from_all_of_the_first_values() {
+    // Values that only rows beyond the first two hundred have: of vectors by unit; and of the sixth of sixteen large maps.
+    for (shape, scheme, n_rows, per_batch, large) in [
+        (&[16usize][..], "kbit(8,unit)", 2048usize, 64usize, 300..2048usize),
+        (&[16], "lloyd(8,unit)", 2048, 512, 300..2048),
+        (&[4, 128, 128], "lloyd(8)", 16, 16, 5..6),
+    ] {
+        let n: usize = shape.iter().product();
+        let value = |row: usize, i: usize| {
+            ((row * 7919 + i * 104_729) % 1009) as f32 / 1024.0 * if large.contains(&row) { 9.0 } else { 1.0 }
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open_or_create(dir.path()).unwrap();
+        let mut log = store.logger(LogOptions::default()).unwrap();
+        let model = log.model(&ModelSpec::raw(ModelKey::new("p", "m")), IfExists::Continue).unwrap();
+        let handle = log.tensor(model, &spec("t", shape, scheme)).unwrap();
+        for first in (0..n_rows).step_by(per_batch) {
+            let rows = first..first + per_batch;
+            let values: Vec<f32> = rows.clone().flat_map(|r| (0..n).map(move |i| value(r, i))).collect();
+            log.append(handle, &rows.map(|r| r as u64).collect::<Vec<_>>(), values).unwrap();
+        }
+        log.commit().unwrap();
+        let record = store.intermediate(&key("m", "t")).unwrap();
+        let plan = store.plan_rows(&record, &Rows::All).unwrap();
+        let mut read = vec![0.0; n_rows * n];
+        store.read_f32(&record, &plan, std::slice::from_ref(&(0..n)), &mut read).unwrap();
+        let (mut error, mut all) = (0.0, 0.0);
+        for (i, v) in read.iter().enumerate() {
+            let x = f64::from(value(i / n, i % n));
+            (error, all) = (error + (x - f64::from(*v)).powi(2), all + x * x);
+        }
+        let relative = f64::sqrt(error / all);
+        assert!(relative < 0.02, "{scheme} of {shape:?}: {relative}");
+    }
+}

@@ -10,6 +10,9 @@ use crate::{
     scheme::{Pool, Value},
 };
 
+/// Values that a codebook or a quantile is fitted on: of more, evenly many are taken.
+const BOOK_VALUES: usize = 1 << 17;
+
 impl Scheme {
     /// Parameters fitted on a sample; [`Params::none`] for schemes that need none.
     ///
@@ -35,10 +38,13 @@ impl Scheme {
             return Err(QuantizeError::EmptySample);
         }
         let cells = self.stored_map(map).cells();
-        let groups = (0..if per_unit { n_units } else { 1 }).map(|unit| {
+        let n_groups = if per_unit { n_units } else { 1 };
+        // Odd, so that no power of two makes it stay in one column of the maps.
+        let every = (values.len() / n_groups).div_ceil(BOOK_VALUES) | 1;
+        let groups = (0..n_groups).map(|unit| {
             let maps = values.chunks_exact(cells);
             let (skip, step) = if per_unit { (unit, n_units) } else { (0, 1) };
-            let group = maps.skip(skip).step_by(step).flatten();
+            let group = maps.skip(skip).step_by(step).flatten().step_by(every);
             let mut group: Vec<f32> = group.copied().filter(|x| x.is_finite()).collect();
             group.sort_unstable_by(f32::total_cmp);
             group

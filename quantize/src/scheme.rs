@@ -78,6 +78,12 @@ impl Scheme {
         matches!(self.value, Value::Kbit { .. } | Value::Threshold { .. })
     }
 
+    /// Whether each unit has a codebook or a threshold of its own.
+    #[must_use]
+    pub const fn is_per_unit(&self) -> bool {
+        matches!(self.value, Value::Kbit { per_unit: true, .. } | Value::Threshold { per_unit: true, .. })
+    }
+
     /// Whether every value of type `src` comes back exactly.
     #[must_use]
     pub fn is_lossless_for(&self, src: Code) -> bool {

@@ -17,8 +17,13 @@ use crate::model::{TensorContent, TensorLayout};
 
 /// Rows from which codebooks are fitted and `auto` chooses.
 const FIT_ROWS: usize = 256;
-/// Values that are enough of a sample: rows are picked evenly until there are as many.
-const FIT_VALUES: usize = 1 << 17;
+/// Values of a unit from which a codebook of its own is fitted: fewer would cut its tails.
+const FIT_UNIT_VALUES: usize = 2048;
+/// Values that are enough of a sample, for a codebook and for one of each unit: rows are picked evenly until there are as
+/// many.
+const FIT_VALUES: [usize; 2] = [1 << 20, 1 << 22];
+/// Values on which `auto` tries schemes.
+const CHOOSE_VALUES: usize = 1 << 17;
 /// After the first page, one row in this many is measured for reduction errors.
 const MEASURE_EVERY: usize = 32;
 /// Below this many values a batch is encoded without the thread pool.
@@ -148,7 +153,17 @@ impl TensorBuilder {
         self.pending.push(Pending { rows, source });
         let n_rows: usize = self.pending.iter().map(|p| p.rows.len()).sum();
         let n_values: usize = self.pending.iter().map(|p| p.source.len()).sum();
-        if n_rows >= FIT_ROWS || n_values >= FIT_VALUES { self.settle(with) } else { Ok(()) }
+        let (rows, values) = self.enough();
+        if n_rows >= rows || n_values >= values { self.settle(with) } else { Ok(()) }
+    }
+
+    /// The rows, and the values, of which one is enough of a sample.
+    fn enough(&self) -> (usize, usize) {
+        let [one, each] = FIT_VALUES;
+        match self.content.scheme.is_per_unit() {
+            true => (FIT_ROWS.max(FIT_UNIT_VALUES / self.content.layout.map.cells().max(1)), each),
+            false => (FIT_ROWS, one),
+        }
     }
 
     /// Adds rows without values: their RowBlocks lack all groups.
@@ -189,16 +204,18 @@ impl TensorBuilder {
         let layout = &self.content.layout;
         let (units, map, axis) = (layout.n_units, layout.map, self.content.unit_axis);
         let mut sample = Vec::new();
-        let n_rows: usize = self.pending.iter().map(|p| p.rows.len()).sum();
+        let n_values: usize = self.pending.iter().map(|p| p.source.len()).sum();
         // Batches can be of any size; a larger sample only makes fitting slow.
-        let every = (n_rows * layout.row_values()).div_ceil(FIT_VALUES).max(1);
+        let every = n_values.div_ceil(self.enough().1).max(1);
         for p in &self.pending {
             let mut add = |v: Values<'_>| sample.extend(sample_f32(v, every, axis, units, map.cells()));
             p.source.with(&mut add).map_err(|why| unreadable(&self.key, why))?;
         }
         let quantize = |e| EngineError::quantize(&self.key, e);
         if let Some(tolerance) = self.content.scheme.is_auto() {
-            let scheme = mistique_quantize::Scheme::choose(tolerance, map, units, &sample).map_err(quantize)?;
+            let every = sample.len().div_ceil(CHOOSE_VALUES).max(1);
+            let few: Vec<f32> = sample.chunks(layout.row_values().max(1)).step_by(every).flatten().copied().collect();
+            let scheme = mistique_quantize::Scheme::choose(tolerance, map, units, &few).map_err(quantize)?;
             let code = crate::catalog::stored_code(&scheme, self.content.dtype);
             self.content.layout = TensorLayout::new(&self.content.shape, axis, &scheme, code);
             self.content.scheme = scheme;
