@@ -384,3 +384,77 @@ fn rows_that_are_kept_are_read_and_the_others_run() {
         request("p.m.stem.u0", None).with_rows(RowSelection::Where(mistique::Predicate::parse("row_id < 5").unwrap()));
     assert_eq!(session.get(&some).unwrap().rows, [0, 1, 2, 3, 4]);
 }
+
+#[test]
+fn ancestors_serve_the_rows_that_they_hold() {
+    let world = World::new();
+    let store = world.store("part.mq", Materialize::Adaptive { gamma_min: 1e-6 });
+    // Asked for often enough, the first RowBlock is kept; the session that sees it be stored plans by it at once.
+    let session = reader(&store);
+    for _ in 0..3 {
+        session.get(&request("p.m.body", Some("0..1024"))).unwrap();
+        session.finish_materializing();
+    }
+    let body = store.intermediate(&ModelKey::new("p", "m").intermediate("body")).unwrap();
+    assert!(body.n_withheld > 0);
+    store.set_materialize(Materialize::None).unwrap();
+    for (rows, possible) in [("0..1024", true), ("700,3,20", true), ("1000..1100", false), ("1100..1200", false)] {
+        let asked = request("p.m.logits", Some(rows));
+        let explained = session.explain(&asked).unwrap();
+        let ancestor = explained.considered.iter().find(|c| c.plan == "ANCESTOR").unwrap();
+        assert_eq!(ancestor.unavailable.is_none(), possible, "{rows}: {ancestor:?}");
+        let rerun = session.get(&asked.clone().with_plan(PlanChoice::Rerun)).unwrap();
+        let found = session.get(&asked.with_plan(PlanChoice::Ancestor));
+        match possible {
+            true => assert_eq!(found.unwrap().data, rerun.data, "{rows}"),
+            false => assert!(found.unwrap_err().to_string().contains("is stored exactly for these rows")),
+        }
+    }
+    // What is kept can be taken away again.
+    let groups = vec![true; body.content.n_groups()];
+    store.evict(&[(body, groups)]).unwrap();
+    assert!(session.get(&request("p.m.logits", Some("0..1024")).with_plan(PlanChoice::Ancestor)).is_err());
+}
+
+#[test]
+fn values_whose_dataset_or_weights_have_changed_never_leave() {
+    for dataset in [true, false] {
+        let world = World::new();
+        let store = world.store("kept.mq", Materialize::Budget { bytes: 1 << 20, gamma_min: 0.0 });
+        let key = ModelKey::new("p", "m");
+        let body = key.intermediate("body");
+        for _ in 0..3 {
+            let session = reader(&store);
+            session.get(&request("p.m.pool", None)).unwrap();
+            session.finish_materializing();
+        }
+        let kept = || store.intermediate(&key.intermediate("pool")).unwrap();
+        assert!(kept().is_whole());
+        assert!(reader(&store).gammas().unwrap().iter().all(|g| g.fixed.is_none()));
+        if dataset {
+            // As large as before, with one other value.
+            let path = world.path("x.npy");
+            let mut bytes = std::fs::read(&path).unwrap();
+            *bytes.last_mut().unwrap() ^= 1;
+            std::fs::write(&path, bytes).unwrap();
+        } else {
+            let operators = store_files(&world.path("kept.mq"), "operators");
+            assert_eq!(operators.len(), 1);
+            std::fs::write(&operators[0], b"damaged").unwrap();
+        }
+        let gammas = reader(&store).gammas().unwrap();
+        let pool = gammas.iter().find(|g| g.record.key.intermediate == "pool").unwrap();
+        assert!(pool.fixed.is_some(), "{dataset}");
+        assert!(pool.not_worth(Materialize::None).iter().all(|leaves| !leaves));
+        // Room for nothing: what can be run again in this session would leave.
+        store.set_materialize(Materialize::Budget { bytes: 1, gamma_min: 0.0 }).unwrap();
+        let session = reader(&store);
+        assert!(session.get(&Request::new(body.to_string().parse().unwrap())).is_err());
+        session.finish_materializing();
+        assert!(kept().is_whole());
+    }
+}
+
+fn store_files(store: &std::path::Path, folder: &str) -> Vec<PathBuf> {
+    std::fs::read_dir(store.join(folder)).unwrap().map(|e| e.unwrap().path()).filter(|p| p.is_file()).collect()
+}

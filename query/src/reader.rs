@@ -13,7 +13,7 @@ use crate::cache::{AnswerCache, AnswerStats};
 use crate::column::Column;
 use crate::columns::{self, Columns};
 use crate::error::{QueryError, Result};
-use crate::materialize::{Background, Net, Repeats, Tap};
+use crate::materialize::{Background, Net, Repeats, Tap, Verified};
 use crate::operand::Wanted;
 use crate::plan::{self, Context, Explanation, Part, PlanChoice, Resolved};
 use crate::predicate::{Predicate, Term};
@@ -98,6 +98,7 @@ pub struct ChunkReader<'a> {
     net: Arc<Net>,
     background: Background,
     repeats: Repeats,
+    verified: Verified,
     answers: AnswerCache,
     /// Whether requests count as queries, of which materialization hangs.
     counts: bool,
@@ -147,6 +148,7 @@ impl<'a> ChunkReader<'a> {
             net: Arc::default(),
             background: Background::default(),
             repeats: Repeats::default(),
+            verified: Verified::default(),
             answers: AnswerCache::new(ANSWER_BYTES),
             counts: true,
         }
@@ -189,6 +191,10 @@ impl<'a> ChunkReader<'a> {
 
     pub(crate) fn repeats(&self) -> &Repeats {
         &self.repeats
+    }
+
+    pub(crate) fn verified(&self) -> &Verified {
+        &self.verified
     }
 
     /// The store.

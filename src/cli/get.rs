@@ -236,7 +236,11 @@ pub fn measure_all(
                 let took = if choice == PlanChoice::Shared {
                     let all: Vec<Request> = requests.iter().map(|r| r.clone().with_plan(choice)).collect();
                     let answers = session.get_intermediates(&all)?;
-                    let share = considered.predicted.map_or(0.0, |d| d.as_secs_f64()) / together;
+                    // Nothing predicted: each has as much of the run.
+                    let share = match (considered.predicted, together > 0.0) {
+                        (Some(predicted), true) => predicted.as_secs_f64() / together,
+                        _ => 1.0 / requests.len() as f64,
+                    };
                     answers.first().and_then(|a| a.explanation.actual).map(|d| d.mul_f64(share))
                 } else {
                     ran(&Parts::of(&session, &[request.clone().with_plan(choice)])?, 0)?.1

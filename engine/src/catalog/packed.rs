@@ -1,13 +1,15 @@
 //! Texts of the catalogue as zstd frames, with the help of a text that says much the same.
 
-use std::io::Read;
+use std::cell::RefCell;
+
+use zstd::bulk::Decompressor;
 
 use crate::error::{EngineError, Result};
 
 /// Texts of fewer bytes stay texts.
 const MIN_BYTES: usize = 64;
 /// Far more than a description has; a longer one is damage.
-const MAX_BYTES: u64 = 1 << 28;
+const MAX_BYTES: usize = 1 << 28;
 const LEVEL: i32 = 9;
 
 /// The text as a frame that refers to `known`; `None` where that is not smaller.
@@ -23,15 +25,26 @@ pub(super) fn pack(text: &str, known: &str) -> Result<Option<Vec<u8>>> {
     Ok((packed.len() < text.len()).then_some(packed))
 }
 
+thread_local! {
+    /// Kept: making one takes longer than most texts do.
+    static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
+}
+
 /// Undoes [`pack`], given the same `known`.
 ///
 /// Errors: `Corrupt` for bytes that it does not write.
 pub(super) fn unpack(packed: &[u8], known: &str) -> Result<String> {
-    let mut text = String::new();
-    zstd::stream::read::Decoder::with_dictionary(packed, known.as_bytes())
-        .and_then(|frame| frame.take(MAX_BYTES).read_to_string(&mut text))
-        .map_err(|e| EngineError::corrupt("catalog.db", 0, format!("a packed description: {e}")))?;
-    Ok(text)
+    let damaged = |why: &str| EngineError::corrupt("catalog.db", 0, format!("a packed description: {why}"));
+    // Frames of `pack` tell their size.
+    let size = Decompressor::upper_bound(packed).filter(|n| *n <= MAX_BYTES).ok_or_else(|| damaged("its size"))?;
+    let bytes = DECOMPRESSOR.with_borrow_mut(|kept| {
+        let mut decompressor = kept.take().map_or_else(Decompressor::new, Ok)?;
+        decompressor.set_dictionary(known.as_bytes())?;
+        let bytes = decompressor.decompress(packed, size);
+        *kept = Some(decompressor);
+        bytes
+    });
+    String::from_utf8(bytes.map_err(|e: std::io::Error| damaged(&e.to_string()))?).map_err(|_| damaged("no UTF-8"))
 }
 
 #[cfg(test)]

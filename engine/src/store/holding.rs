@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::{Store, lock};
+use crate::catalog::WITHHELD;
 use crate::error::Result;
 use crate::model::IntermediateRecord;
 use crate::rows::RowSet;
@@ -45,7 +46,7 @@ fn holds(ranges: &[Range<u64>], rows: &RowSet) -> bool {
 }
 
 impl Store {
-    /// Of each intermediate, whether it holds all of the rows; what it holds is remembered.
+    /// Of each intermediate, whether it holds the values of all of the rows; what it holds is remembered.
     ///
     /// Errors: `Catalog`, `Corrupt`.
     pub fn holding(&self, records: &[&IntermediateRecord], rows: &RowSet) -> Result<Vec<bool>> {
@@ -56,7 +57,9 @@ impl Store {
             all.push(match known {
                 Some(known) => known,
                 None => {
-                    let held = ranges_of(&self.row_sets(record)?);
+                    let blocks = self.catalog().blocks(record, 0, u64::MAX)?.into_iter();
+                    let whole = blocks.filter(|b| !b.chunks.contains(&WITHHELD)).map(|b| b.rows);
+                    let held = ranges_of(&whole.collect::<Vec<_>>());
                     let answer = holds(&held, rows);
                     if held.len() <= RANGES {
                         lock(&self.known).rows.insert(record.id, held);

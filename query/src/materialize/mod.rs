@@ -4,7 +4,9 @@
 mod repeats;
 mod tap;
 
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use mistique_engine::{
     Balance, ColumnDemand, Content, Demand, GroupSize, IntermediateRecord, Materialize, MaterializeReport,
@@ -22,6 +24,23 @@ pub(crate) use tap::{Net, Tap, Wanted};
 const QUEUE_BYTES: usize = 256 << 20;
 /// Bytes of a chunk whatever its rows: its head, its place in the catalogue, its share of a RowBlock's entry.
 const CHUNK_BYTES: f64 = 256.0;
+
+/// How long what was found of a model's weights and dataset is believed: files may change while a session lasts.
+const VERIFIED_FOR: Duration = Duration::from_secs(60);
+
+/// By model: why it cannot be run again, its weights and its dataset read to see.
+#[derive(Default)]
+pub(crate) struct Verified(Mutex<HashMap<i64, (Instant, Option<String>)>>);
+
+impl Verified {
+    fn get_or(&self, model_id: i64, look: impl FnOnce() -> Option<String>) -> Option<String> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match known.get(&model_id) {
+            Some((then, why)) if then.elapsed() < VERIFIED_FOR => why.clone(),
+            _ => known.entry(model_id).insert_entry((Instant::now(), look())).get().1.clone(),
+        }
+    }
+}
 
 /// The background thread of a reader, once there was something to store.
 #[derive(Default)]
@@ -161,10 +180,16 @@ impl ChunkReader<'_> {
         graph.iter().filter(|s| s.takes_dataset).all(|s| workflow.holds_input(model, &s.name))
     }
 
+    /// Why what is stored of a model must not leave: that its files are there is not enough, they must be the same.
     fn cannot_rerun(&self, model: &ModelRecord) -> Option<String> {
         match self.workflows().iter().find(|w| w.runs(model)) {
             None => Some(format!("{} values cannot be run again", model.spec.kind.name())),
-            Some(workflow) => workflow.unavailable(model).or_else(|| workflow.dataset_unavailable(model)),
+            Some(workflow) => {
+                // What is loaded was verified when it was.
+                let weights =
+                    || if workflow.is_loaded(model) { workflow.unavailable(model) } else { workflow.verify(model) };
+                self.verified().get_or(model.id, || weights().or_else(|| workflow.verify_dataset(model)))
+            }
         }
     }
 
@@ -219,9 +244,11 @@ impl ChunkReader<'_> {
 
     /// Hands what RERUNs gave and is wanted over to the background; nobody waits for it.
     pub(crate) fn store_values(&self) {
-        for caught in self.net().take() {
+        let caught = self.net().take();
+        let ran: BTreeSet<i64> = caught.iter().map(|c| c.wanted.record.model_id).collect();
+        for caught in caught {
             let Wanted { record, groups } = caught.wanted;
-            let offered = self.balance().and_then(|balance| {
+            let offered = self.balance(&ran).and_then(|balance| {
                 let offer = Offer { record, groups, rows: caught.rows, values: caught.values, balance };
                 Ok(self.background().get_or_start(self.store())?.offer(offer))
             });
@@ -233,18 +260,16 @@ impl ChunkReader<'_> {
         }
     }
 
-    /// What else is asked for, where the store has a byte budget.
-    fn balance(&self) -> Result<Option<Balance>> {
+    /// What else is asked for, where the store has a byte budget. Whether a model can be run again is looked up for those
+    /// that `ran`, though maybe from an ancestor, and for others once their values may have to leave.
+    fn balance(&self, ran: &BTreeSet<i64>) -> Result<Option<Balance>> {
         let store = self.store();
-        if store.materialize()?.budget().is_none() {
-            return Ok(None);
-        }
-        let mut balance = Balance::default();
-        for model in store.models()? {
-            if self.cannot_rerun(&model).is_none() {
-                balance.models.insert(model.id);
-            }
-        }
+        let Some(budget) = store.materialize()?.budget() else { return Ok(None) };
+        let stored: u64 = store.catalog().partitions()?.iter().map(|(_, len)| len).sum();
+        let is_near = stored + QUEUE_BYTES as u64 > budget;
+        let models = store.models()?.into_iter().filter(|m| is_near || ran.contains(&m.id));
+        let models = models.filter(|m| self.cannot_rerun(m).is_none()).map(|m| m.id).collect();
+        let mut balance = Balance { models, ..Balance::default() };
         for id in store.queried()? {
             let Some(record) = store.catalog().intermediate_by_id(id)? else { continue };
             let model = store.catalog().model_by_id(record.model_id)?;

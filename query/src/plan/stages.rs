@@ -169,14 +169,14 @@ impl<'a> Stages<'a> {
     pub(crate) fn copies(&self, context: &Context<'_>, needed: &[bool]) -> Result<HashMap<usize, Copy<'_>>> {
         let mut copies = HashMap::new();
         let mut doubtful = Vec::new();
-        for record in self.records.iter().filter(|r| r.n_rows > 0 && r.is_whole()) {
+        for record in self.records.iter().filter(|r| r.n_rows > 0) {
             let Ok(stage) = self.stage(&record.key.intermediate) else { continue };
             if !needed.get(stage).copied().unwrap_or_default() || !is_exact_copy(record) {
                 continue;
             }
             // A stage that runs whole may give fewer rows than the dataset has: a finished log has all of them.
             let all = self.all_rows.get(stage).copied().unwrap_or_default();
-            if record.n_rows == self.n_dataset || (all && self.model.complete) {
+            if record.is_whole() && (record.n_rows == self.n_dataset || (all && self.model.complete)) {
                 let (estimate, bytes) = self.read(context, record, stage)?;
                 copies.insert(stage, Copy { record, estimate, bytes });
             } else if !all {
