@@ -160,7 +160,7 @@ type PngReader = png::Reader<BufReader<std::fs::File>>;
 fn open_png(path: &Path) -> Result<(PngReader, (usize, usize)), MaskError> {
     let file = std::fs::File::open(path).map_err(|source| MaskError::File { path: path.to_path_buf(), source })?;
     let mut decoder = png::Decoder::new(BufReader::new(file));
-    decoder.set_transformations(png::Transformations::EXPAND | png::Transformations::STRIP_16);
+    decoder.set_transformations(png::Transformations::EXPAND);
     let reader = decoder.read_info().map_err(|e| content(path, e.to_string()))?;
     let size = (reader.info().height as usize, reader.info().width as usize);
     Ok((reader, size))
@@ -176,10 +176,11 @@ fn read_png(path: &Path, expected: (usize, usize)) -> Result<Vec<bool>, MaskErro
     let len = reader.output_buffer_size().ok_or_else(|| content(path, "too large"))?;
     let mut pixels = vec![0; len];
     let info = reader.next_frame(&mut pixels).map_err(|e| content(path, e.to_string()))?;
-    let channels = info.color_type.samples();
+    let (channels, bytes) = (info.color_type.samples(), info.bit_depth as usize / 8);
     // Transparency is no colour.
     let colours = if matches!(channels, 2 | 4) { channels - 1 } else { channels };
-    Ok(pixels.chunks_exact(channels).take(size.0 * size.1).map(|p| p.iter().take(colours).any(|v| *v != 0)).collect())
+    let marked = |pixel: &[u8]| pixel.iter().take(colours * bytes).any(|v| *v != 0);
+    Ok(pixels.chunks_exact(channels * bytes).take(size.0 * size.1).map(marked).collect())
 }
 
 impl Masks for MaskFolder {

@@ -66,10 +66,15 @@ fn layers_and_epochs_are_compared_and_drawn() {
 }
 
 fn write_png(path: &Path, width: u32, height: u32, pixels: &[u8]) {
+    write_png_of(path, width, height, png::BitDepth::Eight, pixels);
+}
+
+fn write_png_of(path: &Path, width: u32, height: u32, depth: png::BitDepth, bytes: &[u8]) {
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     let mut encoder = png::Encoder::new(std::fs::File::create(path).unwrap(), width, height);
     encoder.set_color(png::ColorType::Grayscale);
-    encoder.write_header().unwrap().write_image_data(pixels).unwrap();
+    encoder.set_depth(depth);
+    encoder.write_header().unwrap().write_image_data(bytes).unwrap();
 }
 
 #[test]
@@ -84,6 +89,9 @@ fn masks_come_from_png_and_npy() {
         all.extend(pixels.iter().map(|p| f32::from(*p)));
         if pixels.contains(&255) {
             write_png(&dir.join(format!("masks/as_png/{row:04}.png")), 8, 8, &pixels);
+            // Sixteen bits of which only the lowest is ever set.
+            let deep: Vec<u8> = pixels.iter().flat_map(|p| [0, p & 1]).collect();
+            write_png_of(&dir.join(format!("masks/deep/{row}.png")), 8, 8, png::BitDepth::Sixteen, &deep);
         }
     }
     mistique_datasets::write_npy(std::fs::File::create(dir.join("masks/as_npy.npy")).unwrap(), &[50, 8, 8], &all)
@@ -92,10 +100,13 @@ fn masks_come_from_png_and_npy() {
     let found = json(dir, &[&ask[..], &["-o", "n.png"]].concat());
     for unit in found["units"].as_array().unwrap() {
         let iou = &unit["iou"];
-        assert!(iou["as_png"].as_f64().unwrap() > 0.0 && iou["as_png"] == iou["as_npy"], "{found}");
+        assert!(
+            iou["as_png"].as_f64().unwrap() > 0.0 && iou["as_png"] == iou["as_npy"] && iou["deep"] == iou["as_npy"],
+            "{found}"
+        );
     }
     assert!(std::fs::read(dir.join("n.png")).unwrap().starts_with(b"\x89PNG"));
-    assert!(run(dir, &ask).unwrap().contains("50 rows, 2 concepts, alpha 0.1"));
+    assert!(run(dir, &ask).unwrap().contains("50 rows, 3 concepts, alpha 0.1"));
 
     write_png(&dir.join("masks/as_png/7.png"), 4, 8, &[0; 32]);
     assert!(run(dir, &ask).unwrap_err().contains("second mask of row 7"));

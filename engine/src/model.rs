@@ -130,6 +130,8 @@ pub struct TensorLayout {
     pub map: MapShape,
     /// A unit's map as stored.
     pub stored: MapShape,
+    /// Cells as logged that a stored one stands for: 1 × 1 unless maps are pooled.
+    pub window: MapShape,
     /// Type of a code.
     pub code: Code,
     /// Units in a ColumnChunk; the last chunk of a row may have fewer.
@@ -162,7 +164,7 @@ impl TensorLayout {
     /// whenever they are logged.
     pub fn new(shape: &[usize], axis: UnitAxis, scheme: &Scheme, code: Code) -> Self {
         let (n_units, map) = units_of(shape, axis);
-        let stored = scheme.stored_map(map);
+        let (stored, window) = (scheme.stored_map(map), scheme.window(map));
         let unit_bytes = (stored.cells() * code.width()).max(1);
         let row_bytes = (unit_bytes * n_units).max(1);
         let block_rows =
@@ -170,7 +172,12 @@ impl TensorLayout {
         let group_units = (MIN_CHUNK_BYTES / (unit_bytes * block_rows)).clamp(1, n_units.max(1));
         let group_values = (group_units * stored.cells()).max(1);
         let page_rows = prev_power_of_two(PAGE_VALUES / group_values).clamp(1, block_rows);
-        Self { n_units, map, stored, code, group_units, block_rows, page_rows }
+        Self { n_units, map, stored, window, code, group_units, block_rows, page_rows }
+    }
+
+    /// The layout of the same values before they are pooled.
+    pub fn unpooled(self) -> Self {
+        Self { stored: self.map, window: MapShape { h: 1, w: 1 }, ..self }
     }
 
     /// ColumnChunks in a RowBlock.

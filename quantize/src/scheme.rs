@@ -121,6 +121,13 @@ impl Scheme {
         }
     }
 
+    /// The cells of a map that pooling makes one of, at the lower and right edge fewer.
+    #[must_use]
+    pub fn window(&self, map: MapShape) -> MapShape {
+        let (h, w) = crate::pool::window(self.pool, map);
+        MapShape { h, w }
+    }
+
     /// The scheme taken when none is asked for: f64 and bf16 as they are, maps `pool(2)+f16`, vectors `f16`.
     #[must_use]
     pub const fn default_for(map: MapShape, src: Code) -> Self {

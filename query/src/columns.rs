@@ -91,9 +91,8 @@ impl TensorColumns {
         match self.cell {
             None => self.units.start * cells..self.units.end * cells,
             Some((y, x)) => {
-                let (sy, sx) =
-                    (layout.map.h.div_ceil(layout.stored.h.max(1)), layout.map.w.div_ceil(layout.stored.w.max(1)));
-                let at = self.units.start * cells + y / sy.max(1) * layout.stored.w + x / sx.max(1);
+                let window = layout.window;
+                let at = self.units.start * cells + y / window.h.max(1) * layout.stored.w + x / window.w.max(1);
                 at..at + 1
             }
         }
@@ -196,11 +195,17 @@ fn tensor_item(record: &IntermediateRecord, tensor: &TensorContent, item: &str) 
     Ok(TensorColumns { units, cell })
 }
 
+/// How a stored cell is selected: by the first cell, as it was logged, of the window that it stands for.
+pub fn cell_name(layout: &TensorLayout, cell: usize) -> String {
+    let (y, x) = (cell / layout.stored.w.max(1), cell % layout.stored.w.max(1));
+    format!("[{},{}]", y * layout.window.h, x * layout.window.w)
+}
+
 /// Names of stored columns, as selectors.
 pub fn names(layout: &TensorLayout, columns: &[TensorColumns]) -> Vec<String> {
     let map = layout.stored;
     // Wide layers have tens of thousands of columns in every answer: what units share is written once.
-    let cells: Vec<String> = (0..map.cells()).map(|i| format!("[{},{}]", i / map.w, i % map.w)).collect();
+    let cells: Vec<String> = (0..map.cells()).map(|i| cell_name(layout, i)).collect();
     let mut names = Vec::new();
     for c in columns {
         for unit in c.units.clone() {
@@ -281,6 +286,19 @@ mod tests {
         // 8×9 pooled by 2 is 4×5; cell [4,7] lies in window [2,3].
         assert_eq!(stored(&[64, 8, 9], "pool(2)+f16", "u1[4,7]").unwrap(), [20 + 13..20 + 14]);
         assert_eq!(stored(&[64, 8, 9], "pool(S)+f16", "u1[4,7]").unwrap(), [1..2]);
+        // 9×5 pooled by 4 is 3×2: rows 0..4, 4..8 and 8.
+        for (cell, at) in [("3,3", 0), ("3,4", 1), ("4,3", 2), ("7,4", 3), ("8,0", 4)] {
+            assert_eq!(stored(&[2, 9, 5], "pool(4)+f16", &format!("u1[{cell}]")).unwrap(), [6 + at..7 + at], "{cell}");
+        }
+        for scheme in ["f32", "pool(2)+f16", "pool(4)+f16", "pool(S)+f16"] {
+            let record = record(&[2, 9, 5], scheme);
+            let layout = record.tensor().unwrap().layout;
+            let all = names(&layout, &[TensorColumns { units: 0..2, cell: None }]);
+            assert_eq!(all.len(), layout.stored_values(), "{scheme}");
+            for (at, name) in all.iter().enumerate() {
+                assert_eq!(stored(&[2, 9, 5], scheme, name).unwrap(), [at..at + 1], "{scheme} {name}");
+            }
+        }
         for bad in ["u64", "u1..65", "u1[8,0]", "u1[0,9]", "x", "u", "u1[1", "u5..5", "u1..3[0,0]", ""] {
             assert!(stored(&[64, 8, 9], "f32", bad).is_err(), "{bad}");
         }

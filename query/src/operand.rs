@@ -259,16 +259,23 @@ impl<'a> ChunkReader<'a> {
     /// Errors: `NotFound` with the nearest names; `Parse`.
     pub fn operand(&self, near: Option<&IntermediateRecord>, text: &str, wanted: Wanted) -> Result<Operand> {
         let relative = near.map(|near| format!("{}.{text}", near.key.model));
-        let mut first_error = None;
+        let mut errors = Vec::new();
         for text in relative.as_deref().into_iter().chain([text]) {
             match self.named(text, wanted) {
                 Ok(found) => return Ok(found),
                 // A column that an intermediate lacks says more than a model that is none.
                 Err(e @ QueryError::Columns { .. }) => return Err(e),
-                Err(e) => first_error.get_or_insert(e),
-            };
+                Err(e) => errors.push(e),
+            }
         }
-        Err(first_error.unwrap_or_else(|| bad_operand(text, "it names nothing")))
+        // A name that begins with a project's was meant whole.
+        let project = text.parse::<Key>().ok().map(|key| key.intermediate.model.project);
+        let whole = match project {
+            Some(project) => self.store().models()?.iter().any(|m| m.spec.key.project == project),
+            None => false,
+        };
+        let error = if whole { errors.pop() } else { errors.into_iter().next() };
+        Err(error.unwrap_or_else(|| bad_operand(text, "it names nothing")))
     }
 
     fn named(&self, text: &str, wanted: Wanted) -> Result<Operand> {

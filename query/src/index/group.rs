@@ -39,7 +39,7 @@ impl Layer {
         let readable = record.n_rows > 0 && reader.explain(&whole.with_plan(PlanChoice::Read)).is_ok();
         let exact = exact || lossless || !readable || plan == PlanChoice::Rerun;
         let layout = match exact {
-            true => TensorLayout { stored: content.layout.map, ..content.layout },
+            true => content.layout.unpooled(),
             false => content.layout,
         };
         let rows = if record.n_rows > 0 {
@@ -122,8 +122,7 @@ impl Group {
         let cells = layer.layout.stored.cells();
         let name = |c: &usize| match layer.of.by {
             MapValue::Cells => {
-                let (unit, cell) = (c / cells, c % cells);
-                format!("u{unit}[{},{}]", cell / layer.layout.stored.w, cell % layer.layout.stored.w)
+                format!("u{}{}", c / cells, columns::cell_name(&layer.layout, c % cells))
             }
             _ => format!("u{c}"),
         };

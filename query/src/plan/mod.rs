@@ -96,7 +96,7 @@ impl Resolved {
     /// How the answer's rows are divided: as stored, or as logged where exactness was asked for.
     pub(crate) fn layout(&self, content: &TensorContent) -> TensorLayout {
         let layout = content.layout;
-        if self.exact { TensorLayout { stored: layout.map, ..layout } } else { layout }
+        if self.exact { layout.unpooled() } else { layout }
     }
 
     fn key(&self) -> String {
