@@ -102,6 +102,8 @@ pub struct ChunkReader<'a> {
     answers: AnswerCache,
     /// Whether requests count as queries, of which materialization hangs.
     counts: bool,
+    /// Who hears what an answer leaves out without an error.
+    notices: Option<Box<dyn Fn(&str) + Send + Sync + 'a>>,
 }
 
 /// Bytes of answers that are held for repeats, where nothing else was said.
@@ -151,7 +153,16 @@ impl<'a> ChunkReader<'a> {
             verified: Verified::default(),
             answers: AnswerCache::new(ANSWER_BYTES),
             counts: true,
+            notices: None,
         }
+    }
+
+    /// The same, telling `hear` what answers leave out without an error: rows that a predicate selects by leave it open.
+    /// A scan may say so again.
+    #[must_use]
+    pub fn with_notices(mut self, hear: impl Fn(&str) + Send + Sync + 'a) -> Self {
+        self.notices = Some(Box::new(hear));
+        self
     }
 
     /// The same with a workflow that runs models again.
@@ -448,6 +459,13 @@ impl<'a> ChunkReader<'a> {
     fn matching(&self, record: &IntermediateRecord, predicate: &Predicate, demand: Demand) -> Result<Vec<u64>> {
         let ids = self.all_rows(record)?;
         let (passes, _) = self.passes(record, &ids, predicate, demand)?;
+        let open = passes.iter().filter(|pass| pass.is_none()).count();
+        if let (Some(hear), 1..) = (&self.notices, open) {
+            let (key, all) = (&record.key, ids.len());
+            hear(&format!(
+                "{open} of {all} rows of {key} are left out: nulls or rows that an operand of {predicate} lacks"
+            ));
+        }
         Ok(ids.into_iter().zip(passes).filter(|(_, pass)| *pass == Some(true)).map(|(id, _)| id).collect())
     }
 

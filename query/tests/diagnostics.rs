@@ -591,3 +591,27 @@ fn nulls_row_ids_and_text_columns() {
     assert_eq!(topk(&reader, &request("p.m.t"), 1, None, Extreme::Highest).unwrap().units.len(), 2);
     assert!(topk(&reader, &request("p.m.t.kind"), 1, None, Extreme::Highest).is_err());
 }
+
+#[test]
+fn rows_that_a_predicate_leaves_open_are_told() {
+    let store = store();
+    tensor(&store, "m", "all", &[2], &[0, 1, 2, 3, 4], (0..10).map(|i| i as f32).collect(), "f32");
+    tensor(&store, "m", "some", &[1], &[0, 1, 2], vec![1.0, 0.0, 1.0], "f32");
+    let told = std::sync::Mutex::new(Vec::new());
+    let reader = ChunkReader::new(&store).with_notices(|notice| told.lock().unwrap().push(notice.to_string()));
+    let asked = |text: &str| request("p.m.all").with_rows(RowSelection::Where(Predicate::parse(text).unwrap()));
+    assert_eq!(reader.get(&asked("some.u0 > 0.5")).unwrap().rows, [0, 2]);
+    let first = told.lock().unwrap().first().cloned().unwrap();
+    assert!(first.contains("2 of 5 rows of p.m.all are left out") && first.contains("some.u0 > 0.5"), "{first}");
+    told.lock().unwrap().clear();
+    reader.get(&asked("all.u0 > 3")).unwrap();
+    assert!(told.lock().unwrap().is_empty());
+
+    // A whole key that is not there is named as it was given; what is relative, as it was taken.
+    let near = store.intermediate(&"p.m.all".parse().unwrap()).unwrap();
+    let error = |text: &str| reader.operand(Some(&near), text, Wanted::Number).unwrap_err().to_string();
+    let whole = error("p.m.sme.u0");
+    assert!(whole.contains("p.m.sme") && whole.contains("some"), "{whole}");
+    let relative = error("sme.u0");
+    assert!(relative.contains("p.m.sme") && relative.contains("some"), "{relative}");
+}

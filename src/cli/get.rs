@@ -1,6 +1,8 @@
 //! `mistique get` and `mistique explain`.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use clap::Args;
@@ -120,9 +122,16 @@ impl RequestArgs {
     }
 }
 
-/// A reader that can also run what the store's workflows logged.
+/// A reader that can also run what the store's workflows logged, and that tells once what its answers leave out.
 pub fn reader(store: &Store, device: Device) -> ChunkReader<'_> {
+    let told = Mutex::new(BTreeSet::new());
+    let tell = move |notice: &str| {
+        if told.lock().is_ok_and(|mut told| told.insert(notice.to_string())) {
+            eprintln!("note: {notice}");
+        }
+    };
     ChunkReader::new(store)
+        .with_notices(tell)
         .with_workflow(Box::new(NetworkRerun::new(store, device)))
         .with_workflow(Box::new(crate::pipeline::PipelineRerun::new(store)))
 }

@@ -195,8 +195,12 @@ fn classes(
     }
     let known = summary.iter().filter(|(_, v)| v.is_some());
     let summary: Vec<String> = known.map(|(name, v)| format!("{} {}", name.replace('_', " "), some(*v))).collect();
+    let missing = match m.confusion.n_missing {
+        0 => String::new(),
+        n => format!("; {} rows without a prediction or label", count(n)),
+    };
     Ok(format!(
-        "{out}{} rows: {}{}; source: {source}{}\n",
+        "{out}{} rows: {}{}; source: {source}{missing}{}\n",
         count(m.confusion.n_rows()),
         summary.join(", "),
         m.scores.map(scores_name).map_or(String::new(), |s| format!(" (columns are {s})")),
