@@ -103,8 +103,11 @@ pub struct ChunkReader<'a> {
     /// Whether requests count as queries, of which materialization hangs.
     counts: bool,
     /// Who hears what an answer leaves out without an error.
-    notices: Option<Box<dyn Fn(&str) + Send + Sync + 'a>>,
+    notices: Option<Notices<'a>>,
 }
+
+/// Hears what an answer leaves out.
+type Notices<'a> = Box<dyn Fn(&str) + Send + Sync + 'a>;
 
 /// Bytes of answers that are held for repeats, where nothing else was said.
 const ANSWER_BYTES: usize = 64 << 20;
