@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use common::{at_least, images, plain, scratch, trained, wanted};
 use mistique::diagnostics::{
-    By, Extreme, MapsAs, Measure, Metric, Queries, diff, dist, knn, mean, rowdiff, similarity, topk,
+    By, Extreme, Labelled, MapsAs, Measure, Metric, Queries, class_metrics, confusion, corr, diff, dist, knn, mean,
+    rowdiff, similarity, topk,
 };
 use mistique::operands::Wanted;
 use mistique::{
@@ -49,6 +50,14 @@ impl Asked<'_> {
         self.of(&format!("{}{columns}", self.key))
     }
 
+    /// The predictions of a last layer beside the labels.
+    fn labelled(&self) -> Labelled<'_, '_> {
+        let predicted = self.reader.operand(None, &self.key, Wanted::Number).unwrap();
+        let predicted = predicted.argmax_of_many(self.reader).unwrap();
+        let predicted = self.reader.operand_scan(&predicted, self.plan).unwrap();
+        Labelled::open(self.reader, predicted, &self.label, PlanChoice::Auto).unwrap()
+    }
+
     fn of(&self, key: &str) -> Request {
         Request::new(key.parse().unwrap()).with_plan(self.plan)
     }
@@ -83,6 +92,23 @@ const QUESTIONS: [Question; 8] = [
         let label = q.reader.operand(None, &q.label, Wanted::Number).unwrap();
         let label = q.reader.operand_scan(&label, PlanChoice::Read).unwrap();
         mean(q.reader, &q.request(""), &label).unwrap();
+    }),
+];
+
+/// The other rows of Table 5.1, which ask of predictions, and of every column what it has to do with one value a row.
+const OF_PREDICTIONS: [Question; 3] = [
+    ("FCMR confusion, predicted 6 and was 8", |q| {
+        let mut both = q.labelled();
+        confusion(&mut both, Some("6"), Some("8")).unwrap();
+    }),
+    ("FCFR, FCMR accuracy, curves, calibration", |q| {
+        let mut both = q.labelled();
+        class_metrics(q.reader, &q.request(""), &mut both, None, 10).unwrap();
+    }),
+    ("MCMR correlation of all columns with a value", |q| {
+        let label = q.reader.operand(None, &q.label, Wanted::Number).unwrap();
+        let label = q.reader.operand_scan(&label, PlanChoice::Read).unwrap();
+        corr(q.reader, &q.request(""), &label, None).unwrap();
     }),
 ];
 
@@ -121,23 +147,27 @@ fn figure(subject: &Subject) {
         spec.name()
     );
     println!("  {:14}{}", "", subject.layers.map(|l| format!("{l:>36}")).concat());
+    // Seconds of READ and of RERUN.
+    let times = |ask: fn(&Asked<'_>), layer: &str| {
+        let key = |version: &str| format!("bench.{}@{version}.{layer}", subject.network);
+        let seconds = |plan: PlanChoice| {
+            store.clear_pool();
+            let reader = ChunkReader::new(&store).with_workflow(Box::new(NetworkRerun::new(&store, Device::Cpu)));
+            let label = format!("bench.{}@a.label.index", subject.network);
+            let asked = Asked { reader: &reader, key: key("a"), other: key("b"), label, plan };
+            let begun = Instant::now();
+            ask(&asked);
+            begun.elapsed().as_secs_f64()
+        };
+        let mut reads: Vec<f64> = (0..RUNS).map(|_| seconds(PlanChoice::Read)).collect();
+        reads.sort_by(f64::total_cmp);
+        (reads[RUNS / 2], seconds(PlanChoice::Rerun))
+    };
     let mut of_last = Vec::new();
     for (name, ask) in QUESTIONS {
         let mut row = format!("  {name:14}");
         for layer in subject.layers {
-            let key = |version: &str| format!("bench.{}@{version}.{layer}", subject.network);
-            let seconds = |plan: PlanChoice| {
-                store.clear_pool();
-                let reader = ChunkReader::new(&store).with_workflow(Box::new(NetworkRerun::new(&store, Device::Cpu)));
-                let label = format!("bench.{}@a.label.index", subject.network);
-                let asked = Asked { reader: &reader, key: key("a"), other: key("b"), label, plan };
-                let begun = Instant::now();
-                ask(&asked);
-                begun.elapsed().as_secs_f64()
-            };
-            let mut reads: Vec<f64> = (0..RUNS).map(|_| seconds(PlanChoice::Read)).collect();
-            reads.sort_by(f64::total_cmp);
-            let (read, rerun) = (reads[RUNS / 2], seconds(PlanChoice::Rerun));
+            let (read, rerun) = times(ask, layer);
             let cell = format!("{:.2} | {:.0} {:>7.0}×", read * 1e3, rerun * 1e3, rerun / read);
             row += &format!("{cell:>36}");
             if layer == subject.layers[2] {
@@ -149,4 +179,8 @@ fn figure(subject: &Subject) {
     of_last.sort_by(f64::total_cmp);
     at_least("  last layer, READ faster than RERUN, least", of_last[0], "×", BEST_OF_SOURCE);
     plain("  the same, most", of_last[of_last.len() - 1], "×");
+    for (name, ask) in OF_PREDICTIONS {
+        let (read, rerun) = times(ask, subject.layers[2]);
+        plain(&format!("  {name}: {:.2} | {:.0} ms", read * 1e3, rerun * 1e3), rerun / read, "×");
+    }
 }

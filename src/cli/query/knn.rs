@@ -106,7 +106,9 @@ fn approximate(
             "{key} has no hnsw index for {metric}; make one with `mistique index create {key} --kind hnsw --metric {metric}{exactly}`"
         )));
     };
-    let n_rows = index.index().param("rows").and_then(|r| r.parse().ok()).unwrap_or_default();
+    // Rows that came after the graph are searched one by one.
+    let indexed = index.index().param("rows").and_then(|r| r.parse().ok()).unwrap_or_default();
+    let n_rows = reader.store().intermediate(&parsed.intermediate)?.n_rows.max(indexed);
     let queries = index.of_queries(reader, request, queries, args.k)?;
     Ok(KnnAnswer {
         queries,
