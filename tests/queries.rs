@@ -66,7 +66,8 @@ fn the_documented_queries_run() {
         assert!(json.is_object() || json.is_array(), "{command}");
         n += 1;
     }
-    assert!(n >= 23, "{n} commands");
+    assert!(n >= 25, "{n} commands");
+    assert!(std::fs::read(dir.join("vis.png")).unwrap().starts_with(b"\x89PNG"));
     let args = ["query", "netdissect", "digits.cnn@epoch-2.conv1.u12", "--masks", "masks", "--alpha", "0.05", "--json"];
     let dissected: Value = serde_json::from_str(&ok(dir, &args)).unwrap();
     let iou = dissected["units"][0]["iou"].as_object().unwrap();
