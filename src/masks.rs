@@ -9,10 +9,11 @@
 //!
 //! An example without a file, or beyond an array's rows, is one without the concept.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
+use mistique_engine::RowSet;
 use mistique_query::QueryError;
 use mistique_query::diagnostics::Masks;
 
@@ -102,6 +103,26 @@ impl MaskFolder {
             Kind::Files { .. } => None,
         });
         arrays.filter(|(_, n_rows)| *n_rows <= row).collect()
+    }
+
+    /// Concepts with masks of examples that are not among `rows`, and how many these are.
+    pub fn beyond(&self, rows: &RowSet) -> Vec<(&str, u64)> {
+        let ids: Option<HashSet<u64>> = match rows {
+            RowSet::Range(_) => None,
+            RowSet::List(ids) => Some(ids.iter().copied().collect()),
+        };
+        let lacks = |row: &u64| match (rows, &ids) {
+            (RowSet::Range(range), _) => !range.contains(row),
+            (_, ids) => ids.as_ref().is_some_and(|ids| !ids.contains(row)),
+        };
+        let beyond = self.concepts.iter().zip(&self.kinds).map(|(name, kind)| {
+            let n = match kind {
+                Kind::Array { n_rows, .. } => (0..*n_rows).filter(lacks).count(),
+                Kind::Files { by_row, .. } => by_row.keys().filter(|row| lacks(row)).count(),
+            };
+            (name.as_str(), n as u64)
+        });
+        beyond.filter(|(_, n)| *n > 0).collect()
     }
 }
 

@@ -107,6 +107,12 @@ fn masks_come_from_png_and_npy() {
     }
     assert!(std::fs::read(dir.join("n.png")).unwrap().starts_with(b"\x89PNG"));
     assert!(run(dir, &ask).unwrap().contains("50 rows, 3 concepts, alpha 0.1"));
+    assert!(found["note"].is_null(), "{found}");
+    write_png(&dir.join("masks/as_png/900.png"), 8, 8, &[255; 64]);
+    let note = json(dir, &ask)["note"].to_string();
+    assert!(note.contains("as_png has masks of 1 examples that are not there"), "{note}");
+    assert!(json(dir, &[&ask[..], &["--rows", "0..50"]].concat())["note"].is_null());
+    std::fs::remove_file(dir.join("masks/as_png/900.png")).unwrap();
 
     write_png(&dir.join("masks/as_png/7.png"), 4, 8, &[0; 32]);
     assert!(run(dir, &ask).unwrap_err().contains("second mask of row 7"));

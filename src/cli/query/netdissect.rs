@@ -10,7 +10,7 @@ use crate::cli::output::{Rows, count, float, number, pretty};
 use crate::cli::progress::Progress;
 use crate::cli::{Result, file_error};
 use crate::diagnostics::{Dissection, Thresholds, netdissect};
-use crate::{HeatMap, MaskFolder, Picture, Store};
+use crate::{HeatMap, MaskFolder, Picture, RowSelection, Store};
 
 #[derive(Debug, Args)]
 pub struct NetdissectArgs {
@@ -44,11 +44,22 @@ pub fn run(args: &NetdissectArgs, key: &str, store: &Store, as_json: bool) -> Re
     let found = netdissect(&reader, &request, &masks, args.alpha, None, &mut |a, b| progress.at(a, b));
     progress.finish();
     let mut found = found?;
+    let and = |others: &[(&str, u64)]| match others.len() {
+        0 => String::new(),
+        n => format!(" (and {n} others)"),
+    };
+    let mut notes: Vec<String> = found.note.take().into_iter().collect();
     if let [(concept, n_rows), others @ ..] = &masks.ending_before(found.last_row)[..] {
-        let others = if others.is_empty() { String::new() } else { format!(" (and {} others)", others.len()) };
-        let short = format!("{concept}.npy{others} has rows 0..{n_rows} alone: later examples show nothing of it");
-        found.note = Some(found.note.map_or(short.clone(), |note| format!("{note}; {short}")));
+        let others = and(others);
+        notes.push(format!("{concept}.npy{others} has rows 0..{n_rows} alone: later examples show nothing of it"));
     }
+    if matches!(args.rows.selection()?, RowSelection::All)
+        && let [(concept, n), others @ ..] = &masks.beyond(reader.scan(&request)?.rows())[..]
+    {
+        let others = and(others);
+        notes.push(format!("{concept}{others} has masks of {n} examples that are not there"));
+    }
+    found.note = (!notes.is_empty()).then(|| notes.join("; "));
     if let (Some(path), Some(picture)) = (&args.output, picture) {
         let map = HeatMap::new(found.units.clone(), found.concepts.clone(), found.iou.clone())?
             .with_title(format!("NetDissect of {}, alpha {}", found.key, args.alpha))
