@@ -109,6 +109,15 @@ fn the_documented_queries_run() {
     assert!(e.contains("999999"), "{e}");
     let few = ok(dir, &["query", "topk", "digits.cnn@epoch-2.dense1.u12", "-k", "5", "--rows", "0..3"]);
     assert!(few.contains("fewer than 5 rank"), "{few}");
+    for (question, is_few) in [
+        (&["topk", "digits.cnn@epoch-2.dense1.u12", "-k", "5", "--rows", "0..3"][..], true),
+        (&["topk", "digits.cnn@epoch-2.dense1.u12", "-k", "3", "--rows", "0..3"], false),
+        (&["knn", "digits.cnn@epoch-2.dense1", "--row", "1", "-k", "5", "--rows", "0..3"], true),
+        (&["similar", "digits.cnn@epoch-2.dense1", "--units", "3", "--row", "51", "-k", "2"], false),
+    ] {
+        let json: Value = serde_json::from_str(&ok(dir, &[&["query"][..], question, &["--json"]].concat())).unwrap();
+        assert_eq!(json["fewer_than_k"], Value::from(is_few), "{question:?}");
+    }
 }
 
 fn alike(a: &Value, b: &Value) -> bool {

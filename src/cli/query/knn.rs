@@ -60,14 +60,17 @@ pub fn run(args: &KnnArgs, key: &str, store: &Store, as_json: bool) -> Result<St
     let near = key.parse::<Key>()?.intermediate;
     let rows: Vec<u64> = answer.queries.iter().flat_map(|q| q.rows.iter().map(|r| r.0)).collect();
     let beside = Beside::open(&reader, Some(&near), &args.join, &rows, args.plan.demand())?;
+    let is_few = answer.queries.iter().any(|q| q.rows.len() < args.k);
     if as_json {
         let value = |q: &Neighbours| {
             let neighbour =
                 |(row, v): &(u64, f64)| beside.json(*row, json!({"row_id": row, args.metric.name(): number(*v)}));
             json!({"of": q.of, "neighbours": q.rows.iter().map(neighbour).collect::<Vec<_>>()})
         };
-        return Ok(pretty(&json!({"key": key, "metric": args.metric.name(), "n_rows": answer.n_rows,
-            "text_left_out": reader.left_out(&key.parse()?)?, "approximate": args.approximate, "queries": answer.queries.iter().map(value).collect::<Vec<_>>(), "source": answer.source.to_string()})));
+        return Ok(pretty(
+            &json!({"key": key, "metric": args.metric.name(), "n_rows": answer.n_rows, "fewer_than_k": is_few,
+            "text_left_out": reader.left_out(&key.parse()?)?, "approximate": args.approximate, "queries": answer.queries.iter().map(value).collect::<Vec<_>>(), "source": answer.source.to_string()}),
+        ));
     }
     let titles = beside.titles(&[">of", ">rank", ">row_id", &format!(">{}", args.metric.name())]);
     let mut table = Rows::new(&titles.iter().map(String::as_str).collect::<Vec<_>>());
@@ -78,9 +81,9 @@ pub fn run(args: &KnnArgs, key: &str, store: &Store, as_json: bool) -> Result<St
             table.push(beside.cells(*row, cells), Value::Null);
         }
     }
-    let few = match answer.queries.iter().map(|q| q.rows.len()).min() {
-        Some(n) if n < args.k => format!("; there are fewer than {} neighbours", count(args.k as u64)),
-        _ => String::new(),
+    let few = match is_few {
+        true => format!("; there are fewer than {} neighbours", count(args.k as u64)),
+        false => String::new(),
     };
     let about = if args.approximate { ", by an hnsw index: some neighbours may be missing" } else { "" };
     let text = left_out(&reader, key)?;

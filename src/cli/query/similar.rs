@@ -83,7 +83,7 @@ fn render(answer: &Examples, k: usize, metric: Norm, as_json: bool) -> String {
         return pretty(&json!({
             "key": answer.key.to_string(), "metric": metric.name(), "columns": answer.columns, "examples": examples,
             "of": answer.of.as_deref().map(values), "source": source, "index": used.index, "index_built": used.built,
-            "n_rows": used.n_rows, "candidates": used.candidates, "touched": used.touched, "note": used.note,
+            "n_rows": used.n_rows, "fewer_than_k": answer.examples.len() < k, "candidates": used.candidates, "touched": used.touched, "note": used.note,
         }));
     }
     let shown = &answer.columns[..answer.columns.len().min(SHOWN_COLUMNS)];

@@ -40,14 +40,17 @@ pub fn run(args: &TopkArgs, key: &str, store: &Store, as_json: bool) -> Result<S
     let request = args.plan.request(key)?.with_rows(args.rows.selection()?);
     let reader = args.plan.reader(store);
     let answer = topk(&reader, &request, args.k, args.by, extreme)?;
+    let is_few = answer.units.iter().any(|t| t.rows.len() < args.k);
     if as_json {
         let unit = |t: &crate::diagnostics::Top| {
             let rows: Vec<Value> = t.rows.iter().map(|(r, v)| json!({"row_id": r, "value": number(*v)})).collect();
             json!({"unit": t.unit, "rows": rows, "nan_rows": t.n_nan})
         };
         let units: Vec<Value> = answer.units.iter().map(unit).collect();
-        return Ok(pretty(&json!({"key": key, "by": answer.by.name(), "n_rows": answer.n_rows,
-            "text_left_out": reader.left_out(&key.parse()?)?, "units": units, "source": answer.source.to_string()})));
+        return Ok(pretty(
+            &json!({"key": key, "by": answer.by.name(), "n_rows": answer.n_rows, "fewer_than_k": is_few,
+            "text_left_out": reader.left_out(&key.parse()?)?, "units": units, "source": answer.source.to_string()}),
+        ));
     }
     let mut rows = Rows::new(&["unit", ">rank", ">row_id", &format!(">{}", answer.by.name())]);
     for top in &answer.units {
@@ -57,10 +60,7 @@ pub fn run(args: &TopkArgs, key: &str, store: &Store, as_json: bool) -> Result<S
     }
     let n_nan: u64 = answer.units.iter().map(|t| t.n_nan).sum();
     let nan = if n_nan > 0 { format!("; {} NaN do not rank", count(n_nan)) } else { String::new() };
-    let few = match answer.units.iter().map(|t| t.rows.len()).min() {
-        Some(n) if n < args.k => format!("; fewer than {} rank", count(args.k as u64)),
-        _ => String::new(),
-    };
+    let few = if is_few { format!("; fewer than {} rank", count(args.k as u64)) } else { String::new() };
     let text = left_out(&reader, key)?;
     Ok(format!("{}{} rows; source: {}{few}{nan}{text}\n", rows.table(), count(answer.n_rows), answer.source))
 }
