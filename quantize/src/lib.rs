@@ -13,6 +13,7 @@ mod measure;
 mod page;
 mod params;
 mod pool;
+mod quantiles;
 mod reduce;
 mod scheme;
 mod simd;

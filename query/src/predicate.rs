@@ -182,11 +182,25 @@ impl Predicate {
         }
     }
 
-    /// The operand of the first comparison.
-    pub fn first_operand(&self) -> &str {
+    /// Every operand, from the left: at least one.
+    pub fn operands(&self) -> Vec<&str> {
         match self {
-            Self::Compare(operand, ..) => operand,
-            Self::And(a, _) | Self::Or(a, _) | Self::Not(a) => a.first_operand(),
+            Self::Compare(a, _, Term::Operand(b)) => vec![a, b],
+            Self::Compare(a, ..) => vec![a],
+            Self::And(a, b) | Self::Or(a, b) => [a.operands(), b.operands()].concat(),
+            Self::Not(a) => a.operands(),
+        }
+    }
+
+    /// The same condition on other operands.
+    pub fn renamed(&self, name: &dyn Fn(&str) -> String) -> Self {
+        let inner = |p: &Self| Box::new(p.renamed(name));
+        match self {
+            Self::Compare(a, op, Term::Operand(b)) => Self::Compare(name(a), *op, Term::Operand(name(b))),
+            Self::Compare(a, op, term) => Self::Compare(name(a), *op, term.clone()),
+            Self::And(a, b) => Self::And(inner(a), inner(b)),
+            Self::Or(a, b) => Self::Or(inner(a), inner(b)),
+            Self::Not(a) => Self::Not(inner(a)),
         }
     }
 }
@@ -369,9 +383,12 @@ mod tests {
         let p = Predicate::parse("not (a.u3>=0.5 or b.\"x y\" != 'it''s') AND c.u1[2, 3] < -1e3").unwrap();
         assert_eq!(p.to_string(), "(not (a.u3 >= 0.5 or b.\"x y\" != 'it''s') and c.u1[2, 3] < -1000.0)");
         assert_eq!(Predicate::parse(&p.to_string()).unwrap(), p);
-        assert_eq!(p.first_operand(), "a.u3");
+        assert_eq!(p.operands(), ["a.u3", "b.\"x y\"", "c.u1[2, 3]"]);
+        let p = p.renamed(&|name| name.replace("c.", "d."));
+        assert_eq!(p.to_string(), "(not (a.u3 >= 0.5 or b.\"x y\" != 'it''s') and d.u1[2, 3] < -1000.0)");
         let p = Predicate::parse("a.u1 <= p.\"m\".b.u2 and (c = d)").unwrap();
         assert_eq!(p.to_string(), "(a.u1 <= p.\"m\".b.u2 and c = d)");
+        assert_eq!(p.operands(), ["a.u1", "p.\"m\".b.u2", "c", "d"]);
         let p = Predicate::parse("(schemes.kbit(8).x is not null or (a is  NULL))").unwrap();
         assert_eq!(p.to_string(), "(schemes.kbit(8).x is not null or a is null)");
         assert_eq!(Predicate::parse(&p.to_string()).unwrap(), p);

@@ -485,6 +485,23 @@ fn nothing_one_row_and_nan_are_defined() {
 }
 
 #[test]
+fn scores_that_are_nan_are_counted() {
+    let store = store();
+    let truth: ArrayRef = Arc::new(Int64Array::from(vec![0, 1, 0, 1]));
+    let scores = vec![0.9, 0.1, 0.2, 0.8, f32::NAN, 0.7, 0.4, 0.6];
+    tensor(&store, "m", "s", &[2], &[0, 1, 2, 3], scores, "f32");
+    table(&store, "m", "y", &[0, 1, 2, 3], vec![("truth", truth)]);
+    let reader = ChunkReader::new(&store);
+    let predicted = reader.prediction("p.m.s", PlanChoice::Auto).unwrap();
+    let mut both = Labelled::open(&reader, predicted, "y.truth", PlanChoice::Auto).unwrap();
+    let m = class_metrics(&reader, &request("p.m.s"), &mut both, Some(Scores::Probabilities), 10).unwrap();
+    assert_eq!(m.n_nan, 1);
+    // The row is in the curve of b alone, where three of four pairs stand right.
+    assert_eq!(m.curves.iter().map(|c| c.curves.thresholds.len()).collect::<Vec<_>>(), [3, 4]);
+    assert_eq!(m.curves[1].curves.auroc, Some(0.75));
+}
+
+#[test]
 fn binary_scores_by_hand() {
     let store = store();
     let (scores, truth) = ([0.9, 0.8, f64::NAN, 0.4, 0.3], [true, false, true, true, false]);

@@ -39,6 +39,8 @@ pub struct ClassMetrics {
     pub classes: Vec<ClassScores>,
     /// What the scores were taken for; `None` where only classes are known.
     pub scores: Option<Scores>,
+    /// Rows with a label of which some score is NaN: they are in no curve of that class, and where scores are logits in none.
+    pub n_nan: u64,
     /// Mean of −ln p of the true class, p no less than 2⁻⁵²; `None` without scores.
     pub log_loss: Option<f64>,
     /// Each class against the others, by its probability; empty without scores.
@@ -82,6 +84,7 @@ pub fn class_metrics(
         classes: confusion.by_class(),
         confusion,
         scores: None,
+        n_nan: 0,
         log_loss: None,
         curves: Vec::new(),
         calibration_error: None,
@@ -122,6 +125,7 @@ pub fn class_metrics(
                     _ => None,
                 };
                 truth.push(class);
+                metrics.n_nan += u64::from(class.is_some() && row.iter().any(|v| v.is_nan()));
                 if let (Some(class), Some(guess)) = (class, argmax(&p)) {
                     let of = |c: usize| p.get(c).copied().unwrap_or(f64::NAN);
                     calibration.add(of(guess), guess == class);

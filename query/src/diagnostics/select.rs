@@ -33,7 +33,8 @@ pub fn select(
     let record = match of {
         Some(key) => store.intermediate(key)?,
         None => {
-            let first = reader.operand(None, predicate.first_operand(), Wanted::Number)?;
+            let first = predicate.operands().first().copied().unwrap_or_default();
+            let first = reader.operand(None, first, Wanted::Number)?;
             store.intermediate(&first.key.intermediate)?
         }
     };

@@ -12,9 +12,9 @@ use crate::diagnostics::diff;
 #[derive(Debug, Args)]
 pub struct DiffArgs {
     /// One side: project.model[@version].intermediate[.columns].
-    key1: String,
+    pub key1: String,
     /// The other, of as many columns.
-    key2: String,
+    pub key2: String,
     /// A column to group rows by, such as label; named relative to the first side's model, or whole.
     #[arg(long, value_name = "COLUMN")]
     by: Option<String>,
@@ -27,11 +27,11 @@ pub struct DiffArgs {
     plan: PlanArgs,
 }
 
-pub fn run(args: &DiffArgs, store: &Store, as_json: bool) -> Result<String> {
+pub fn run(args: &DiffArgs, key1: &str, key2: &str, store: &Store, as_json: bool) -> Result<String> {
     let reader = args.plan.reader(store);
-    let a = args.plan.request(&args.key1)?.with_rows(args.rows.selection()?);
-    let b = args.plan.request(&args.key2)?;
-    let by = by_operand(&reader, &args.key1, args.by.as_deref(), &args.plan)?;
+    let a = args.plan.request(key1)?.with_rows(args.rows.selection()?);
+    let b = args.plan.request(key2)?;
+    let by = by_operand(&reader, key1, args.by.as_deref(), &args.plan)?;
     let answer = diff(&reader, &a, &b, by.as_ref())?;
     if as_json {
         let groups: Vec<Value> = answer
@@ -46,7 +46,7 @@ pub fn run(args: &DiffArgs, store: &Store, as_json: bool) -> Result<String> {
             .changed
             .as_ref()
             .map(|c| c.iter().map(|c| json!({"row_id": c.row, "from": c.a, "to": c.b})).collect::<Vec<_>>());
-        return Ok(pretty(&json!({"from": args.key1, "to": args.key2, "groups": groups, "changed": changed,
+        return Ok(pretty(&json!({"from": key1, "to": key2, "groups": groups, "changed": changed,
             "unshared_rows": answer.unshared,
             "ungrouped_rows": answer.n_ungrouped, "sources": answer.sources.map(|s| s.to_string())})));
     }

@@ -154,7 +154,7 @@ fn classes(
                 "recall": c.recall, "f1": c.f1})
         };
         let mut out = json!({"task": "classes", "n_rows": m.confusion.n_rows(), "missing_rows": m.confusion.n_missing,
-            "classes": m.classes.iter().map(class).collect::<Vec<_>>(),
+            "nan_rows": m.n_nan, "classes": m.classes.iter().map(class).collect::<Vec<_>>(),
             "curves": m.curves.iter().map(|c| json!({"class": c.class, "curves": curves_json(&c.curves)})).collect::<Vec<_>>(),
             "scores": m.scores.map(scores_name), "reliability": reliability_json(&m.reliability),
             "unshared_rows": both.unshared, "source": source.to_string()});
@@ -199,8 +199,12 @@ fn classes(
         0 => String::new(),
         n => format!("; {} rows without a prediction or label", count(n)),
     };
+    let nan = match m.n_nan {
+        0 => String::new(),
+        n => format!("; {} rows with scores that are NaN, not in the curves of those", count(n)),
+    };
     Ok(format!(
-        "{out}{} rows: {}{}; source: {source}{missing}{}\n",
+        "{out}{} rows: {}{}; source: {source}{missing}{nan}{}\n",
         count(m.confusion.n_rows()),
         summary.join(", "),
         m.scores.map(scores_name).map_or(String::new(), |s| format!(" (columns are {s})")),

@@ -77,7 +77,10 @@ pub fn run(command: &QueryCommand, store: &Store, as_json: bool) -> Result<Strin
         QueryCommand::Topk(args) => each(&args.key, &|key| topk::run(args, key, store, as_json)),
         QueryCommand::Where(args) => select::run(args, store, as_json),
         QueryCommand::Dist(args) => each(&args.key, &|key| dist::run(args, key, store, as_json)),
-        QueryCommand::Diff(args) => diff::run(args, store, as_json),
+        // Either side may be several versions; of both, each with each.
+        QueryCommand::Diff(args) => {
+            each(&args.key1, &|key1| each(&args.key2, &|key2| diff::run(args, key1, key2, store, as_json)))
+        }
         QueryCommand::Rowdiff(args) => each(&args.key, &|key| rowdiff::run(args, key, store, as_json)),
         QueryCommand::Confusion(args) => each(&args.predicted, &|key| confusion::run(args, key, store, as_json)),
         QueryCommand::Metrics(args) => each(&args.predicted, &|key| metrics::run(args, key, store, as_json)),

@@ -3,12 +3,12 @@
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::PlanArgs;
 use super::beside::Beside;
+use super::{PlanArgs, versions};
 use crate::cli::Result;
 use crate::cli::output::{Rows, count, pretty};
 use crate::diagnostics::select;
-use crate::{IntermediateKey, Predicate, Store};
+use crate::{IntermediateKey, ModelKey, Predicate, Store};
 
 /// Rows that a table on the terminal shows.
 const SHOWN: usize = 20;
@@ -27,12 +27,40 @@ pub struct WhereArgs {
     plan: PlanArgs,
 }
 
+/// Of a model whose version is a pattern, wherever it is named, each version is asked in turn.
 pub fn run(args: &WhereArgs, store: &Store, as_json: bool) -> Result<String> {
-    let reader = args.plan.reader(store);
     let predicate = Predicate::parse(&args.predicate)?;
-    let selected = select(&reader, &predicate, args.of.as_ref(), args.plan.demand())?;
+    let of = args.of.as_ref().map(ToString::to_string);
+    let mut keys: Vec<&str> = predicate.operands();
+    keys.extend(of.as_deref());
+    keys.extend(args.join.iter().map(String::as_str));
+    let Some(pattern) = keys.into_iter().find_map(versions::pattern_of) else {
+        return ask(args, &predicate, args.of.as_ref(), &args.join, store, as_json);
+    };
+    let models = versions::versions(store, &pattern)?;
+    let of_version = |model: &ModelKey| {
+        let moved = |text: &str| versions::moved(text, &pattern, model);
+        let of = of.as_deref().map(|of| moved(of).parse()).transpose()?;
+        let join: Vec<String> = args.join.iter().map(|key| moved(key)).collect();
+        ask(args, &predicate.renamed(&moved), of.as_ref(), &join, store, as_json)
+    };
+    let answers = models.iter().map(of_version).collect::<Result<Vec<_>>>()?;
+    let names: Vec<String> = models.iter().map(ToString::to_string).collect();
+    versions::together(&names, &answers, as_json)
+}
+
+fn ask(
+    args: &WhereArgs,
+    predicate: &Predicate,
+    of: Option<&IntermediateKey>,
+    join: &[String],
+    store: &Store,
+    as_json: bool,
+) -> Result<String> {
+    let reader = args.plan.reader(store);
+    let selected = select(&reader, predicate, of, args.plan.demand())?;
     let shown = if as_json { &selected.rows[..] } else { &selected.rows[..selected.rows.len().min(SHOWN)] };
-    let beside = Beside::open(&reader, args.of.as_ref(), &args.join, shown, args.plan.demand())?;
+    let beside = Beside::open(&reader, of, join, shown, args.plan.demand())?;
     let source: Vec<String> = selected.sources.iter().map(ToString::to_string).collect();
     let source = if source.is_empty() { "the rows' own numbers".to_string() } else { source.join(", ") };
     if as_json {

@@ -13,6 +13,7 @@ use crate::cli::output::{Rows, count, float, number, pretty};
 use crate::cli::progress::Progress;
 use crate::cli::{CliError, Result, file_error};
 use crate::diagnostics::{MapsAs, Measure, Similarities, similarities};
+use crate::engine_types::nearest;
 use crate::{Content, EngineError, HeatMap, IntermediateKey, Key, Picture, QueryError, Request, Store};
 
 #[derive(Debug, Args)]
@@ -219,16 +220,16 @@ fn final_selves(keys: Vec<Key>) -> Result<Matrix> {
 fn expand(store: &Store, text: &str) -> Result<Vec<Key>> {
     let key: Key = text.parse()?;
     let wanted = &key.intermediate;
-    let first_error = match store.intermediate(wanted) {
+    match store.intermediate(wanted) {
         Ok(record) => return Ok(vec![Key { intermediate: record.key, columns: key.columns }]),
-        Err(e @ EngineError::NotFound { .. }) => e,
+        Err(EngineError::NotFound { .. }) => {}
         Err(e) => return Err(e.into()),
-    };
+    }
     let models = store.models()?;
     let named = |m: &&crate::ModelRecord| {
         matches(&wanted.model.project, &m.spec.key.project) && matches(&wanted.model.model, &m.spec.key.model)
     };
-    let mut keys = Vec::new();
+    let (mut keys, mut others) = (Vec::new(), Vec::new());
     for model in models.iter().filter(named) {
         let version = &model.spec.key.version;
         // Without a version, the model as it was logged last.
@@ -245,10 +246,19 @@ fn expand(store: &Store, text: &str) -> Result<Vec<Key>> {
         for record in store.intermediates(model)? {
             if matches(&wanted.intermediate, &record.key.intermediate) && is_numbers(&record.content) {
                 keys.push(Key { intermediate: record.key, columns: key.columns.clone() });
+            } else {
+                others.push(record.key.to_string());
             }
         }
     }
-    if keys.is_empty() { Err(first_error.into()) } else { Ok(keys) }
+    if keys.is_empty() {
+        let of_models = || models.iter().map(|m| m.spec.key.to_string()).collect();
+        let known: Vec<String> = if others.is_empty() { of_models() } else { others };
+        let (what, name) = ("intermediate", wanted.to_string());
+        let nearest = nearest(&name, known.iter().map(String::as_str), 3);
+        return Err(EngineError::NotFound { what, name, nearest }.into());
+    }
+    Ok(keys)
 }
 
 /// Whether a pattern means it: the labels' table, which has names, is no layer.

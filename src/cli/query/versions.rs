@@ -5,48 +5,69 @@ use serde_json::Value;
 use crate::cli::inspect::matches;
 use crate::cli::output::pretty;
 use crate::cli::{CliError, Result};
-use crate::{EngineError, Key, Store};
+use crate::{EngineError, Key, ModelKey, Store};
 
 fn is_pattern(key: &Key) -> bool {
     key.intermediate.model.version.contains(['*', '?'])
 }
 
-/// The answer to `ask` for a key; for a pattern, those of all its versions in the order in which they were logged: below
-/// each other under their keys, or an array of objects that name them.
+/// The model whose version is a pattern, where `text` is a key of one.
+pub fn pattern_of(text: &str) -> Option<ModelKey> {
+    text.parse::<Key>().ok().filter(is_pattern).map(|key| key.intermediate.model)
+}
+
+/// The models that a pattern fits, in the order in which they were logged.
+///
+/// Errors: `NotFound` where it fits none, with the versions that are there.
+pub fn versions(store: &Store, wanted: &ModelKey) -> Result<Vec<ModelKey>> {
+    // Those that can be read: damage of others is for `verify` to say.
+    let models = store.catalog().readable_models().rows;
+    let of_model =
+        || models.iter().map(|m| &m.spec.key).filter(|k| (&k.project, &k.model) == (&wanted.project, &wanted.model));
+    let fitting: Vec<ModelKey> = of_model().filter(|k| matches(&wanted.version, &k.version)).cloned().collect();
+    if fitting.is_empty() {
+        let nearest = of_model().map(ToString::to_string).collect();
+        return Err(EngineError::NotFound { what: "version", name: wanted.to_string(), nearest }.into());
+    }
+    Ok(fitting)
+}
+
+/// `text`, where it is a key of the model `from`, as the key of `to`.
+pub fn moved(text: &str, from: &ModelKey, to: &ModelKey) -> String {
+    match text.parse::<Key>() {
+        Ok(Key { intermediate, columns }) if intermediate.model == *from => {
+            Key { intermediate: to.intermediate(intermediate.intermediate), columns }.to_string()
+        }
+        _ => text.to_string(),
+    }
+}
+
+/// The answer to `ask` for a key; for a pattern, those of all its versions.
 pub fn each(store: &Store, key: &str, as_json: bool, ask: &dyn Fn(&str) -> Result<String>) -> Result<String> {
     let pattern: Key = key.parse()?;
     if !is_pattern(&pattern) {
         return ask(key);
     }
     let wanted = &pattern.intermediate.model;
-    // Those that can be read: damage of others is for `verify` to say.
-    let models = store.catalog().readable_models().rows;
-    let of_model =
-        || models.iter().map(|m| &m.spec.key).filter(|k| (&k.project, &k.model) == (&wanted.project, &wanted.model));
-    let keys: Vec<String> = of_model()
-        .filter(|k| matches(&wanted.version, &k.version))
-        .map(|model| {
-            let intermediate = model.intermediate(pattern.intermediate.intermediate.clone());
-            Key { intermediate, columns: pattern.columns.clone() }.to_string()
-        })
-        .collect();
-    if keys.is_empty() {
-        let nearest = of_model().map(ToString::to_string).collect();
-        return Err(EngineError::NotFound { what: "version", name: wanted.to_string(), nearest }.into());
-    }
+    let keys: Vec<String> = versions(store, wanted)?.iter().map(|model| moved(key, wanted, model)).collect();
     let answers = keys.iter().map(|key| ask(key)).collect::<Result<Vec<_>>>()?;
+    together(&keys, &answers, as_json)
+}
+
+/// Answers below each other under their names, or an array of objects that hold them as `key`.
+pub fn together(names: &[String], answers: &[String], as_json: bool) -> Result<String> {
     if !as_json {
-        let parts: Vec<String> = keys.iter().zip(&answers).map(|(key, answer)| format!("{key}\n{answer}")).collect();
+        let parts: Vec<String> = names.iter().zip(answers).map(|(name, answer)| format!("{name}\n{answer}")).collect();
         return Ok(parts.join("\n"));
     }
-    let named = |(key, answer): (&String, &String)| {
+    let named = |(name, answer): (&String, &String)| {
         let mut answer: Value = serde_json::from_str(answer)?;
         if let Some(map) = answer.as_object_mut() {
-            map.insert("key".into(), Value::from(key.as_str()));
+            map.insert("key".into(), Value::from(name.as_str()));
         }
         Ok(answer)
     };
-    let answers = keys.iter().zip(&answers).map(named).collect::<std::result::Result<Vec<_>, serde_json::Error>>();
+    let answers = names.iter().zip(answers).map(named).collect::<std::result::Result<Vec<_>, serde_json::Error>>();
     Ok(pretty(&Value::Array(answers.map_err(|e| CliError::Usage(e.to_string()))?)))
 }
 
