@@ -90,7 +90,7 @@ fn by_example(name: &str, layers: &[&str], is_trained: bool) {
 /// Seconds to run the layer over all rows, batch by batch.
 fn full_rerun(reader: &ChunkReader<'_>, of: &mistique::IntermediateKey, n_rows: u64) -> f64 {
     let key = format!("{of}").parse().unwrap();
-    let request = Request::new(key).with_plan(PlanChoice::Rerun).with_exact(true);
+    let request = Request::new(key).with_plan(PlanChoice::RERUN).with_exact(true);
     let begun = Instant::now();
     for start in (0..n_rows).step_by(256) {
         let rows = RowSelection::List((start..n_rows.min(start + 256)).collect());

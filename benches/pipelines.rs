@@ -191,7 +191,7 @@ fn reading(store: &Store) {
         let mut times = Vec::new();
         for column in reader.get(&all).unwrap().columns {
             let key = format!("zillow.{stage}.\"{column}\"").parse().unwrap();
-            let request = Request::new(key).with_plan(PlanChoice::Read);
+            let request = Request::new(key).with_plan(PlanChoice::READ);
             let time = median(3, || {
                 std::hint::black_box(reader.get(&request).unwrap());
             });
@@ -292,7 +292,7 @@ fn questions(dir: &Path) {
             times.sort_by(f64::total_cmp);
             times[1]
         };
-        let (read, rerun) = (run(PlanChoice::Read), run(PlanChoice::Rerun));
+        let (read, rerun) = (run(PlanChoice::READ), run(PlanChoice::RERUN));
         println!("{name:28} {:>8.2}ms {:>8.1}ms {:>8.1}×", read * 1e3, rerun * 1e3, rerun / read);
     }
 }

@@ -253,7 +253,7 @@ fn explore(store: &Store, cells: &mut [Cell], most: u64) {
         store.clear_pool();
         let reader = session(store);
         if cell.session == Session::Cached {
-            reader.get(&request.clone().with_plan(PlanChoice::Read)).unwrap();
+            reader.get(&request.clone().with_plan(PlanChoice::READ)).unwrap();
             load(&reader, &cell.load);
         }
         let explained = reader.plan(&request).unwrap();
@@ -271,9 +271,9 @@ fn explore(store: &Store, cells: &mut [Cell], most: u64) {
         let request = cell.request(most);
         let Cell { layer, scheme, n_rows, scattered, session: state, .. } = *cell;
         for (plan, _, measured) in &mut cell.plans {
-            let choice = PlanChoice::ALL.into_iter().find(|c| c.name().eq_ignore_ascii_case(plan)).unwrap();
+            let choice = plan.to_lowercase().parse::<PlanChoice>().unwrap();
             let mut run = || measure(store, &cell.load, &request.clone().with_plan(choice), state);
-            *measured = if choice == PlanChoice::Rerun {
+            *measured = if choice == PlanChoice::RERUN {
                 let key = (layer, n_rows, scattered, scheme.starts_with("pool"), state);
                 *runs.entry(key).or_insert_with(|| shortest(run))
             } else {
@@ -287,7 +287,7 @@ fn explore(store: &Store, cells: &mut [Cell], most: u64) {
 /// Makes the model and its dataset ready, as an earlier question of the session did.
 fn load(reader: &ChunkReader<'_>, key: &str) {
     let one = Request::new(key.parse().unwrap()).with_rows(RowSelection::Range(0..1));
-    reader.get(&one.with_plan(PlanChoice::Rerun)).unwrap();
+    reader.get(&one.with_plan(PlanChoice::RERUN)).unwrap();
 }
 
 fn measure(store: &Store, first: &str, request: &Request, state: Session) -> f64 {

@@ -71,7 +71,7 @@ fn main() {
     drop(log);
 
     let reader = ChunkReader::new(&store);
-    let request = |key: &str| Request::new(key.parse().unwrap()).with_plan(PlanChoice::Read);
+    let request = |key: &str| Request::new(key.parse().unwrap()).with_plan(PlanChoice::READ);
     let queries = Queries::Rows((0..100).map(|i| i * n as u64 / 100).collect());
     println!("{n} rows; best of several; ratios are what counts, the machine may be busy\n");
     let cold = |run: &mut dyn FnMut()| {

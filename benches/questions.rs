@@ -90,7 +90,7 @@ const QUESTIONS: [Question; 8] = [
     }),
     ("MCMR VIS", |q| {
         let label = q.reader.operand(None, &q.label, Wanted::Number).unwrap();
-        let label = q.reader.operand_scan(&label, PlanChoice::Read).unwrap();
+        let label = q.reader.operand_scan(&label, PlanChoice::READ).unwrap();
         mean(q.reader, &q.request(""), &label).unwrap();
     }),
 ];
@@ -107,7 +107,7 @@ const OF_PREDICTIONS: [Question; 3] = [
     }),
     ("MCMR correlation of all columns with a value", |q| {
         let label = q.reader.operand(None, &q.label, Wanted::Number).unwrap();
-        let label = q.reader.operand_scan(&label, PlanChoice::Read).unwrap();
+        let label = q.reader.operand_scan(&label, PlanChoice::READ).unwrap();
         corr(q.reader, &q.request(""), &label, None).unwrap();
     }),
 ];
@@ -159,9 +159,9 @@ fn figure(subject: &Subject) {
             ask(&asked);
             begun.elapsed().as_secs_f64()
         };
-        let mut reads: Vec<f64> = (0..RUNS).map(|_| seconds(PlanChoice::Read)).collect();
+        let mut reads: Vec<f64> = (0..RUNS).map(|_| seconds(PlanChoice::READ)).collect();
         reads.sort_by(f64::total_cmp);
-        (reads[RUNS / 2], seconds(PlanChoice::Rerun))
+        (reads[RUNS / 2], seconds(PlanChoice::RERUN))
     };
     let mut of_last = Vec::new();
     for (name, ask) in QUESTIONS {

@@ -49,7 +49,7 @@ pub use mistique_engine::{
 pub use mistique_query::{
     Answer, AnswerStats, ByExample, Calibration, ChunkReader, Considered, Data, Demand, Example, Examples, Explanation,
     Figure, GammaRecord, HeatMap, HnswMade, IndexUse, Neighbours, Norm, Picture, PlanChoice, Predicate, QueryError,
-    Request, RowSelection, Scan, Serving, Source, diagnostics,
+    Request, RowSelection, Scan, Serving, Source, diagnostics, get_together,
 };
 pub use mistique_workflow::pipeline;
 

@@ -167,6 +167,10 @@ fn array(path: &Path) -> Result<Kind, MaskError> {
     for start in (0..array.data.len()).step_by(1 << 16) {
         part.clear();
         array.data.extend_f32(start..(start + (1 << 16)).min(array.data.len()), &mut part);
+        if let Some(at) = part.iter().position(|v| v.is_nan()) {
+            let row = (start + at) / (height * width);
+            return Err(content(path, format!("NaN in the mask of row {row}: neither there nor not")));
+        }
         for (i, v) in (start..).zip(&part) {
             if let Some(byte) = bits.get_mut(i / 8) {
                 *byte |= u8::from(*v != 0.0) << (i % 8);

@@ -508,6 +508,35 @@ fn questions_over_versions() {
         let text = cli.ok(&[&["query"], question].concat());
         assert!(text.starts_with("d.n@one.") && text.contains("\nd.n@two."), "{text}");
     }
+    // A model without a version is none, and a version without the layer is left out and told.
+    let log = ["log", "d.n", "--arch", "digits_cnn", "--init", "3", "--data", "digits"];
+    cli.ok(&log);
+    let log = ["log", "d.n@three", "--arch", "digits_cnn", "--init", "3", "--data", "digits", "--layers", "logits"];
+    cli.ok(&log);
+    let out = cli.output(&["query", "topk", "d.n@*.dense1.u3", "-k", "2", "--json"]);
+    let all: Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!(all.as_array().unwrap().len(), 2, "{all}");
+    let noted = String::from_utf8(out.stderr).unwrap();
+    assert!(noted.contains("note: d.n@three.dense1.u3 is left out"), "{noted}");
+    let table = cli.ok(&["query", "svcca", "d.n@*.dense1", "--final-self"]);
+    assert!(table.contains("one") && table.contains("two") && !table.contains("three"), "{table}");
+    assert!(cli.fails(&["query", "topk", "d.n@*.dense9"]).contains("no intermediate"));
+    // What stands beside the key is of its own version.
+    for question in [
+        &["dist", "d.n@*.dense1.u3", "--by", "d.n@*.label"][..],
+        &["metrics", "d.n@*.logits", "d.n@*.label"],
+        &["corr", "d.n@*.dense1", "d.n@*.logits.u3"],
+        &["topk", "d.n@*.dense1.u3", "--where", "d.n@*.label = 3"],
+    ] {
+        let told = cli.fails(&[&["query"], question].concat());
+        assert!(told.contains("relative to the key's model, as l"), "{question:?}: {told}");
+    }
+    let two = ["query", "where", "d.n@*.logits.u3 > d.n@t*.logits.u3"];
+    assert!(cli.fails(&two).contains("only one model's versions"));
+    // A row that is named twice is one row.
+    let once = cli.json(&["query", "topk", "d.n@one.dense1.u3", "-k", "9", "--rows", "5,3,5,5"]);
+    assert_eq!((&once["n_rows"], once["units"][0]["rows"].as_array().unwrap().len()), (&2.into(), 2));
+
     let none = cli.fails(&["query", "topk", "d.n@x*.dense1"]);
     assert!(none.contains("d.n@one"), "{none}");
     let drawn = cli.fails(&["query", "mean", "d.n@*.dense1", "--by", "label", "-o", "a.png"]);

@@ -145,7 +145,7 @@ fn columns_set_in_once_they_are_worth_it() {
     let record = store.intermediate(&ModelKey::new("p", "m").intermediate("body")).unwrap();
     let layout = record.tensor().unwrap().layout;
     assert_eq!(record.n_withheld, 2 * (layout.n_groups() as u64 - 1));
-    let read = |key: &str| reader.get(&request(key, None).with_plan(PlanChoice::Read));
+    let read = |key: &str| reader.get(&request(key, None).with_plan(PlanChoice::READ));
     let again = read("p.m.body.u3").unwrap();
     assert_eq!(again.clone().into_f32().unwrap(), first.into_f32().unwrap());
     let refused = read("p.m.body.u31").unwrap_err().to_string();
@@ -185,7 +185,7 @@ fn rows_that_are_asked_for_again_are_stored_without_the_others() {
     log_pipelines(&store, &plans, &data, &PipelineOptions::default(), &mut |_| {}).unwrap();
     let reader = ChunkReader::new(&store).with_workflow(Box::new(PipelineRerun::new(&store))).with_answer_bytes(0);
     let few = request("pipelines.P1.homes_joined.taxamount", Some("4100..4110"));
-    let read = |query: &Request| reader.get(&query.clone().with_plan(PlanChoice::Read));
+    let read = |query: &Request| reader.get(&query.clone().with_plan(PlanChoice::READ));
     let ask = |query: &Request| {
         let answer = reader.get(query).unwrap();
         reader.finish_materializing();
@@ -221,7 +221,7 @@ fn repeats_are_held_until_the_catalogue_changes() {
     assert_eq!(again.data, first.data);
     assert!(!reader.get(&request("p.m.pool", Some("0..101"))).unwrap().explanation.cached);
     assert!(!reader.get(&query.clone().with_exact(true)).unwrap().explanation.cached);
-    assert!(!reader.get(&query.clone().with_plan(PlanChoice::Read)).unwrap().explanation.cached);
+    assert!(!reader.get(&query.clone().with_plan(PlanChoice::READ)).unwrap().explanation.cached);
     let stats = reader.answer_stats();
     assert!(stats.hits == 1 && stats.held_bytes > 0 && stats.held_bytes <= stats.budget_bytes, "{stats:?}");
     // Every query counts, also one that was answered from memory.
@@ -343,8 +343,8 @@ fn rows_that_are_kept_are_read_and_the_others_run() {
     store.set_materialize(Materialize::None).unwrap();
     let session = reader(&store);
     let whole = request("p.m.body", None);
-    let rerun = session.get(&whole.clone().with_plan(PlanChoice::Rerun)).unwrap().to_f64().unwrap();
-    let kept = whole.clone().with_rows(RowSelection::Range(0..1024)).with_plan(PlanChoice::Read);
+    let rerun = session.get(&whole.clone().with_plan(PlanChoice::RERUN)).unwrap().to_f64().unwrap();
+    let kept = whole.clone().with_rows(RowSelection::Range(0..1024)).with_plan(PlanChoice::READ);
     let kept = session.get(&kept).unwrap().to_f64().unwrap();
     assert_ne!(kept[..], rerun[..kept.len()]);
     for rows in [RowSelection::All, ids(1000..1100), ids(5..9), ids(1200..1210)] {
@@ -356,7 +356,7 @@ fn rows_that_are_kept_are_read_and_the_others_run() {
         if !mixed {
             continue;
         }
-        let answer = session.get(&request.clone().with_plan(PlanChoice::Split)).unwrap();
+        let answer = session.get(&request.clone().with_plan(PlanChoice::SPLIT)).unwrap();
         assert!(matches!(answer.source, Source::Split { .. }), "{}", answer.source);
         let width = answer.columns.len();
         let values = answer.to_f64().unwrap();
@@ -366,7 +366,7 @@ fn rows_that_are_kept_are_read_and_the_others_run() {
             assert_eq!(values[at * width..(at + 1) * width], expected[row * width..(row + 1) * width], "row {row}");
         }
         // A block at a time, too.
-        let scan = session.scan(&request.with_plan(PlanChoice::Split)).unwrap();
+        let scan = session.scan(&request.with_plan(PlanChoice::SPLIT)).unwrap();
         let mut scanned = Vec::new();
         scan.for_each(|block| {
             scanned.extend(block.into_f64()?);
@@ -403,8 +403,8 @@ fn ancestors_serve_the_rows_that_they_hold() {
         let explained = session.explain(&asked).unwrap();
         let ancestor = explained.considered.iter().find(|c| c.plan == "ANCESTOR").unwrap();
         assert_eq!(ancestor.unavailable.is_none(), possible, "{rows}: {ancestor:?}");
-        let rerun = session.get(&asked.clone().with_plan(PlanChoice::Rerun)).unwrap();
-        let found = session.get(&asked.with_plan(PlanChoice::Ancestor));
+        let rerun = session.get(&asked.clone().with_plan(PlanChoice::RERUN)).unwrap();
+        let found = session.get(&asked.with_plan(PlanChoice::ANCESTOR));
         match possible {
             true => assert_eq!(found.unwrap().data, rerun.data, "{rows}"),
             false => assert!(found.unwrap_err().to_string().contains("is stored exactly for these rows")),
@@ -413,7 +413,7 @@ fn ancestors_serve_the_rows_that_they_hold() {
     // What is kept can be taken away again.
     let groups = vec![true; body.content.n_groups()];
     store.evict(&[(body, groups)]).unwrap();
-    assert!(session.get(&request("p.m.logits", Some("0..1024")).with_plan(PlanChoice::Ancestor)).is_err());
+    assert!(session.get(&request("p.m.logits", Some("0..1024")).with_plan(PlanChoice::ANCESTOR)).is_err());
 }
 
 #[test]

@@ -103,7 +103,7 @@ fn every_plan_gives_the_same_values() {
             for rows in [RowSelection::All, RowSelection::Range(250..260), scattered.clone()] {
                 let wanted = request(&format!("p.{model}.{layer}")).with_rows(rows.clone());
                 let truth = request(&format!("p.truth.{layer}")).with_rows(rows);
-                let logged = session(&store).get(&truth.with_plan(PlanChoice::Read)).unwrap().into_f32().unwrap();
+                let logged = session(&store).get(&truth.with_plan(PlanChoice::READ)).unwrap().into_f32().unwrap();
                 // At full precision every plan gives, bit for bit, what was logged.
                 let all = every_plan(&store, &wanted.clone().with_exact(true));
                 assert!(all.len() >= 2, "{layer} {scheme}: {all:?}");
@@ -129,7 +129,7 @@ fn every_plan_gives_the_same_values() {
     }
     // The skip connection needs both of its sides: one at least is read, the other where that is cheaper than to run it, and
     // the answer says so.
-    let both = request("p.f16.both").with_plan(PlanChoice::Ancestor);
+    let both = request("p.f16.both").with_plan(PlanChoice::ANCESTOR);
     let source = session(&store).get(&both).unwrap().source.to_string();
     let cuts = ["f32 of stem and f32 of right", "f32 of stem", "f32 of right"];
     assert!(cuts.iter().any(|cut| source == format!("rerun from read {cut}")), "{source}");
@@ -143,8 +143,8 @@ fn a_rerun_does_not_depend_on_its_batch() {
     for layer in ["left", "after", "logits"] {
         for n in [1u64, 2, 7, 65, 256, 257] {
             let wanted = request(&format!("p.m.{layer}")).with_rows(RowSelection::Range(20..20 + n));
-            let read = session(&store).get(&wanted.clone().with_plan(PlanChoice::Read)).unwrap();
-            let rerun = session(&store).get(&wanted.with_plan(PlanChoice::Rerun)).unwrap();
+            let read = session(&store).get(&wanted.clone().with_plan(PlanChoice::READ)).unwrap();
+            let rerun = session(&store).get(&wanted.with_plan(PlanChoice::RERUN)).unwrap();
             assert_eq!(read.into_f32().unwrap(), rerun.into_f32().unwrap(), "{layer}, {n} rows");
         }
     }
@@ -158,9 +158,9 @@ fn rows_are_read_and_run() {
     world.log(&store, "part", "after", "f32", 200);
     let rows = RowSelection::Range(100..300);
     let split =
-        session(&store).get(&request("p.part.after").with_rows(rows.clone()).with_plan(PlanChoice::Split)).unwrap();
+        session(&store).get(&request("p.part.after").with_rows(rows.clone()).with_plan(PlanChoice::SPLIT)).unwrap();
     assert_eq!(split.source.to_string(), "read 100 rows of f32 exact, rerun 100");
-    let truth = session(&store).get(&request("p.truth.after").with_rows(rows).with_plan(PlanChoice::Read)).unwrap();
+    let truth = session(&store).get(&request("p.truth.after").with_rows(rows).with_plan(PlanChoice::READ)).unwrap();
     assert_eq!(split.rows, truth.rows);
     assert_eq!(split.into_f32().unwrap(), truth.into_f32().unwrap());
 }
@@ -174,8 +174,8 @@ fn one_run_gives_several_layers() {
     let all = |choice| -> Vec<Request> {
         keys.iter().map(|k| request(k).with_rows(RowSelection::Range(5..90)).with_plan(choice)).collect()
     };
-    let together = session(&store).get_intermediates(&all(PlanChoice::Shared)).unwrap();
-    for (answer, alone) in together.into_iter().zip(all(PlanChoice::Rerun)) {
+    let together = session(&store).get_intermediates(&all(PlanChoice::SHARED)).unwrap();
+    for (answer, alone) in together.into_iter().zip(all(PlanChoice::RERUN)) {
         let alone = session(&store).get(&alone).unwrap();
         assert_eq!((&answer.rows, &answer.shape), (&alone.rows, &alone.shape));
         assert_eq!(answer.into_f32().unwrap(), alone.into_f32().unwrap());
@@ -206,11 +206,11 @@ fn what_is_gone_is_said_and_the_rest_still_works() {
     world.write_images(0.5);
     assert!(why("RERUN").unwrap().contains("has changed"), "{:?}", why("RERUN"));
     assert_eq!((why("READ"), why("ANCESTOR")), (None, None));
-    for plan in [PlanChoice::Auto, PlanChoice::Read, PlanChoice::Ancestor] {
+    for plan in [PlanChoice::Auto, PlanChoice::READ, PlanChoice::ANCESTOR] {
         let answer = session(&store).get(&wanted.clone().with_plan(plan)).unwrap();
         assert_eq!(answer.into_f32().unwrap(), before);
     }
-    let error = session(&store).get(&wanted.clone().with_plan(PlanChoice::Rerun)).unwrap_err().to_string();
+    let error = session(&store).get(&wanted.clone().with_plan(PlanChoice::RERUN)).unwrap_err().to_string();
     assert!(error.contains("fingerprint"), "{error}");
 
     // Weights of another content, then none.

@@ -34,7 +34,7 @@ fn what_is_logged_in_slices_is_what_a_rerun_gives() {
     for layer in network.layers() {
         let request = Request::new(format!("p.m.{}", layer.name()).parse().unwrap());
         let values = |plan| reader().get(&request.clone().with_plan(plan)).unwrap().into_f32().unwrap();
-        let (stored, rerun) = (values(PlanChoice::Read), values(PlanChoice::Rerun));
+        let (stored, rerun) = (values(PlanChoice::READ), values(PlanChoice::RERUN));
         assert_eq!(stored.len(), ROWS * layer.shape().iter().product::<usize>(), "{}", layer.name());
         assert!(stored.iter().zip(&rerun).all(|(a, b)| a.to_bits() == b.to_bits()), "{}", layer.name());
         assert!(stored.len() == rerun.len() && stored.iter().any(|x| *x != 0.0), "{}", layer.name());

@@ -191,6 +191,12 @@ pub fn machine() -> &'static str {
     })
 }
 
+/// What a figure is kept apart by: those of reads also by what the store lies on, which may be another after it was moved.
+pub(crate) fn owner(what: &str, medium: &str) -> String {
+    let is_read = matches!(what, READ_START | READ_PLACE | READ_OPEN | READ | READ_TABLE);
+    if is_read && !medium.is_empty() { format!("{}, {medium}", machine()) } else { machine().to_string() }
+}
+
 /// A predicted time: its mean and its variance, in seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Estimate {

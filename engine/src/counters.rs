@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::catalog::{Catalog, CostRecord};
-use crate::cost::machine;
+use crate::cost::{READ, machine, owner};
 use crate::error::Result;
 
 /// Changes after which the counters are written down.
@@ -73,6 +73,8 @@ type Key = (String, String);
 /// Costs known so far, and what is not yet written down.
 #[derive(Default)]
 pub struct Counters {
+    /// What the store lies on.
+    medium: String,
     /// By what and of what: plans look up hundreds, without a text made for each.
     costs: HashMap<String, HashMap<String, Option<Running>>>,
     dirty: std::collections::BTreeSet<Key>,
@@ -81,9 +83,14 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// Those of a store that lies on `medium`.
+    pub fn on(medium: String) -> Self {
+        Self { medium, ..Self::default() }
+    }
+
     fn load<'a>(&'a mut self, catalog: &Catalog, what: &str, subject: &str) -> Result<&'a mut Option<Running>> {
         if self.known(what, subject).is_none() {
-            let found = catalog.cost(machine(), what, subject)?;
+            let found = catalog.cost(&owner(what, &self.medium), what, subject)?;
             self.costs.entry(what.to_string()).or_default().insert(subject.to_string(), found);
         }
         Ok(self.costs.entry(what.to_string()).or_default().entry(subject.to_string()).or_default())
@@ -142,14 +149,27 @@ impl Counters {
     pub fn flush(&mut self, catalog: &Catalog) -> Result<()> {
         self.changes = 0;
         let dirty = std::mem::take(&mut self.dirty);
-        let costs = dirty.iter().filter_map(|(w, s)| Some((w.as_str(), s.as_str(), self.known(w, s).copied()??)));
-        let costs: Vec<(&str, &str, Running)> = costs.collect();
+        let cost = |(what, subject): &(String, String)| {
+            Some((owner(what, &self.medium), what.clone(), subject.clone(), self.known(what, subject).copied()??))
+        };
+        let costs: Vec<(String, String, String, Running)> = dirty.iter().filter_map(cost).collect();
         let counted = std::mem::take(&mut self.queries);
         let queries: Vec<(i64, &str, u64)> = counted.iter().map(|((id, c), n)| (*id, c.as_str(), *n)).collect();
         if costs.is_empty() && queries.is_empty() {
             return Ok(());
         }
-        catalog.write_counters(machine(), &costs, &queries)
+        catalog.write_counters(&costs, &queries)
+    }
+
+    /// All costs that are written down: what, of what, and the figure.
+    pub fn costs(&self, catalog: &Catalog) -> Result<Vec<(String, String, CostRecord)>> {
+        let of_reads = owner(READ, &self.medium);
+        let mut all = catalog.costs(machine())?;
+        if of_reads != machine() {
+            all.retain(|(what, ..)| owner(what, &self.medium) == machine());
+            all.extend(catalog.costs(&of_reads)?);
+        }
+        Ok(all.into_iter().map(|(what, subject, running)| (what, subject, running.record())).collect())
     }
 }
 
@@ -168,6 +188,27 @@ mod tests {
         let record = after(&[2.0, 4.0, 4.0, 4.0, 5.0, 5.0, 7.0, 9.0]);
         assert_eq!(record.n, 8);
         assert!((record.mean - 5.0).abs() < 1e-12 && (record.variance - 32.0 / 7.0).abs() < 1e-12, "{record:?}");
+    }
+
+    #[test]
+    fn reads_are_kept_by_what_the_store_lies_on() {
+        let storage = crate::storage::MemoryStorage::new(None).unwrap();
+        let catalog = Catalog::open(&storage, true).unwrap();
+        let mut here = Counters::on("ext4 /dev/sda1".into());
+        for (what, seconds) in [(READ, 1.0), (crate::cost::READ_TABLE, 2.0), (crate::cost::STAGE, 3.0)] {
+            here.add(&catalog, what, "x", seconds).unwrap();
+        }
+        here.flush(&catalog).unwrap();
+        assert_eq!(here.costs(&catalog).unwrap().len(), 3);
+        let mut moved = Counters::on("nfs host:/export".into());
+        assert!(moved.cost(&catalog, READ, "x").unwrap().is_none());
+        assert!(moved.cost(&catalog, crate::cost::READ_TABLE, "x").unwrap().is_none());
+        assert_eq!(moved.cost(&catalog, crate::cost::STAGE, "x").unwrap().unwrap().mean, 3.0);
+        assert_eq!(moved.costs(&catalog).unwrap().len(), 1);
+        moved.add(&catalog, READ, "x", 9.0).unwrap();
+        moved.flush(&catalog).unwrap();
+        let mut back = Counters::on("ext4 /dev/sda1".into());
+        assert_eq!(back.cost(&catalog, READ, "x").unwrap().unwrap().mean, 1.0);
     }
 
     #[test]

@@ -83,7 +83,7 @@ pub enum EngineError {
         source: rusqlite::Error,
     },
     /// A name or key that cannot be used.
-    #[error("{given:?} is not a {what}: {why}")]
+    #[error("{given:?} is not {} {what}: {why}", article(.what))]
     Invalid {
         /// What was expected.
         what: &'static str,
@@ -204,6 +204,11 @@ pub enum EngineError {
     /// A value that Arrow cannot take.
     #[error("arrow: {0}")]
     Arrow(#[from] arrow::error::ArrowError),
+}
+
+/// The indefinite article of a word.
+pub fn article(word: &str) -> &'static str {
+    if word.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" }
 }
 
 fn nearest_text(nearest: &[String]) -> String {

@@ -46,7 +46,7 @@ pub use chunk::Zone;
 pub use code_pages::{CodePage, PageRows};
 pub use codec::TensorCodec;
 pub use column::to_f64 as column_to_f64;
-pub use error::{EngineError, Result, nearest};
+pub use error::{EngineError, Result, article, nearest};
 pub use index::{
     ByExampleColumn, ByExampleOf, ByExampleSize, IndexFile, IndexKind, MapValue, NewIndex, by_example_index,
     thresholds_index,
@@ -64,7 +64,7 @@ pub use model::{
     TensorContent, TensorLayout, UnitAxis, fingerprint, hex,
 };
 pub use pool::PoolStats;
-pub use rerun::{Given, Rerun, RerunValues, StageNode};
+pub use rerun::{Given, Rerun, RerunValues, StageNode, Verifier};
 pub use row_plan::{RowPlan, Rows};
 pub use rows::{RowMask, RowSet};
 pub use stats::{IntermediateStats, Saved, StoreStats};

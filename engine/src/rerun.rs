@@ -6,6 +6,7 @@ use arrow::record_batch::RecordBatch;
 
 use crate::error::Result;
 use crate::model::ModelRecord;
+use crate::store::Store;
 
 /// Rows of one intermediate at full precision.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,6 +44,10 @@ pub struct StageNode {
     pub whole: bool,
 }
 
+/// Whether a model of a store can be run again, its operators and its dataset read and compared with what was logged; else
+/// why not. It outlives the session that it is of: values leave the store in the background.
+pub type Verifier = Arc<dyn Fn(&Store, &ModelRecord) -> std::result::Result<(), String> + Send + Sync>;
+
 /// Runs models again. Implemented by workflows, one a kind of model; the engine knows none of them.
 pub trait Rerun: Send + Sync {
     /// Whether this workflow runs models of that kind.
@@ -73,6 +78,12 @@ pub trait Rerun: Send + Sync {
         self.dataset_unavailable(model)
     }
 
+    /// Tells for any store whether its models can be run again by such a workflow; without one of its own, none can, and
+    /// values never leave.
+    fn verifier(&self) -> Verifier {
+        Arc::new(|_, model| Err(format!("nobody can tell whether {} can be run again", model.spec.key)))
+    }
+
     /// Whether the model's dataset is open.
     fn holds_dataset(&self, model: &ModelRecord) -> bool {
         self.is_loaded(model)
@@ -82,6 +93,13 @@ pub trait Rerun: Send + Sync {
     fn holds_input(&self, model: &ModelRecord, stage: &str) -> bool {
         let _ = (model, stage);
         false
+    }
+
+    /// Bytes that a run of the named stages over `n_rows` takes beside stored intermediates: operators that are not loaded,
+    /// and, `from_dataset`, the rows as float32, or whole files that are not in memory; generated values are none. Cheap.
+    fn input_bytes(&self, model: &ModelRecord, stages: &[&str], n_rows: u64, from_dataset: bool) -> u64 {
+        let _ = (model, stages, n_rows, from_dataset);
+        0
     }
 
     /// Rows that run at a time; `None` where a stage runs over all rows at once.

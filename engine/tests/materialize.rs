@@ -9,8 +9,8 @@ use arrow::record_batch::RecordBatch;
 use common::{damage, key, spec, strays};
 use mistique_engine::{
     Balance, ColumnDemand, Demand, EngineError, FaultMode, FaultyStorage, IfExists, IntermediateRecord, LogOptions,
-    Logger, Materialize, Materializer, MemoryStorage, ModelKey, ModelKind, ModelSpec, Offer, RerunValues, Result, Rows,
-    Storage, Store, StoreOptions,
+    Logger, Materialize, Materializer, MemoryStorage, ModelKey, ModelKind, ModelRecord, ModelSpec, Offer, RerunValues,
+    Result, Rows, Storage, Store, StoreOptions, Verifier,
 };
 
 const TENSORS: [(&str, &[usize], &str); 4] = [
@@ -364,11 +364,25 @@ fn a_budget_is_kept_and_the_lowest_gamma_leaves_first() {
         let columns = vec![ColumnDemand { groups: vec![true; n_groups(name)], n_query: 1, t_rerun, t_read: 0.0 }];
         (of(name).id, Demand { columns })
     };
+    let verifier = |can: bool| -> Verifier {
+        Arc::new(move |_, model: &ModelRecord| match can && model.spec.key == key("m", "maps").model {
+            true => Ok(()),
+            false => Err("its weights are gone".into()),
+        })
+    };
     let mut balance =
-        Balance { demands: [demand("maps", 3.0), demand("codes", 1.0)].into(), models: [of("maps").model_id].into() };
+        Balance { demands: [demand("maps", 3.0), demand("codes", 1.0)].into(), verifiers: vec![verifier(false)] };
     let budget = bytes("maps") + bytes("codes") + 100.0;
     store.set_materialize(Materialize::Budget { bytes: budget as u64, gamma_min: 0.0 }).unwrap();
     store.evict(&[(of("auto"), vec![true; n_groups("auto")])]).unwrap();
+    // Values of a model that nobody can run again stay, whatever the budget.
+    let before = store.stats().unwrap().partition_bytes;
+    let materializer = Materializer::start(&store, 64 << 20).unwrap();
+    materializer.offer(Offer { balance: Some(balance.clone()), ..offer(&store, "auto", 0..ROWS) });
+    let report = materializer.finish();
+    assert_eq!((report.stored, report.evicted_groups, report.failed), (0, 0, 0), "{report:?}");
+    assert_eq!(store.stats().unwrap().partition_bytes, before);
+    balance.verifiers.push(verifier(true));
     let materializer = Materializer::start(&store, 64 << 20).unwrap();
     // What is offered has no demand: it does not come in, and what has no demand leaves for those that do.
     materializer.offer(Offer { balance: Some(balance.clone()), ..offer(&store, "auto", 0..ROWS) });

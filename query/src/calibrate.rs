@@ -282,7 +282,7 @@ impl ChunkReader<'_> {
                 }
             };
             for rows in selections {
-                let request = Request::new(self.key(&record.key)).with_rows(rows).with_plan(PlanChoice::Rerun);
+                let request = Request::new(self.key(&record.key)).with_rows(rows).with_plan(PlanChoice::RERUN);
                 for _ in 0..WANTED {
                     self.measure_answer(&request)?;
                 }

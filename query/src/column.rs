@@ -73,6 +73,18 @@ impl Column {
         }
     }
 
+    /// What the value of a row is more than another column's, integers exactly; NaN where either is null.
+    ///
+    /// Errors: `Unsupported` for text, naming `operand`.
+    pub(crate) fn minus(&self, other: &Self, operand: &str) -> Result<Vec<f64>> {
+        let (Self::Int(a) | Self::Time(a, _), Self::Int(b) | Self::Time(b, _)) = (self, other) else {
+            let (a, b) = (self.to_f64(operand)?, other.to_f64(operand)?);
+            return Ok(a.into_iter().zip(b).map(|(a, b)| a - b).collect());
+        };
+        let difference = |(a, b): (&Option<i128>, &Option<i128>)| a.zip(*b).map_or(f64::NAN, |(a, b)| (a - b) as f64);
+        Ok(a.iter().zip(b).map(difference).collect())
+    }
+
     /// The numbers of rows.
     pub(crate) fn ids(rows: &[u64]) -> Self {
         Self::Int(rows.iter().map(|row| Some(i128::from(*row))).collect())
@@ -96,9 +108,22 @@ impl Column {
         }
     }
 
-    /// The value of a row as text, as groups and labels are called; `None` for nulls.
+    /// The column of one of its rows.
+    pub(crate) fn only(&self, row: usize) -> Self {
+        match self {
+            Self::Int(v) => Self::Int(v.get(row).copied().into_iter().collect()),
+            Self::Time(v, kind) => Self::Time(v.get(row).copied().into_iter().collect(), kind.clone()),
+            Self::Float(v) => Self::Float(v.get(row).copied().into_iter().collect()),
+            Self::Text(v) => Self::Text(v.get(row).cloned().into_iter().collect()),
+        }
+    }
+
+    /// The value of a row as text, as groups and labels are called, −0 as 0; `None` for nulls.
     pub fn text(&self, row: usize) -> Option<String> {
-        self.cell(row).map(|v| v.to_string())
+        Some(match self.cell(row)? {
+            Cell::Float(v) => (v + 0.0).to_string(),
+            other => other.to_string(),
+        })
     }
 
     /// The values of an Arrow column.

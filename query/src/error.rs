@@ -23,7 +23,7 @@ pub enum QueryError {
         why: String,
     },
     /// A row selection or predicate that cannot be read.
-    #[error("{given:?} is not a {what}: {why} (at character {at})")]
+    #[error("{given:?} is not {} {what}: {why} (at character {at})", mistique_engine::article(.what))]
     Parse {
         /// What was expected.
         what: &'static str,

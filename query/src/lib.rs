@@ -23,6 +23,7 @@ mod reader;
 mod reduction;
 mod rows;
 mod scan;
+mod together;
 
 pub use answer::{Answer, Data, Source};
 pub use cache::AnswerStats;
@@ -39,3 +40,4 @@ pub use predicate::{Compare, Comparison, Predicate, Term};
 pub use reader::{ChunkReader, Demand, Request};
 pub use rows::RowSelection;
 pub use scan::{Block, Joined, Scan, Unit};
+pub use together::get_together;

@@ -108,11 +108,11 @@ impl OperandScan<'_, '_> {
     fn column(&self, block: Block) -> Result<Column> {
         let width = block.width.max(1);
         match (&block.data, self.reduction) {
-            (Data::Table(batch), _) => match batch.columns().first() {
+            (Data::Table(batch), None) => match batch.columns().first() {
                 Some(column) => Column::from_array(column),
                 None => Err(bad_operand(&self.name, "it has no column")),
             },
-            (Data::F32(_) | Data::F64(_), reduction) => {
+            (_, reduction) => {
                 let values = block.into_f64()?;
                 let values = values.chunks_exact(width);
                 Ok(match reduction {
@@ -259,8 +259,15 @@ impl<'a> ChunkReader<'a> {
     /// Errors: `NotFound` with the nearest names; `Parse`.
     pub fn operand(&self, near: Option<&IntermediateRecord>, text: &str, wanted: Wanted) -> Result<Operand> {
         let relative = near.map(|near| format!("{}.{text}", near.key.model));
+        // A column of the table that the question is about.
+        let own = near.filter(|near| match &*near.content {
+            Content::Table(table) => table.schema.field_with_name(text).is_ok(),
+            Content::Tensor(_) => false,
+        });
+        let own =
+            own.map(|near| Key { intermediate: near.key.clone(), columns: Some((text.into(), true)) }.to_string());
         let mut errors = Vec::new();
-        for text in relative.as_deref().into_iter().chain([text]) {
+        for text in relative.as_deref().into_iter().chain(own.as_deref()).chain([text]) {
             match self.named(text, wanted) {
                 Ok(found) => return Ok(found),
                 // A column that an intermediate lacks says more than a model that is none.
@@ -289,6 +296,15 @@ impl<'a> ChunkReader<'a> {
         }
         let mut key: Key = text.parse()?;
         let found = self.store().intermediate(&key.intermediate)?;
+        let reduction =
+            key.columns.as_ref().and_then(|(c, quoted)| Reduction::ALL.into_iter().find(|r| !quoted && r.name() == c));
+        let is_column =
+            |name: &str| matches!(&*found.content, Content::Table(t) if t.schema.field_with_name(name).is_ok());
+        let reduction = reduction.filter(|r| !is_column(r.name()));
+        if reduction.is_some() {
+            key.columns = None;
+            return Ok(Operand { key, reduction });
+        }
         if let Content::Table(table) = &*found.content {
             if key.columns.is_none() {
                 let fields = table.schema.fields();
@@ -303,12 +319,7 @@ impl<'a> ChunkReader<'a> {
             }
             return Ok(Operand { key, reduction: None });
         }
-        let reduction =
-            key.columns.as_ref().and_then(|(c, quoted)| Reduction::ALL.into_iter().find(|r| !quoted && r.name() == c));
-        if reduction.is_some() {
-            key.columns = None;
-        }
-        Ok(Operand { key, reduction })
+        Ok(Operand { key, reduction: None })
     }
 
     /// Opens an operand for reading, as demanded of the question it belongs to. Only what it cannot follow is left to the
@@ -318,11 +329,11 @@ impl<'a> ChunkReader<'a> {
     pub fn operand_scan<'r>(&'r self, operand: &Operand, demand: impl Into<Demand>) -> Result<OperandScan<'r, 'a>> {
         let demand = demand.into();
         match self.operand_by(operand, demand) {
-            Err(QueryError::Plan { .. }) if !matches!(demand.plan, PlanChoice::Auto | PlanChoice::Read) => {
+            Err(QueryError::Plan { .. }) if !matches!(demand.plan, PlanChoice::Auto | PlanChoice::READ) => {
                 let record = self.store().intermediate(&operand.key.intermediate)?;
                 let kind = self.store().catalog().model_by_id(record.model_id)?.spec.kind;
                 let demand = match demand.plan {
-                    PlanChoice::Rerun if kind.gives(&record.content) => demand,
+                    PlanChoice::RERUN if kind.gives(&record.content) => demand,
                     _ => Demand { plan: PlanChoice::Auto, ..demand },
                 };
                 self.operand_by(operand, demand)
@@ -333,7 +344,9 @@ impl<'a> ChunkReader<'a> {
 
     /// As [`ChunkReader::operand_scan`], by the plan demanded or not at all.
     pub(crate) fn operand_by<'r>(&'r self, operand: &Operand, demand: Demand) -> Result<OperandScan<'r, 'a>> {
-        let scan = self.scan(&Request::new(operand.key.clone()).with_demand(demand))?;
+        let request = Request::new(operand.key.clone()).with_demand(demand);
+        // A reduction is of numbers: text beside them is left out.
+        let scan = if operand.reduction.is_some() { self.scan_numbers(&request)? } else { self.scan(&request)? };
         let name = match operand.reduction {
             Some(reduction) => format!("{}.{}", operand.key, reduction.name()),
             None => operand.key.to_string(),

@@ -430,7 +430,7 @@ impl<'a> ChunkReader<'a> {
         match (self.store.plan_rows(record, &rows), rows) {
             // Rows of the dataset that are not stored can be run, unless only stored ones are wanted.
             (Ok(plan), Rows::Range(range))
-                if choice != PlanChoice::Read
+                if choice != PlanChoice::READ
                     && others_can_be_run
                     && record.n_rows < n_dataset
                     && plan.n_rows() < clipped(&range).count()

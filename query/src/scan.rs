@@ -68,8 +68,8 @@ impl Block {
 
 /// A request whose rows are read a range at a time, all by the plan that is cheapest for the whole.
 pub struct Scan<'r, 'a> {
-    reader: &'r ChunkReader<'a>,
-    resolved: Resolved,
+    pub(crate) reader: &'r ChunkReader<'a>,
+    pub(crate) resolved: Resolved,
     explanation: Explanation,
     columns: Vec<String>,
     /// Blocks that a run gave, by their first row.
@@ -189,7 +189,7 @@ impl Scan<'_, '_> {
     ///
     /// Errors: `Quantize`, when what is stored does not fit its scheme.
     fn codes(&self) -> Result<Option<CodeScan<'_>>> {
-        match (self.chosen() == PlanChoice::Read, &self.resolved.stored, &self.resolved.columns) {
+        match (self.chosen() == PlanChoice::READ, &self.resolved.stored, &self.resolved.columns) {
             (true, Ok(plan), Columns::Tensor(columns)) => {
                 CodeScan::new(self.reader.store(), &self.resolved.record, plan, columns)
             }
@@ -212,7 +212,7 @@ impl Scan<'_, '_> {
         work: impl FnOnce(&CodeScan<'_>) -> Result<Option<T>>,
     ) -> Result<Option<T>> {
         let (whole, Columns::Tensor(columns)) = (&self.resolved, &self.resolved.columns) else { return Ok(None) };
-        if self.chosen() != PlanChoice::Read {
+        if self.chosen() != PlanChoice::READ {
             return Ok(None);
         }
         let found = self.place(rows)?;
@@ -271,7 +271,7 @@ impl Scan<'_, '_> {
 
     /// Rows whose values, as f32, take at most so many bytes, where a page is not larger.
     pub(crate) fn block_rows_of(&self, bytes: usize) -> usize {
-        let reruns = self.chosen() != PlanChoice::Read;
+        let reruns = self.chosen() != PlanChoice::READ;
         // A pipeline's stages may need all rows of their inputs: running it in parts would run them again each time.
         if reruns && self.resolved.model.spec.kind == ModelKind::Pipeline {
             return self.rows().len().max(1);
@@ -285,18 +285,38 @@ impl Scan<'_, '_> {
     }
 
     fn chosen(&self) -> PlanChoice {
-        self.explanation.considered.get(self.explanation.chosen).map_or(PlanChoice::Read, |c| c.choice())
+        self.explanation.considered.get(self.explanation.chosen).map_or(PlanChoice::READ, |c| c.choice())
     }
 
     /// The values of some rows, in the order of `rows`.
     ///
     /// Errors: `NoSuchRow`; `Corrupt`; what a RERUN meets.
     pub fn read(&self, rows: &[u64]) -> Result<Block> {
-        let held = rows.first().and_then(|first| self.ran().get(first).filter(|b| b.rows == rows).cloned());
-        match held {
+        match self.held(rows) {
             Some(block) => Ok(block),
             None => self.read_anew(rows),
         }
+    }
+
+    /// What a run gave for these rows before, where it is held.
+    pub(crate) fn held(&self, rows: &[u64]) -> Option<Block> {
+        rows.first().and_then(|first| self.ran().get(first).filter(|b| b.rows == rows).cloned())
+    }
+
+    /// Holds what a run gave, where that is not too much.
+    pub(crate) fn hold(&self, rows: &[u64], data: Data) -> Block {
+        let block = Block { rows: rows.to_vec(), width: self.columns.len(), data };
+        if let Some(first) = rows.first()
+            && self.rows().len() * self.columns.len() * 4 <= RUN_BYTES
+        {
+            self.ran().insert(*first, block.clone());
+        }
+        block
+    }
+
+    /// Whether its model is to be run for all of its rows.
+    pub(crate) fn runs(&self) -> bool {
+        matches!(self.chosen(), PlanChoice::RERUN | PlanChoice::ANCESTOR)
     }
 
     fn ran(&self) -> MutexGuard<'_, HashMap<u64, Block>> {
@@ -328,12 +348,10 @@ impl Scan<'_, '_> {
 
     fn read_anew(&self, rows: &[u64]) -> Result<Block> {
         let (plan, _, data, _) = self.follow(rows, true)?;
-        let block = Block { rows: rows.to_vec(), width: self.columns.len(), data };
-        let may_hold = self.rows().len() * self.columns.len() * 4 <= RUN_BYTES;
-        if let (Some(first), true, true) = (rows.first(), may_hold, plan != plan::READ) {
-            self.ran().insert(*first, block.clone());
+        match plan == plan::READ {
+            true => Ok(Block { rows: rows.to_vec(), width: self.columns.len(), data }),
+            false => Ok(self.hold(rows, data)),
         }
-        Ok(block)
     }
 
     /// Follows the plan of the whole for some of its rows: which it was in the end, what was asked, the values, and where
@@ -342,11 +360,11 @@ impl Scan<'_, '_> {
         let whole = &self.resolved;
         let found = self.place(rows)?;
         // Of a request that is divided, a block's rows may all be stored, or none: each is got as it was said to be.
-        let is_split = self.chosen() == PlanChoice::Split;
+        let is_split = self.chosen() == PlanChoice::SPLIT;
         let choice = match (&found.stored, &found.part) {
             _ if !is_split => whole.choice,
-            (Ok(_), _) => PlanChoice::Read,
-            (Err(_), Some(_)) => PlanChoice::Split,
+            (Ok(_), _) => PlanChoice::READ,
+            (Err(_), Some(_)) => PlanChoice::SPLIT,
             (Err(_), None) => PlanChoice::Auto,
         };
         let part = [Resolved {
@@ -420,19 +438,5 @@ impl<'r, 'a> Joined<'r, 'a> {
     pub fn new(scans: Vec<Scan<'r, 'a>>) -> Self {
         let (rows, unshared) = shared(&scans.iter().map(Scan::rows).collect::<Vec<_>>());
         Self { scans, rows, unshared }
-    }
-
-    /// Rows that are read at a time.
-    pub fn block_rows(&self) -> usize {
-        self.scans.iter().map(Scan::block_rows).min().unwrap_or(1)
-    }
-
-    /// Reads all shared rows, a block of each scan at a time, in order.
-    ///
-    /// Errors: as [`Scan::read`]; those of `visit`.
-    pub fn for_each(&self, mut visit: impl FnMut(Vec<Block>) -> Result<()>) -> Result<()> {
-        self.rows
-            .chunks(self.block_rows())
-            .try_for_each(|rows| visit(self.scans.iter().map(|scan| scan.read(rows)).collect::<Result<_>>()?))
     }
 }

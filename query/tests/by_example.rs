@@ -387,19 +387,19 @@ fn lossy_stores_answer_of_what_is_stored_or_of_the_model() {
     let fake = Fake { width: 4, values: values.clone(), ran: Arc::default() };
     let reader = ChunkReader::new(&store).with_workflow(Box::new(fake));
     let group = |values: &[f32]| -> Vec<Vec<f32>> { values.chunks_exact(4).map(|r| vec![r[1], r[2]]).collect() };
-    let read = mistique_query::Request::new("p.m.t".parse().unwrap()).with_plan(PlanChoice::Read);
+    let read = mistique_query::Request::new("p.m.t".parse().unwrap()).with_plan(PlanChoice::READ);
     let stored = reader.get(&read).unwrap().into_f32().unwrap();
     for index in [IndexUse::Never, IndexUse::Always] {
         let question = ByExample::similar(layer(), "1,2", 9, 10).with_index(index);
         let answer = reader.by_example(&question).unwrap();
         assert_eq!(found(&answer), brute_force(&rows, &group(&stored), Some(9), Norm::L2, 10));
         assert!(matches!(answer.used.source, Some(Source::Read { exact: false, .. })));
-        for exact in [question.clone().with_exact(true), question.clone().with_plan(PlanChoice::Rerun)] {
+        for exact in [question.clone().with_exact(true), question.clone().with_plan(PlanChoice::RERUN)] {
             let answer = reader.by_example(&exact).unwrap();
             assert_eq!(found(&answer), brute_force(&rows, &group(&values), Some(9), Norm::L2, 10));
             assert!(matches!(answer.used.source, Some(Source::Rerun { exact: true, .. })), "{:?}", answer.used);
         }
-        let error = reader.by_example(&question.with_exact(true).with_plan(PlanChoice::Read)).unwrap_err();
+        let error = reader.by_example(&question.with_exact(true).with_plan(PlanChoice::READ)).unwrap_err();
         assert!(error.to_string().contains("kbit(3)"), "{error}");
     }
     let values: Vec<_> = store.indexes(None).unwrap().iter().map(|i| i.param("values").unwrap()).collect();

@@ -449,6 +449,74 @@ fn differences_by_hand() {
 }
 
 #[test]
+fn integers_that_float64_does_not_tell_apart() {
+    let store = store();
+    let most = i64::MAX;
+    let values = [Some(5), Some(most - 2), None, Some(most), Some(i64::MIN), Some(most - 1)];
+    let other = [Some(5), Some(most - 3), Some(0), Some(most), Some(i64::MIN + 1), Some(most)];
+    let rows = [0, 1, 2, 3, 4, 5];
+    let big = |v: [Option<i64>; 6]| -> ArrayRef { Arc::new(Int64Array::from(v.to_vec())) };
+    let day: ArrayRef = Arc::new(Date32Array::from(vec![1, 2, 0, 19_000, 4, 5]));
+    let text = |of: &str| -> ArrayRef { Arc::new(StringArray::from(vec![of; 6])) };
+    table(&store, "m", "a", &rows, vec![("big", big(values)), ("day", day.clone()), ("text", text("x"))]);
+    table(&store, "m", "b", &rows, vec![("big", big(other)), ("day", day), ("text", text("y"))]);
+    let reader = ChunkReader::new(&store);
+    let top = |key: &str, extreme| {
+        let found = topk(&reader, &request(key), 3, None, extreme).unwrap().units.remove(0);
+        let cells: Vec<String> = found.cells.unwrap().iter().map(ToString::to_string).collect();
+        (found.rows.iter().map(|r| r.0).collect::<Vec<_>>(), cells, found.n_nan)
+    };
+    let (found, cells, n_null) = top("p.m.a.big", Extreme::Highest);
+    assert_eq!((found, n_null), (vec![3, 5, 1], 1));
+    assert_eq!(cells, [most, most - 1, most - 2].map(|v| v.to_string()));
+    assert_eq!(top("p.m.a.big", Extreme::Lowest).0, [4, 0, 1]);
+    assert_eq!(top("p.m.a.big", Extreme::Farthest).0, [4, 3, 5]);
+    assert_eq!(top("p.m.a.day", Extreme::Highest).1, ["2022-01-08", "1970-01-06", "1970-01-05"]);
+
+    let (columns, _) = rowdiff(&reader, &request("p.m.a"), 5, 3).unwrap();
+    assert_eq!(columns.iter().find(|c| c.column == "big").unwrap().difference, Some(1.0));
+
+    let d = diff(&reader, &request("p.m.a.big"), &request("p.m.b.big"), None).unwrap();
+    let all = &d.groups[0];
+    assert_eq!((all.max_abs, all.max_row, all.n_changed, all.n_not_finite), (1.0, Some(1), 4, 1));
+    assert_eq!(all.mean_abs, Some(3.0 / 5.0));
+    // A table that is named whole is compared by its numbers, text aside.
+    let d = diff(&reader, &request("p.m.a"), &request("p.m.b"), None).unwrap();
+    assert_eq!((d.groups[0].mean_abs, d.groups[0].n_not_finite), (Some(3.0 / 11.0), 1));
+
+    let scan = |of: &str| {
+        let operand = reader.operand(None, of, mistique_query::Wanted::Number).unwrap();
+        reader.operand_scan(&operand, PlanChoice::Auto).unwrap()
+    };
+    let m = number_metrics(&scan("p.m.a.big"), &scan("p.m.b.big"), &rows).unwrap();
+    assert_eq!((m.mae, m.n), (Some(3.0 / 5.0), 5));
+    // Reductions are of a table's numbers too, of all or of some.
+    let passes = |text: &str| {
+        select(&reader, &mistique_query::Predicate::parse(text).unwrap(), None, PlanChoice::Auto).unwrap().rows
+    };
+    assert_eq!(passes("p.m.a.max > 1e18"), [1, 3, 5]);
+    assert_eq!(passes("p.m.a.big,day.argmax = 1"), [2, 4]);
+}
+
+#[test]
+fn rows_that_are_not_asked_about_are_told() {
+    let store = store();
+    tensor(&store, "m", "x", &[1], &[0, 1, 2, 3], vec![1.0, 0.0, 1.0, 0.0], "f32");
+    tensor(&store, "m", "y", &[1], &[2, 3, 10, 11, 12], vec![0.0, 1.0, 1.0, 1.0, 1.0], "f32");
+    let reader = ChunkReader::new(&store);
+    let ask = |text: &str| {
+        let predicate = mistique_query::Predicate::parse(text).unwrap();
+        select(&reader, &predicate, None, PlanChoice::Auto).unwrap()
+    };
+    let found = ask("p.m.x.u0 > 0 or p.m.y.u0 > 0");
+    assert_eq!((found.rows, found.n_rows), (vec![0, 2, 3], 4));
+    assert_eq!(found.unshared.iter().map(|(k, n)| (k.to_string(), *n)).collect::<Vec<_>>(), [("p.m.y".into(), 3)]);
+    let found = ask("p.m.y.u0 > 0 or p.m.x.u0 > 0");
+    assert_eq!((found.rows, found.n_rows, found.unshared[0].1), (vec![2, 3, 10, 11, 12], 5, 2));
+    assert!(ask("p.m.x.u0 > 0 and row_id < 2").unshared.is_empty());
+}
+
+#[test]
 fn nothing_one_row_and_nan_are_defined() {
     let store = store();
     tensor(&store, "m", "x", &[3], &[4], vec![1.0, f32::NAN, 2.0], "f32");
@@ -496,9 +564,17 @@ fn scores_that_are_nan_are_counted() {
     let mut both = Labelled::open(&reader, predicted, "y.truth", PlanChoice::Auto).unwrap();
     let m = class_metrics(&reader, &request("p.m.s"), &mut both, Some(Scores::Probabilities), 10).unwrap();
     assert_eq!(m.n_nan, 1);
+    assert_eq!(m.n_other, 0);
     // The row is in the curve of b alone, where three of four pairs stand right.
     assert_eq!(m.curves.iter().map(|c| c.curves.thresholds.len()).collect::<Vec<_>>(), [3, 4]);
     assert_eq!(m.curves[1].curves.auroc, Some(0.75));
+    // A label that no column stands for is told.
+    let truth: ArrayRef = Arc::new(Int64Array::from(vec![0, 7, 0, 1]));
+    table(&store, "m", "z", &[0, 1, 2, 3], vec![("truth", truth)]);
+    let predicted = reader.prediction("p.m.s", PlanChoice::Auto).unwrap();
+    let mut both = Labelled::open(&reader, predicted, "z.truth", PlanChoice::Auto).unwrap();
+    let m = class_metrics(&reader, &request("p.m.s"), &mut both, Some(Scores::Probabilities), 10).unwrap();
+    assert_eq!((m.n_other, m.confusion.n_rows()), (1, 4));
 }
 
 #[test]

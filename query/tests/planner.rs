@@ -7,8 +7,8 @@ use mistique_engine::{
     DatasetSpec, EngineError, Given, IfExists, LogOptions, MemoryStorage, ModelKey, ModelKind, ModelRecord, ModelSpec,
     Rerun, RerunValues, StageNode, Store, StoreOptions, TensorSpec, cost,
 };
-use mistique_query::diagnostics::dist;
-use mistique_query::{ChunkReader, Explanation, PlanChoice, Request, RowSelection};
+use mistique_query::diagnostics::{MapsAs, Measure, dist, similarities};
+use mistique_query::{ChunkReader, Explanation, PlanChoice, Request, RowSelection, get_together};
 
 const ROWS: u64 = 256;
 const WIDTH: usize = 4;
@@ -203,7 +203,7 @@ fn the_cheapest_is_chosen() {
     ] {
         let world = world(&stored);
         world.costs(0.0, 0.0, stages, read);
-        let answer = world.reader().get(&request("c").with_plan(PlanChoice::Ancestor)).unwrap();
+        let answer = world.reader().get(&request("c").with_plan(PlanChoice::ANCESTOR)).unwrap();
         assert_eq!(world.seen.lock().unwrap().given, [expected]);
         let values: Vec<f32> = (0..ROWS).flat_map(|r| [r as f32 * 3.0 + 1.0; WIDTH]).collect();
         assert_eq!(answer.into_f32().unwrap(), values);
@@ -214,7 +214,7 @@ fn the_cheapest_is_chosen() {
 fn pages_in_memory_are_counted_on() {
     let world = world(&[("a", "f32", 0..ROWS)]);
     let reader = world.reader();
-    let some = request("a").with_rows(RowSelection::Range(0..10)).with_plan(PlanChoice::Read);
+    let some = request("a").with_rows(RowSelection::Range(0..10)).with_plan(PlanChoice::READ);
     let how = || reader.explain(&some).unwrap().considered[0].how.clone();
     // As they are logged, pages decode as fast as they would be copied; compacted ones are held.
     reader.get(&some).unwrap();
@@ -222,7 +222,7 @@ fn pages_in_memory_are_counted_on() {
     world.store.compact(&mut |_, _| {}).unwrap();
     assert!(!how().contains("in memory"), "{}", how());
     // Other rows of the page: the same ones would be answered as they were.
-    reader.get(&request("a").with_rows(RowSelection::Range(5..12)).with_plan(PlanChoice::Read)).unwrap();
+    reader.get(&request("a").with_rows(RowSelection::Range(5..12)).with_plan(PlanChoice::READ)).unwrap();
     assert!(how().contains("1 pages in memory"), "{}", how());
 }
 
@@ -236,15 +236,15 @@ fn rows_are_divided() {
     let e = reader.explain(&request).unwrap();
     assert!(e.considered[0].unavailable.as_ref().unwrap().contains("250"));
     assert!(ms(&e, "SPLIT").is_some() && ms(&e, "RERUN").is_some());
-    let answer = reader.get(&request.clone().with_plan(PlanChoice::Split)).unwrap();
+    let answer = reader.get(&request.clone().with_plan(PlanChoice::SPLIT)).unwrap();
     assert_eq!(answer.source.to_string(), "read 3 rows of f32 exact, rerun 2");
     let expected: Vec<f32> = ids.iter().flat_map(|r| [*r as f32 * 3.0 + 1.0; WIDTH]).collect();
     assert_eq!((answer.rows.clone(), answer.into_f32().unwrap()), (ids, expected.clone()));
-    assert_eq!(reader.get(&request.with_plan(PlanChoice::Rerun)).unwrap().into_f32().unwrap(), expected);
+    assert_eq!(reader.get(&request.with_plan(PlanChoice::RERUN)).unwrap().into_f32().unwrap(), expected);
     // A range counts the dataset's rows where they can be run, and stored ones where only reading is wanted.
     let range = crate::request("c").with_rows(RowSelection::Range(190..1000));
     assert_eq!(reader.get(&range).unwrap().rows, (190..ROWS).collect::<Vec<_>>());
-    assert_eq!(reader.get(&range.with_plan(PlanChoice::Read)).unwrap().rows, (190..200).collect::<Vec<_>>());
+    assert_eq!(reader.get(&range.with_plan(PlanChoice::READ)).unwrap().rows, (190..200).collect::<Vec<_>>());
 }
 
 #[test]
@@ -265,7 +265,7 @@ fn one_run_answers_several() {
         assert_eq!(answer.into_f32().unwrap(), expected);
     }
     // Alone there is nothing to share.
-    let error = reader.get(&request("c").with_plan(PlanChoice::Shared)).unwrap_err().to_string();
+    let error = reader.get(&request("c").with_plan(PlanChoice::SHARED)).unwrap_err().to_string();
     assert!(error.contains("two or more keys"), "{error}");
 }
 
@@ -282,10 +282,50 @@ fn a_diagnostic_with_several_passes_runs_the_model_once() {
 }
 
 #[test]
+fn scans_of_one_model_share_its_run() {
+    let values = |factor: f32, offset: f32| -> Vec<f32> {
+        (0..ROWS).flat_map(|r| [r as f32 * factor + offset; WIDTH]).collect()
+    };
+    let runs = |world: &World| std::mem::take(&mut world.seen.lock().unwrap().given);
+    for plan in [PlanChoice::Auto, PlanChoice::RERUN, PlanChoice::ANCESTOR] {
+        let world = world(&[("a", "f32", 0..ROWS)]);
+        let reader = world.reader();
+        let scans = ["b", "c"].map(|key| reader.scan(&request(key).with_plan(plan)).unwrap());
+        let rows: Vec<u64> = (0..ROWS).collect();
+        let answers = get_together(&scans, &rows).unwrap();
+        for (answer, (factor, offset)) in answers.into_iter().zip([(2.0, 1.0), (3.0, 1.0)]) {
+            assert_eq!((&answer.rows, answer.source.to_string().starts_with("rerun")), (&rows, true));
+            assert_eq!(answer.into_f32().unwrap(), values(factor, offset));
+        }
+        // What is demanded to run from the input reads nothing.
+        let given: &[&str] = if plan == PlanChoice::RERUN { &[] } else { &["a"] };
+        assert_eq!(runs(&world), [given], "{plan:?}");
+        // Some of the rows, in another order; what a run gave is not taken for other rows.
+        let some = [7, 3, 200];
+        let found = get_together(&scans, &some).unwrap();
+        assert_eq!(found[1].rows, some);
+        assert_eq!(found[1].clone().into_f32().unwrap(), some.map(|r| [3.0 * r as f32 + 1.0; WIDTH]).concat());
+        assert_eq!(runs(&world).len(), 1);
+        // Layers that are compared run once for all of them, and one that is stored is read.
+        let all = ["a", "b", "c"].map(|key| request(key).with_plan(if key == "a" { PlanChoice::Auto } else { plan }));
+        let pairs = [(0, 1), (0, 2), (1, 2)];
+        let found = similarities(&reader, &all, &pairs, Measure::LinearCka, MapsAs::Mean, &mut |_, _| {}).unwrap();
+        assert!(found.values.iter().all(|v| (v.as_ref().unwrap().value - 1.0).abs() < 1e-9), "{:?}", found.values);
+        assert_eq!(runs(&world).len(), 1, "{plan:?}");
+    }
+    // Where the shared run fails, each scan has its own plans.
+    let world = world(&[("a", "f32", 0..ROWS)]);
+    let reader = world.reader();
+    let scans = ["b", "c"].map(|key| reader.scan(&request(key)).unwrap());
+    world.seen.lock().unwrap().broken = Some("its weights are gone".into());
+    assert!(get_together(&scans, &[1, 2]).is_err());
+}
+
+#[test]
 fn what_is_not_possible_says_why() {
     let world = world(&[("a", "f32", 0..ROWS), ("c", "f32", 0..ROWS)]);
     let reader = world.reader();
-    let error = reader.get(&request("b").with_plan(PlanChoice::Read)).unwrap_err().to_string();
+    let error = reader.get(&request("b").with_plan(PlanChoice::READ)).unwrap_err().to_string();
     assert!(error.contains("log it again") && error.contains("--plan rerun"), "{error}");
     // Without the dataset a run from stored ancestors is still possible, without the model none.
     world.seen.lock().unwrap().no_dataset = Some("the dataset has changed".into());

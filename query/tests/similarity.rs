@@ -33,6 +33,37 @@ fn compare(store: &Store, a: &str, b: &str, measure: Measure, maps: MapsAs) -> R
 const RBF: Measure = Measure::RbfCka { fraction: 1.0, max_points: 10_000 };
 
 #[test]
+fn the_scale_of_values_changes_nothing() {
+    let mut state = 11u64;
+    let mut random = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32 / (1 << 24) as f32 - 0.5
+    };
+    let rows: Vec<u64> = (0..400).collect();
+    let x: Vec<f32> = (0..400 * 5).map(|_| random()).collect();
+    let y: Vec<f32> = x.iter().map(|v| v * 0.7 + 0.6 * random()).collect();
+    // Powers of two, so that no digit is lost by the scaling itself.
+    let scales = [0, 60, 66, -40, -70, -80].map(|power| 2f32.powi(power));
+    let named: Vec<String> = (0..scales.len()).map(|i| format!("x{i}")).collect();
+    let mut arrays: Vec<Named<'_>> = vec![("y", &[5], &rows, y)];
+    for (name, scale) in named.iter().zip(scales) {
+        arrays.push((name, &[5], &rows, x.iter().map(|v| v * scale).collect()));
+    }
+    let store = store(&arrays);
+    let alike = |name: &str, other: &str| {
+        let (a, b) = (format!("p.m.{name}"), format!("p.m.{other}"));
+        compare(&store, &a, &b, Measure::LinearCka, MapsAs::Mean).unwrap().value
+    };
+    let want = alike("x0", "y");
+    assert!((0.3..0.9).contains(&want), "{want}");
+    for (name, scale) in named.iter().zip(scales) {
+        assert!((alike(name, "y") - want).abs() < 1e-6 * want, "{scale:e}: {} for {want}", alike(name, "y"));
+        assert!((alike(name, "x0") - 1.0).abs() < 1e-6, "{scale:e}");
+        assert!((alike(name, name) - 1.0).abs() < 1e-6, "{scale:e}");
+    }
+}
+
+#[test]
 fn as_numpy_and_scipy_find_it() {
     let fixture: Value = serde_json::from_str(include_str!("fixtures/similarity.json")).unwrap();
     let n = fixture["n"].as_u64().unwrap();

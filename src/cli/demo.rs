@@ -323,8 +323,8 @@ fn questions(store: &Store, epochs: u32) -> Result<()> {
     ];
     print("Questions, answered from the store (READ) and by running the network again (RERUN):\n\n")?;
     for q in questions {
-        let (text, read) = ask(store, &q, PlanChoice::Read)?;
-        let (again, rerun) = ask(store, &q, PlanChoice::Rerun)?;
+        let (text, read) = ask(store, &q, PlanChoice::READ)?;
+        let (again, rerun) = ask(store, &q, PlanChoice::RERUN)?;
         let same = if text == again { String::new() } else { format!("\n   RERUN says {again}") };
         print(&format!(
             "{} [{}]\n   {text}{same}\n   READ {}, RERUN {}: READ is {} faster\n",

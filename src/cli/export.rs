@@ -124,7 +124,7 @@ fn export(
     for part in rows.chunks((BATCH_VALUES / width).max(1)) {
         let key = Key { intermediate: record.key.clone(), columns: None };
         // What is stored is exported as it is stored; what is not is run again.
-        let plan = if record.is_whole() { PlanChoice::Read } else { PlanChoice::Auto };
+        let plan = if record.is_whole() { PlanChoice::READ } else { PlanChoice::Auto };
         let request = Request::new(key).with_rows(RowSelection::List(part.to_vec())).with_plan(plan);
         let batch = reader.get(&request)?.to_arrow()?;
         let open = match &mut writer {

@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use serde_json::{Value, json};
 
 use super::Result;
@@ -22,34 +23,10 @@ use crate::{
 const SHOWN_ROWS: usize = 20;
 const SHOWN_COLUMNS: usize = 8;
 
-#[derive(Debug, Clone, Copy, Default, clap::ValueEnum)]
-pub enum PlanArg {
-    /// The cheapest by the measured costs.
-    #[default]
-    Auto,
-    /// What is stored.
-    Read,
-    /// Run the model again from its input.
-    Rerun,
-    /// Run the model again from stored stages before.
-    Ancestor,
-    /// What is stored, and a run for the other rows.
-    Split,
-    /// One run for several keys of a model.
-    Shared,
-}
-
-impl From<PlanArg> for PlanChoice {
-    fn from(arg: PlanArg) -> Self {
-        match arg {
-            PlanArg::Auto => Self::Auto,
-            PlanArg::Read => Self::Read,
-            PlanArg::Rerun => Self::Rerun,
-            PlanArg::Ancestor => Self::Ancestor,
-            PlanArg::Split => Self::Split,
-            PlanArg::Shared => Self::Shared,
-        }
-    }
+/// Reads `--plan`: the kinds of plans that there are.
+pub fn plan_parser() -> impl TypedValueParser<Value = PlanChoice> {
+    let values = PlanChoice::all().map(|(choice, about)| PossibleValue::new(choice.name()).help(about));
+    PossibleValuesParser::new(values).try_map(|name| name.parse::<PlanChoice>())
 }
 
 /// What a request is made of.
@@ -65,8 +42,8 @@ pub struct RequestArgs {
     #[arg(long = "where", value_name = "EXPR")]
     filter: Option<String>,
     /// How to answer.
-    #[arg(long, value_enum, default_value = "auto")]
-    plan: PlanArg,
+    #[arg(long, value_parser = plan_parser(), default_value = "auto")]
+    plan: PlanChoice,
     /// Never answer from a lossy copy.
     #[arg(long)]
     exact: bool,
@@ -113,7 +90,7 @@ impl RequestArgs {
             (None, Some(filter)) => RowSelection::Where(Predicate::parse(filter)?),
             (None, None) => RowSelection::All,
         };
-        let plan = self.plan.into();
+        let plan = self.plan;
         let request = |key: &String| {
             let key: Key = key.parse()?;
             Ok(Request::new(key).with_rows(rows.clone()).with_plan(plan).with_exact(self.exact))
@@ -230,7 +207,7 @@ pub fn measure_all(
     explanations: &mut [Explanation],
 ) -> Result<()> {
     let shared =
-        |e: &Explanation| e.considered.iter().find(|c| c.choice() == PlanChoice::Shared).and_then(|c| c.predicted);
+        |e: &Explanation| e.considered.iter().find(|c| c.choice() == PlanChoice::SHARED).and_then(|c| c.predicted);
     let together: f64 = explanations.iter().filter_map(shared).map(|d| d.as_secs_f64()).sum();
     let Some(first) = requests.first() else { return Ok(()) };
     let rows: Vec<u64> = reader(store, device).uncounted().scan(first)?.rows().iter().collect();
@@ -242,7 +219,7 @@ pub fn measure_all(
             for _ in 0..RUNS {
                 store.clear_pool();
                 let session = reader(store, device).uncounted();
-                let took = if choice == PlanChoice::Shared {
+                let took = if choice == PlanChoice::SHARED {
                     let all: Vec<Request> = requests.iter().map(|r| r.clone().with_plan(choice)).collect();
                     let answers = session.get_intermediates(&all)?;
                     // Nothing predicted: each has as much of the run.

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::Result;
-use crate::{Answer, ChunkReader, Request, RowSelection, Scan, Store};
+use crate::{Answer, ChunkReader, Request, RowSelection, Scan, Store, get_together};
 
 /// Bytes of values as logged beyond which an answer is got in parts, of as many as f32.
 const PART_BYTES: usize = 128 << 20;
@@ -62,7 +62,7 @@ impl<'r, 'a> Parts<'r, 'a> {
     pub fn all(&self, part: usize) -> Result<Cow<'_, [Answer]>> {
         match self {
             Self::Whole(answers) => Ok(answers.into()),
-            Self::Scans { .. } => (0..self.n_keys()).map(|key| Ok(self.one(key, part)?.into_owned())).collect(),
+            Self::Scans { scans, .. } => Ok(get_together(scans, self.part(part))?.into()),
         }
     }
 
@@ -70,10 +70,15 @@ impl<'r, 'a> Parts<'r, 'a> {
     pub fn one(&self, key: usize, part: usize) -> Result<Cow<'_, Answer>> {
         match self {
             Self::Whole(answers) => Ok(Cow::Borrowed(&answers[key])),
-            Self::Scans { scans, rows, step } => {
-                let rows = &rows[part * step..rows.len().min((part + 1) * step)];
-                Ok(Cow::Owned(scans[key].get(rows)?))
-            }
+            Self::Scans { scans, .. } => Ok(Cow::Owned(scans[key].get(self.part(part))?)),
+        }
+    }
+
+    /// The rows of a part.
+    fn part(&self, part: usize) -> &[u64] {
+        match self {
+            Self::Whole(_) => self.rows(),
+            Self::Scans { rows, step, .. } => &rows[part * step..rows.len().min((part + 1) * step)],
         }
     }
 
@@ -83,6 +88,7 @@ impl<'r, 'a> Parts<'r, 'a> {
             Self::Whole(answers) => Ok(answers.into()),
             Self::Scans { scans, rows, .. } => {
                 let rows = &rows[..rows.len().min(n_rows)];
+                // Looked at alone: nothing of it is stored.
                 Ok(scans.iter().map(|s| s.peek(rows)).collect::<std::result::Result<Vec<_>, _>>()?.into())
             }
         }

@@ -134,7 +134,7 @@ pub(crate) fn fill(store: &Store, device: Device) -> Result<u64, QueryError> {
     let lacking: Vec<IntermediateRecord> =
         store.catalog().intermediates(None)?.into_iter().filter(|r| !r.is_whole()).collect();
     for record in &lacking {
-        let request = Request::new(reader.key(&record.key)).with_rows(RowSelection::All).with_plan(PlanChoice::Rerun);
+        let request = Request::new(reader.key(&record.key)).with_rows(RowSelection::All).with_plan(PlanChoice::RERUN);
         reader.get(&request)?;
         reader.finish_materializing();
     }

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use candle_core::{DType, Tensor};
 use mistique_datasets::{Dataset, DatasetError, Spec};
 use mistique_engine::{
-    DatasetSpec, EngineError, Given, ModelKind, ModelRecord, Rerun, RerunValues, Result, StageNode, Store, cost, hex,
+    DatasetSpec, EngineError, Given, ModelKind, ModelRecord, Rerun, RerunValues, Result, StageNode, Store, Verifier,
+    cost, hex,
 };
 
 use crate::conv::cpu_values;
@@ -32,6 +33,8 @@ pub struct NetworkRerun<'a> {
     loaded: Mutex<HashMap<i64, Arc<Executor>>>,
     datasets: Mutex<HashMap<String, Arc<dyn Dataset>>>,
     graphs: Mutex<HashMap<i64, Arc<Vec<StageNode>>>>,
+    /// Bytes of a row of a model's input, as float32, and of its weights.
+    bytes: Mutex<HashMap<i64, (u64, u64)>>,
     /// What was found to be wrong: with a model, and with its dataset.
     failed: Mutex<HashMap<(i64, Part), String>>,
 }
@@ -55,6 +58,7 @@ impl<'a> NetworkRerun<'a> {
             loaded: Mutex::default(),
             datasets: Mutex::default(),
             graphs: Mutex::default(),
+            bytes: Mutex::default(),
             failed: Mutex::default(),
         }
     }
@@ -240,6 +244,13 @@ impl Rerun for NetworkRerun<'_> {
         model.spec.dataset.as_ref().is_some_and(|d| lock(&self.datasets).contains_key(&d.source))
     }
 
+    fn input_bytes(&self, model: &ModelRecord, _stages: &[&str], n_rows: u64, from_dataset: bool) -> u64 {
+        // Known once the graph is.
+        let Some((row, weights)) = lock(&self.bytes).get(&model.id).copied() else { return 0 };
+        let rows = if from_dataset { row * n_rows } else { 0 };
+        rows + if self.is_loaded(model) { 0 } else { weights }
+    }
+
     fn batch_rows(&self) -> Option<u64> {
         Some(BATCH_ROWS as u64)
     }
@@ -295,6 +306,17 @@ impl Rerun for NetworkRerun<'_> {
         })
     }
 
+    fn verifier(&self) -> Verifier {
+        let device = self.device;
+        Arc::new(move |store, model| {
+            let anew = NetworkRerun::new(store, device);
+            if !anew.runs(model) {
+                return Err("it is no network".into());
+            }
+            anew.verify(model).or_else(|| anew.verify_dataset(model)).map_or(Ok(()), Err)
+        })
+    }
+
     fn graph(&self, model: &ModelRecord) -> Result<Arc<Vec<StageNode>>> {
         if let Some(graph) = lock(&self.graphs).get(&model.id) {
             return Ok(Arc::clone(graph));
@@ -312,6 +334,9 @@ impl Rerun for NetworkRerun<'_> {
             whole: false,
         };
         let graph = Arc::new(network.layers().iter().map(node).collect::<Vec<_>>());
+        let row: usize = network.input_shape().iter().product();
+        let weights = model.spec.weights.and_then(|hash| self.store.catalog().operator(&hash).ok().flatten());
+        lock(&self.bytes).insert(model.id, (4 * row as u64, weights.map_or(0, |w| w.len_bytes)));
         lock(&self.graphs).insert(model.id, Arc::clone(&graph));
         Ok(graph)
     }

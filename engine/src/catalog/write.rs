@@ -296,15 +296,14 @@ impl Catalog {
     /// Errors: `Catalog`.
     pub(crate) fn write_counters(
         &self,
-        machine: &str,
-        costs: &[(&str, &str, Running)],
+        costs: &[(String, String, String, Running)],
         queries: &[(i64, &str, u64)],
     ) -> Result<()> {
         const DOING: &str = "write measured costs";
         self.conn.execute_batch("PRAGMA synchronous = NORMAL").doing(DOING)?;
         let written = (|| {
             let tx = self.conn.unchecked_transaction()?;
-            for (what, subject, r) in costs {
+            for (machine, what, subject, r) in costs {
                 let sql = "INSERT OR REPLACE INTO costs VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
                 tx.prepare_cached(sql)?.execute(params![machine, what, subject, r.n, r.mean, r.m2, r.updated])?;
             }

@@ -17,11 +17,12 @@ use super::decide::{Candidate, within_budget};
 use super::gamma::Demand;
 use super::gather::{Gathered, value_bytes};
 use super::mode::Materialize;
+use super::sizes::GroupSize;
 use crate::catalog::{Block, WITHHELD};
 use crate::error::{EngineError, Result};
 use crate::log::{LogOptions, is_divisible, step_back};
-use crate::model::{Content, IntermediateRecord, ModelKind};
-use crate::rerun::RerunValues;
+use crate::model::{Content, IntermediateRecord, ModelRecord};
+use crate::rerun::{RerunValues, Verifier};
 use crate::row_plan::Rows;
 use crate::store::Store;
 
@@ -30,7 +31,6 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_millis(20);
 
 /// Values that a RERUN produced and that are worth storing.
-#[derive(Debug)]
 pub struct Offer {
     /// Their intermediate.
     pub record: IntermediateRecord,
@@ -45,12 +45,12 @@ pub struct Offer {
 }
 
 /// What queries asked for, by which a byte budget is shared.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Balance {
     /// Queries of each intermediate.
     pub demands: BTreeMap<i64, Demand>,
-    /// Models that can be run again here and now: values of others never leave.
-    pub models: BTreeSet<i64>,
+    /// Who can tell whether a model can be run again: values of one that none of them runs never leave.
+    pub verifiers: Vec<Verifier>,
 }
 
 /// What a materializer did so far.
@@ -125,7 +125,8 @@ impl Materializer {
         let own = store.beside()?;
         let shared = Arc::new(Shared { budget: budget_bytes, held: AtomicUsize::new(0), report: Mutex::default() });
         let (jobs, receiver) = channel();
-        let worker = Worker { store: own, shared: Arc::clone(&shared), gathered: BTreeMap::new() };
+        let shared_too = Arc::clone(&shared);
+        let worker = Worker { store: own, shared: shared_too, gathered: BTreeMap::new(), verified: BTreeMap::new() };
         let thread = std::thread::Builder::new()
             .name("mistique-materialize".into())
             .spawn(move || worker.run(&receiver))
@@ -178,7 +179,12 @@ struct Worker {
     store: Store,
     shared: Arc<Shared>,
     gathered: BTreeMap<i64, Gathered>,
+    /// By model: whether it could be run again, and when that was seen.
+    verified: BTreeMap<i64, (Instant, bool)>,
 }
+
+/// How long what was found of a model's operators and dataset is believed: files may change while a session lasts.
+const VERIFIED_FOR: Duration = Duration::from_secs(60);
 
 impl Worker {
     fn run(mut self, jobs: &Receiver<Job>) {
@@ -302,26 +308,88 @@ impl Worker {
         }
     }
 
-    /// Lets the lowest γ leave until what is stored, and what is wanted beside it, fits the budget. Returns which groups
-    /// of the wanted ones are to be stored.
-    fn balance(&self, balance: &Balance, wanted: Option<(&IntermediateRecord, &[bool])>) -> Result<Vec<bool>> {
+    /// Lets the lowest γ leave until what is stored, and what is wanted beside it, fits the budget: of models that can be
+    /// run again here and now. Returns which groups of the wanted ones are to be stored.
+    fn balance(&mut self, balance: &Balance, wanted: Option<(&IntermediateRecord, &[bool])>) -> Result<Vec<bool>> {
         let Some(budget) = self.store.materialize()?.budget() else {
             return Ok(wanted.map(|(_, groups)| groups.to_vec()).unwrap_or_default());
         };
         let records = self.store.catalog().intermediates(None)?;
-        let kinds: BTreeMap<i64, ModelKind> = self.store.models()?.into_iter().map(|m| (m.id, m.spec.kind)).collect();
         let sizes = self.store.group_sizes(&records)?;
+        let models: BTreeMap<i64, ModelRecord> = self.store.models()?.into_iter().map(|m| (m.id, m)).collect();
+        // Only a model whose values are to leave is looked at, which may show that they must not.
+        let mut kept = BTreeSet::new();
+        loop {
+            let share = Share { budget: budget as f64, records: &records, sizes: &sizes, models: &models, kept: &kept };
+            let (leaving, stored) = share.decide(&balance.demands, wanted);
+            let touched: BTreeSet<i64> =
+                records.iter().filter(|r| leaving.contains_key(&r.id)).map(|r| r.model_id).collect();
+            let mut cannot = |id: &i64| !models.get(id).is_some_and(|m| self.can_rerun(m, &balance.verifiers));
+            let fixed: Vec<i64> = touched.into_iter().filter(&mut cannot).collect();
+            if fixed.is_empty() {
+                self.leave(&records, leaving)?;
+                return Ok(stored);
+            }
+            kept.extend(fixed);
+        }
+    }
+
+    /// Whether a model can be run again, looked up anew after a while.
+    fn can_rerun(&mut self, model: &ModelRecord, verifiers: &[Verifier]) -> bool {
+        match self.verified.get(&model.id) {
+            Some((then, can)) if then.elapsed() < VERIFIED_FOR => *can,
+            _ => {
+                let can = verifiers.iter().any(|verify| verify(&self.store, model).is_ok());
+                self.verified.insert(model.id, (Instant::now(), can));
+                can
+            }
+        }
+    }
+
+    fn leave(&self, records: &[IntermediateRecord], leaving: BTreeMap<i64, Vec<bool>>) -> Result<()> {
+        if leaving.is_empty() {
+            return Ok(());
+        }
+        let of = |id: i64, groups| Some((records.iter().find(|r| r.id == id)?.clone(), groups));
+        let leaving: Vec<_> = leaving.into_iter().filter_map(|(id, groups)| of(id, groups)).collect();
+        let bytes = self.patiently(|store| store.evict(&leaving))?;
+        {
+            let mut report = self.shared.report();
+            report.evicted_bytes += bytes as u64;
+            report.evicted_groups += leaving.iter().flat_map(|(_, g)| g).filter(|g| **g).count() as u64;
+        }
+        self.patiently(Store::gc).map(drop)
+    }
+}
+
+/// What a byte budget is shared among.
+struct Share<'a> {
+    budget: f64,
+    records: &'a [IntermediateRecord],
+    sizes: &'a BTreeMap<i64, Vec<GroupSize>>,
+    models: &'a BTreeMap<i64, ModelRecord>,
+    /// Models whose values must stay.
+    kept: &'a BTreeSet<i64>,
+}
+
+impl Share<'_> {
+    /// Which stored groups are to leave, and which of the wanted ones are to be stored.
+    fn decide(
+        &self,
+        demands: &BTreeMap<i64, Demand>,
+        wanted: Option<(&IntermediateRecord, &[bool])>,
+    ) -> (BTreeMap<i64, Vec<bool>>, Vec<bool>) {
         let mut fixed = 0.0;
         let mut candidates = Vec::new();
-        for record in &records {
-            let sizes = sizes.get(&record.id).map(Vec::as_slice).unwrap_or_default();
-            let gives = kinds.get(&record.model_id).is_some_and(|kind| kind.gives(&record.content));
-            if !gives || !balance.models.contains(&record.model_id) {
+        for record in self.records {
+            let sizes = self.sizes.get(&record.id).map(Vec::as_slice).unwrap_or_default();
+            let gives = self.models.get(&record.model_id).is_some_and(|m| m.spec.kind.gives(&record.content));
+            if !gives || self.kept.contains(&record.model_id) {
                 fixed += sizes.iter().map(|s| s.stored_bytes).sum::<f64>();
                 continue;
             }
             let whole: Vec<f64> = sizes.iter().map(|s| s.whole_bytes).collect();
-            let gammas = balance.demands.get(&record.id).map_or_else(|| vec![0.0; whole.len()], |d| d.gammas(&whole));
+            let gammas = demands.get(&record.id).map_or_else(|| vec![0.0; whole.len()], |d| d.gammas(&whole));
             for (group, (size, gamma)) in sizes.iter().zip(gammas).enumerate() {
                 let is_wanted = wanted.is_some_and(|(r, groups)| r.id == record.id && groups.get(group) == Some(&true));
                 if size.stored_rows == 0 && !is_wanted {
@@ -332,12 +400,12 @@ impl Worker {
                 candidates.push(Candidate { intermediate_id: record.id, group, gamma, bytes, is_stored });
             }
         }
-        let keep = within_budget((budget as f64 - fixed).max(0.0), &candidates);
+        let keep = within_budget((self.budget - fixed).max(0.0), &candidates);
         let mut leaving: BTreeMap<i64, Vec<bool>> = BTreeMap::new();
         let mut stored = wanted.map_or_else(Vec::new, |(_, groups)| vec![false; groups.len()]);
         for (candidate, keep) in candidates.iter().zip(keep) {
             if !keep && candidate.is_stored {
-                let n_groups = sizes.get(&candidate.intermediate_id).map_or(0, Vec::len);
+                let n_groups = self.sizes.get(&candidate.intermediate_id).map_or(0, Vec::len);
                 let groups = leaving.entry(candidate.intermediate_id).or_insert_with(|| vec![false; n_groups]);
                 groups.iter_mut().skip(candidate.group).take(1).for_each(|g| *g = true);
             }
@@ -345,18 +413,7 @@ impl Worker {
                 stored.iter_mut().skip(candidate.group).take(1).for_each(|g| *g = true);
             }
         }
-        if !leaving.is_empty() {
-            let of = |id: i64, groups| Some((records.iter().find(|r| r.id == id)?.clone(), groups));
-            let leaving: Vec<_> = leaving.into_iter().filter_map(|(id, groups)| of(id, groups)).collect();
-            let bytes = self.patiently(|store| store.evict(&leaving))?;
-            {
-                let mut report = self.shared.report();
-                report.evicted_bytes += bytes as u64;
-                report.evicted_groups += leaving.iter().flat_map(|(_, g)| g).filter(|g| **g).count() as u64;
-            }
-            self.patiently(Store::gc)?;
-        }
-        Ok(stored)
+        (leaving, stored)
     }
 }
 

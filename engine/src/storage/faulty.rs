@@ -106,6 +106,10 @@ impl Storage for FaultyStorage {
     fn describe(&self) -> String {
         self.inner.describe()
     }
+
+    fn medium(&self) -> String {
+        self.inner.medium()
+    }
 }
 
 struct FaultyWrite {

@@ -56,6 +56,19 @@ fn io(path: &Path, op: &'static str) -> impl FnOnce(std::io::Error) -> EngineErr
     move |e| EngineError::io(path, op, e)
 }
 
+/// File system and device of the mount that `path` lies in, by Linux's list of them (`man 5 proc_pid_mountinfo`).
+fn medium(path: &Path, mounts: &str) -> Option<String> {
+    let mount = |line: &str| {
+        let (of_mount, of_system) = line.split_once(" - ")?;
+        let point = of_mount.split(' ').nth(4)?.replace("\\040", " ");
+        let mut of_system = of_system.split(' ');
+        let (kind, device) = (of_system.next()?, of_system.next()?);
+        path.starts_with(&point).then(|| (point.len(), format!("{kind} {device}")))
+    };
+    // Of several on one folder the last one is seen.
+    mounts.lines().filter_map(mount).max_by_key(|(len, _)| *len).map(|(_, medium)| medium)
+}
+
 impl Storage for LocalStorage {
     fn create(&self, path: &str) -> Result<Box<dyn WriteFile>> {
         let path = self.path(path);
@@ -147,6 +160,12 @@ impl Storage for LocalStorage {
     fn describe(&self) -> String {
         self.root.display().to_string()
     }
+
+    fn medium(&self) -> String {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let root = self.root.canonicalize().unwrap_or_else(|_| self.root.clone());
+        medium(&root, &mounts).unwrap_or_default()
+    }
 }
 
 struct LocalWrite {
@@ -194,5 +213,23 @@ impl ReadFile for LocalRead {
             Some(slice) => Ok(Cow::Borrowed(slice)),
             None => Ok(slice_ranges(&self.path, bytes, &[range])?.pop().unwrap_or_default()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_medium_of_a_path() {
+        let mounts = "22 1 8:1 / / rw shared:1 - ext4 /dev/sda1 rw\n\
+                      30 22 0:5 / /data rw - xfs /dev/sdb1 rw\n\
+                      31 22 0:6 /sub /my\\040disk rw - nfs host:/export rw\nnonsense";
+        let of = |path: &str| medium(Path::new(path), mounts);
+        assert_eq!(of("/home/x/s.mq").as_deref(), Some("ext4 /dev/sda1"));
+        assert_eq!(of("/data/s.mq").as_deref(), Some("xfs /dev/sdb1"));
+        assert_eq!(of("/database/s.mq").as_deref(), Some("ext4 /dev/sda1"));
+        assert_eq!(of("/my disk/s.mq").as_deref(), Some("nfs host:/export"));
+        assert_eq!(medium(Path::new("/x"), ""), None);
     }
 }

@@ -143,6 +143,10 @@ impl Storage for MemoryStorage {
     fn describe(&self) -> String {
         "memory".to_string()
     }
+
+    fn medium(&self) -> String {
+        "memory".into()
+    }
 }
 
 struct WriterGuard(Arc<Mutex<bool>>);

@@ -57,6 +57,10 @@ pub trait Storage: Send + Sync {
     fn lock_writer(&self) -> Result<Box<dyn Send + Sync>>;
     /// How messages name this store.
     fn describe(&self) -> String;
+    /// What the files lie on, under which the times of reads are kept; empty where that is not known.
+    fn medium(&self) -> String {
+        String::new()
+    }
 }
 
 /// A file being written.

@@ -70,8 +70,7 @@ impl Store {
         if let Err(e) = counters.flush(&catalog) {
             tracing::debug!("measured costs are not kept: {e}");
         }
-        let costs = catalog.costs(crate::cost::machine())?;
-        Ok(costs.into_iter().map(|(what, subject, running)| (what, subject, running.record())).collect())
+        counters.costs(&catalog)
     }
 
     /// Adds one measurement to a cost, in seconds. It is written down later: nobody waits for it.

@@ -130,12 +130,13 @@ impl Store {
     fn with_pool(storage: Arc<dyn Storage>, create: bool, pool: Arc<InMemoryStore>) -> Result<Self> {
         let catalog = Catalog::open(&*storage, create)?;
         let none: Weak<NoWriter> = Weak::new();
+        let counters = Mutex::new(Counters::on(storage.medium()));
         let this = Self {
             storage,
             catalog: Mutex::new(catalog),
             known: Mutex::default(),
             pool,
-            counters: Mutex::default(),
+            counters,
             writer: Mutex::new(none),
             own_changes: AtomicU64::new(0),
             answers: Default::default(),

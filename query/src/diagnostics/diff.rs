@@ -40,7 +40,7 @@ pub fn difference(rows: &[u64], a: &[f32], b: &[f32]) -> Result<Difference> {
     for ((&row, ra), rb) in rows.iter().zip(a.chunks_exact(width.max(1))).zip(b.chunks_exact(width.max(1))) {
         let wide = |r: &[f32]| r.iter().map(|v| f64::from(*v)).collect::<Vec<_>>();
         let (ra, rb) = (wide(ra), wide(rb));
-        sums.add(row, &ra, &rb);
+        sums.add(row, &ra.iter().zip(&rb).map(|(a, b)| a - b).collect::<Vec<_>>());
         let (ia, ib) = (argmax(&ra).unwrap_or_default(), argmax(&rb).unwrap_or_default());
         if ia != ib {
             changed_argmax.push((row, ia, ib));
@@ -74,10 +74,10 @@ struct Sums {
 }
 
 impl Sums {
-    fn add(&mut self, row: u64, a: &[f64], b: &[f64]) {
+    /// The differences of a row.
+    fn add(&mut self, row: u64, differences: &[f64]) {
         self.n_rows += 1;
-        for (x, y) in a.iter().zip(b) {
-            let d = (x - y).abs();
+        for d in differences.iter().map(|d| d.abs()) {
             if !d.is_finite() {
                 self.n_not_finite += 1;
                 continue;
@@ -152,7 +152,7 @@ pub fn diff(
     b: &Request,
     by: Option<&OperandScan<'_, '_>>,
 ) -> Result<DiffAnswer> {
-    let (left, right) = (reader.scan(a)?, reader.scan(b)?);
+    let (left, right) = (reader.scan_numbers(a)?, reader.scan_numbers(b)?);
     let width = left.columns().len();
     if width != right.columns().len() {
         return Err(QueryError::Mismatch {
@@ -179,22 +179,26 @@ pub fn diff(
             }
         };
         sums.resize(groups.len(), Sums::default());
-        let (x, y) = (left.read(ids)?, right.read(ids)?);
-        let (x, y) = (Side::new(x)?, Side::new(y)?);
+        let (x, y) = (Side::new(left.read(ids)?)?, Side::new(right.read(ids)?)?);
+        let differences = x.minus(&y, width)?;
+        let n_numbers = differences.len() / ids.len().max(1);
+        if !(x.has_classes(width) && y.has_classes(width)) {
+            changed = None;
+        }
+        let classes = match changed {
+            Some(_) => Some((x.classes(width)?, y.classes(width)?)),
+            None => None,
+        };
         for (i, (&row, group)) in ids.iter().zip(&of).enumerate() {
-            let (class_x, class_y) = (x.class(i, width), y.class(i, width));
-            let differs = class_x != class_y;
-            if x.has_classes(width) && y.has_classes(width) {
-                if let (true, Some(changed)) = (differs, &mut changed) {
-                    let text = |c: Option<String>| c.unwrap_or_else(|| "none".into());
-                    changed.push(Changed { row, a: text(class_x), b: text(class_y) });
-                }
-            } else {
-                changed = None;
+            let class = |of: &[Option<String>]| of.get(i).cloned().flatten();
+            let (a, b) = classes.as_ref().map_or((None, None), |(x, y)| (class(x), class(y)));
+            let differs = a != b;
+            if let (true, Some(changed)) = (differs, &mut changed) {
+                let text = |c: Option<String>| c.unwrap_or_else(|| "none".into());
+                changed.push(Changed { row, a: text(a), b: text(b) });
             }
-            let differs = differs && changed.is_some();
             for sums in std::iter::once(&mut all).chain(group.and_then(|g| sums.get_mut(g))) {
-                sums.add(row, x.row(i, width), y.row(i, width));
+                sums.add(row, differences.get(i * n_numbers..(i + 1) * n_numbers).unwrap_or_default());
                 sums.n_changed += u64::from(differs);
             }
         }
@@ -217,20 +221,18 @@ pub fn diff(
     Ok(DiffAnswer { groups: out, changed, unshared, n_ungrouped, sources: [left.source(), right.source()] })
 }
 
-/// One side's rows: numbers, or one column of text or integers.
+/// One side's rows.
 enum Side {
+    /// rows × columns.
     Numbers(Vec<f64>),
-    Column(Column, Vec<f64>),
+    /// Columns of a table.
+    Columns(Vec<Column>),
 }
 
 impl Side {
     fn new(block: Block) -> Result<Self> {
-        if let Data::Table(batch) = &block.data
-            && let [column] = batch.columns()
-        {
-            let column = Column::from_array(column)?;
-            let numbers = column.to_f64("").unwrap_or_default();
-            return Ok(Self::Column(column, numbers));
+        if let Data::Table(batch) = &block.data {
+            return Ok(Self::Columns(batch.columns().iter().map(Column::from_array).collect::<Result<_>>()?));
         }
         Ok(Self::Numbers(block.into_f64()?))
     }
@@ -238,20 +240,54 @@ impl Side {
     fn has_classes(&self, width: usize) -> bool {
         match self {
             Self::Numbers(_) => width > 1,
-            Self::Column(column, _) => !matches!(column, Column::Float(_)),
+            Self::Columns(columns) => match &columns[..] {
+                [one] => !matches!(one, Column::Float(_)),
+                _ => true,
+            },
         }
     }
 
-    fn class(&self, i: usize, width: usize) -> Option<String> {
+    /// The prediction of each row, or its only value where that is no float.
+    fn classes(&self, width: usize) -> Result<Vec<Option<String>>> {
+        let largest = |values: &[f64]| argmax(values).map(|c| c.to_string());
         match self {
-            Self::Numbers(_) => argmax(self.row(i, width)).map(|c| c.to_string()),
-            Self::Column(column, _) => column.text(i),
+            Self::Numbers(values) => Ok(values.chunks_exact(width.max(1)).map(largest).collect()),
+            Self::Columns(columns) => match &columns[..] {
+                [one] => Ok((0..one.len()).map(|row| one.text(row)).collect()),
+                many => {
+                    let numbers = many.iter().map(|c| c.to_f64("")).collect::<Result<Vec<_>>>()?;
+                    let n_rows = numbers.first().map_or(0, Vec::len);
+                    let row = |i: usize| numbers.iter().filter_map(|c| c.get(i).copied()).collect::<Vec<_>>();
+                    Ok((0..n_rows).map(|i| largest(&row(i))).collect())
+                }
+            },
         }
     }
 
-    fn row(&self, i: usize, width: usize) -> &[f64] {
-        let (Self::Numbers(values) | Self::Column(_, values)) = self;
-        values.get(i * width..(i + 1) * width).unwrap_or_default()
+    /// This side's values less the other's, rows × columns: integers exactly. Text has none.
+    fn minus(&self, other: &Self, width: usize) -> Result<Vec<f64>> {
+        let (a, b) = match (self, other) {
+            (Self::Columns(a), Self::Columns(b)) => {
+                let text = |c: &Column| matches!(c, Column::Text(_));
+                let numbers = a.iter().zip(b).filter(|(a, b)| !text(a) && !text(b));
+                let all = numbers.map(|(a, b)| a.minus(b, "")).collect::<Result<Vec<_>>>()?;
+                let n_rows = all.first().map_or(0, Vec::len);
+                return Ok((0..n_rows).flat_map(|i| all.iter().filter_map(move |c| c.get(i).copied())).collect());
+            }
+            (a, b) => (a.numbers(width)?, b.numbers(width)?),
+        };
+        Ok(a.into_iter().zip(b).map(|(a, b)| a - b).collect())
+    }
+
+    fn numbers(&self, width: usize) -> Result<Vec<f64>> {
+        match self {
+            Self::Numbers(values) => Ok(values.clone()),
+            Self::Columns(columns) => {
+                let all = columns.iter().map(|c| c.to_f64("")).collect::<Result<Vec<_>>>()?;
+                let n_rows = if width == 0 { 0 } else { all.first().map_or(0, Vec::len) };
+                Ok((0..n_rows).flat_map(|i| all.iter().filter_map(move |c| c.get(i).copied())).collect())
+            }
+        }
     }
 }
 

@@ -130,7 +130,7 @@ impl<'q> Search<'q> {
             let query_length = query_norm.sqrt();
             for (i, (&product, &(row_norm, row_length))) in products.iter().zip(&row_norms).enumerate() {
                 let off = share * query_length * row_length + tiny;
-                // Less than nothing where the row certainly does not rank; NaN where what overflowed f32 leaves it open.
+                // Less than nothing where the row certainly does not rank; a product that overflowed f32 leaves that open.
                 let bound = best.bound();
                 let hope = match metric {
                     Metric::L2 => {
@@ -139,7 +139,7 @@ impl<'q> Search<'q> {
                     Metric::Dot => bound + f64::from(product) + off,
                     Metric::Cosine => bound * query_length * row_length + f64::from(product) + off,
                 };
-                if hope < 0.0 {
+                if hope < 0.0 && product.is_finite() {
                     continue;
                 }
                 let Some(&row) = rows.get(i).filter(|row| own != Some(**row)) else { continue };
@@ -331,6 +331,26 @@ mod tests {
                 }
             })
             .collect()
+    }
+
+    #[test]
+    fn several_queries_of_values_that_overflow_f32() {
+        let (n, width) = (300, 33);
+        let rows: Vec<u64> = (0..n as u64).collect();
+        for scale in [1e18f32, 3e19, 1e30, 1e35] {
+            let values: Vec<f32> = hard(n, width).iter().map(|v| (v - 0.3) * scale).filter(|v| v.is_finite()).collect();
+            let rows = &rows[..values.len() / width];
+            let values = &values[..rows.len() * width];
+            for metric in Metric::ALL {
+                let mut search = Search::new(&values[..7 * width], &[None; 7], width, 9, metric);
+                search.add(rows, values);
+                for (query, found) in values.chunks_exact(width).zip(search.best) {
+                    let mut all = Ranking::new(9, metric.extreme());
+                    rows.iter().zip(values.chunks_exact(width)).for_each(|(r, v)| all.push(*r, metric.exact(v, query)));
+                    assert_eq!(found.finish(), all.finish(), "{metric:?} at {scale:e}");
+                }
+            }
+        }
     }
 
     #[test]

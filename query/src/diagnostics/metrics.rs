@@ -41,6 +41,8 @@ pub struct ClassMetrics {
     pub scores: Option<Scores>,
     /// Rows with a label of which some score is NaN: they are in no curve of that class, and where scores are logits in none.
     pub n_nan: u64,
+    /// Rows whose label is none of the columns: in the confusion matrix alone.
+    pub n_other: u64,
     /// Mean of −ln p of the true class, p no less than 2⁻⁵²; `None` without scores.
     pub log_loss: Option<f64>,
     /// Each class against the others, by its probability; empty without scores.
@@ -85,6 +87,7 @@ pub fn class_metrics(
         confusion,
         scores: None,
         n_nan: 0,
+        n_other: 0,
         log_loss: None,
         curves: Vec::new(),
         calibration_error: None,
@@ -125,6 +128,7 @@ pub fn class_metrics(
                     _ => None,
                 };
                 truth.push(class);
+                metrics.n_other += u64::from(class.is_none() && labels.get(i).is_some_and(|(_, l)| l.is_some()));
                 metrics.n_nan += u64::from(class.is_some() && row.iter().any(|v| v.is_nan()));
                 if let (Some(class), Some(guess)) = (class, argmax(&p)) {
                     let of = |c: usize| p.get(c).copied().unwrap_or(f64::NAN);
@@ -208,14 +212,14 @@ pub fn number_metrics(
     let (mut squares, mut abs, mut sum) = (0.0, 0.0, 0.0);
     let (mut mean, mut m2) = (0.0, 0.0);
     for ids in rows.chunks(predicted.scan().block_rows().min(actual.scan().block_rows())) {
-        let p = predicted.read(ids)?.to_f64(predicted.name())?;
-        let a = actual.read(ids)?.to_f64(actual.name())?;
-        for (p, a) in p.into_iter().zip(a) {
+        let (p, a) = (predicted.read(ids)?, actual.read(ids)?);
+        // Named apart, so that the error is of the side that is text.
+        let (numbers, actual) = (p.to_f64(predicted.name())?, a.to_f64(actual.name())?);
+        for ((p, a), d) in numbers.into_iter().zip(actual).zip(p.minus(&a, predicted.name())?) {
             if !p.is_finite() || !a.is_finite() {
                 n_missing += 1;
                 continue;
             }
-            let d = p - a;
             n += 1;
             squares += d * d;
             abs += d.abs();

@@ -30,10 +30,10 @@ pub fn rowdiff(reader: &ChunkReader<'_>, request: &Request, a: u64, b: u64) -> R
         Data::Table(batch) => {
             for (name, array) in answer.columns.iter().zip(batch.columns()) {
                 let column = Column::from_array(array)?;
-                let number = |i: usize| column.to_f64(name).ok().and_then(|v| v.get(i).copied());
                 let (x, y) = (column.cell(0), column.cell(1));
                 let known = x.is_some() && y.is_some();
-                let difference = number(0).zip(number(1)).map(|(x, y)| y - x).filter(|_| known);
+                let (first, second) = (column.only(0), column.only(1));
+                let difference = second.minus(&first, name).ok().and_then(|d| d.first().copied()).filter(|_| known);
                 columns.push(ColumnDifference { column: name.clone(), a: x, b: y, difference });
             }
         }

@@ -1,5 +1,7 @@
 //! Value predicates: which rows pass.
 
+use std::collections::HashSet;
+
 use crate::answer::Source;
 use crate::error::Result;
 use crate::operand::Wanted;
@@ -16,6 +18,8 @@ pub struct Selected {
     pub n_rows: u64,
     /// Rows left open by a null, or by an operand that does not have them.
     pub n_unknown: u64,
+    /// Rows that an operand has and that were not asked about, by intermediate, where there are some.
+    pub unshared: Vec<(IntermediateKey, u64)>,
     /// Where the compared values came from, each source once.
     pub sources: Vec<Source>,
 }
@@ -40,8 +44,20 @@ pub fn select(
     };
     let ids = reader.all_rows(&record)?;
     let (passes, sources) = reader.passes(&record, &ids, predicate, demand.into())?;
+    let asked: HashSet<u64> = ids.iter().copied().collect();
+    let mut unshared: Vec<(IntermediateKey, u64)> = Vec::new();
+    for text in predicate.operands() {
+        // `row_id` is of every intermediate.
+        let Ok(operand) = reader.operand(Some(&record), text, Wanted::Number) else { continue };
+        let key = operand.key.intermediate;
+        if key != record.key && !unshared.iter().any(|(k, _)| *k == key) {
+            let rows = reader.all_rows(&store.intermediate(&key)?)?;
+            unshared.push((key, rows.iter().filter(|row| !asked.contains(row)).count() as u64));
+        }
+    }
+    unshared.retain(|(_, n)| *n > 0);
     let n_unknown = passes.iter().filter(|p| p.is_none()).count() as u64;
     let n_rows = ids.len() as u64;
     let rows = ids.into_iter().zip(passes).filter(|(_, p)| *p == Some(true)).map(|(id, _)| id).collect();
-    Ok(Selected { rows, n_rows, n_unknown, sources })
+    Ok(Selected { rows, n_rows, n_unknown, unshared, sources })
 }

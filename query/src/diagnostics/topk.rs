@@ -8,11 +8,13 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
 use std::str::FromStr;
 
-use mistique_engine::CodePage;
+use arrow::datatypes::DataType;
+use mistique_engine::{CodePage, Content};
 use rayon::prelude::*;
 
-use crate::answer::Source;
+use crate::answer::{Data, Source};
 use crate::codes::{CodeScan, CodeUnit};
+use crate::column::{Cell, Column};
 use crate::error::{QueryError, Result};
 use crate::reader::{ChunkReader, Request};
 use crate::scan::{Scan, Unit};
@@ -179,13 +181,63 @@ pub fn top_k(rows: &[u64], values: &[f32], k: usize, extreme: Extreme) -> Vec<(u
     ranking.finish().into_iter().map(|(row, v)| (row, v as f32)).collect()
 }
 
+/// The best of a column of integers, dates or times, which float64 does not tell apart beyond 2^53.
+#[derive(Debug, Clone)]
+struct IntRanking {
+    k: usize,
+    extreme: Extreme,
+    entries: Vec<(u64, i128)>,
+    /// Type of dates and times.
+    kind: Option<DataType>,
+    n_null: u64,
+}
+
+impl IntRanking {
+    fn key(&self, value: i128) -> i128 {
+        match self.extreme {
+            Extreme::Highest => -value,
+            Extreme::Lowest => value,
+            Extreme::Farthest => -value.abs(),
+        }
+    }
+
+    fn push(&mut self, rows: &[u64], values: &[Option<i128>]) {
+        self.n_null += values.iter().filter(|v| v.is_none()).count() as u64;
+        self.entries.extend(rows.iter().zip(values).filter_map(|(row, v)| Some((*row, (*v)?))));
+        let mut entries = std::mem::take(&mut self.entries);
+        entries.sort_unstable_by_key(|(row, v)| (self.key(*v), *row));
+        entries.truncate(self.k);
+        self.entries = entries;
+    }
+
+    fn finish(self, unit: String) -> Top {
+        let kind = self.kind.unwrap_or(DataType::Int64);
+        let column = match kind {
+            DataType::Int64 => Column::Int(self.entries.iter().map(|e| Some(e.1)).collect()),
+            kind => Column::Time(self.entries.iter().map(|e| Some(e.1)).collect(), kind),
+        };
+        let cells = (0..column.len()).filter_map(|i| column.cell(i)).collect();
+        let rows = self.entries.iter().map(|(row, v)| (*row, *v as f64)).collect();
+        Top { unit, rows, cells: Some(cells), n_nan: self.n_null }
+    }
+}
+
+/// How one unit's rows are ranked.
+#[derive(Debug, Clone)]
+enum Ranks {
+    Floats(Ranking),
+    Ints(IntRanking),
+}
+
 /// The rows that rank first for one unit.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Top {
     /// The unit, as a selector.
     pub unit: String,
-    /// `(row_id, value)`, best first.
+    /// `(row_id, value)`, best first; integers beyond 2^53 rounded.
     pub rows: Vec<(u64, f64)>,
+    /// The same values as they are, of a column of integers, dates or times.
+    pub cells: Option<Vec<Cell>>,
     /// Rows that do not rank because their value is NaN.
     pub n_nan: u64,
 }
@@ -217,27 +269,55 @@ pub fn topk(
     let scan = reader.scan_numbers(request)?;
     let units = scan.units();
     let by = ranked_by(&scan, &units, by)?;
-    let mut rankings = vec![Ranking::new(k, extreme); units.len()];
+    let rankings = vec![Ranking::new(k, extreme); units.len()];
     if let Some(rankings) = scan.on_codes(|codes| rank_codes(codes, by, rankings.clone()).map(Some))? {
-        return Ok(answer(&scan, units, rankings, by));
+        return Ok(answer(&scan, units, rankings.into_iter().map(Ranks::Floats).collect(), by));
     }
+    let mut ranks: Vec<Ranks> = rankings.into_iter().map(Ranks::Floats).collect();
+    if let (Content::Table(table), By::Value) = (&*scan.record().content, by) {
+        for (ranks, unit) in ranks.iter_mut().zip(&units) {
+            let kind = table.schema.field_with_name(&unit.name).map(|f| f.data_type().clone());
+            let Some(kind) = kind.ok().filter(|t| !t.is_floating()) else { continue };
+            let kind = kind.is_temporal().then_some(kind);
+            *ranks = Ranks::Ints(IntRanking { k, extreme, entries: Vec::new(), kind, n_null: 0 });
+        }
+    }
+    let all_floats = ranks.iter().all(|r| matches!(r, Ranks::Floats(_)));
     scan.for_each(|block| {
         let (rows, width) = (block.rows.clone(), block.width);
+        let columns = match &block.data {
+            Data::Table(batch) if !all_floats => Some(batch.clone()),
+            _ => None,
+        };
         let values = block.into_f64()?;
-        rankings.par_iter_mut().zip(&units).for_each(|(ranking, unit)| {
-            for (row, values) in rows.iter().zip(values.chunks_exact(width.max(1))) {
-                ranking.push(*row, by.of(values.get(unit.columns.clone()).unwrap_or_default()));
+        ranks.par_iter_mut().zip(&units).try_for_each(|(ranks, unit)| match ranks {
+            Ranks::Floats(ranking) => {
+                for (row, values) in rows.iter().zip(values.chunks_exact(width.max(1))) {
+                    ranking.push(*row, by.of(values.get(unit.columns.clone()).unwrap_or_default()));
+                }
+                Ok(())
             }
-        });
-        Ok(())
+            Ranks::Ints(ranking) => {
+                let column = columns.as_ref().and_then(|c| c.columns().get(unit.columns.start));
+                if let Some(Column::Int(values) | Column::Time(values, _)) =
+                    column.map(Column::from_array).transpose()?
+                {
+                    ranking.push(&rows, &values);
+                }
+                Ok(())
+            }
+        })
     })?;
-    Ok(answer(&scan, units, rankings, by))
+    Ok(answer(&scan, units, ranks, by))
 }
 
-fn answer(scan: &Scan<'_, '_>, units: Vec<Unit>, rankings: Vec<Ranking>, by: By) -> TopAnswer {
-    let top = |(unit, ranking): (Unit, Ranking)| Top { unit: unit.name, n_nan: ranking.n_nan, rows: ranking.finish() };
+fn answer(scan: &Scan<'_, '_>, units: Vec<Unit>, ranks: Vec<Ranks>, by: By) -> TopAnswer {
+    let top = |(unit, ranks): (Unit, Ranks)| match ranks {
+        Ranks::Floats(ranking) => Top { unit: unit.name, n_nan: ranking.n_nan, rows: ranking.finish(), cells: None },
+        Ranks::Ints(ranking) => ranking.finish(unit.name),
+    };
     TopAnswer {
-        units: units.into_iter().zip(rankings).map(top).collect(),
+        units: units.into_iter().zip(ranks).map(top).collect(),
         by,
         n_rows: scan.rows().len() as u64,
         source: scan.source(),

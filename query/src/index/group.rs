@@ -36,8 +36,8 @@ impl Layer {
         let content = record.tensor()?.clone();
         let lossless = content.scheme.is_lossless_for(content.dtype);
         let whole = Request::new(Key { intermediate: record.key.clone(), columns: None });
-        let readable = record.n_rows > 0 && reader.explain(&whole.with_plan(PlanChoice::Read)).is_ok();
-        let exact = exact || lossless || !readable || plan == PlanChoice::Rerun;
+        let readable = record.n_rows > 0 && reader.explain(&whole.with_plan(PlanChoice::READ)).is_ok();
+        let exact = exact || lossless || !readable || plan == PlanChoice::RERUN;
         let layout = match exact {
             true => content.layout.unpooled(),
             false => content.layout,
@@ -50,8 +50,8 @@ impl Layer {
         };
         // A map of one cell has one activation however it is taken.
         let by = if layout.stored.cells() == 1 { MapValue::Max } else { by };
-        let plan = if exact { plan } else { PlanChoice::Read };
-        let reruns = exact && !(lossless && readable && plan != PlanChoice::Rerun);
+        let plan = if exact { plan } else { PlanChoice::READ };
+        let reruns = exact && !(lossless && readable && plan != PlanChoice::RERUN);
         let of = ByExampleOf { by, exact };
         Ok(Self { record, layout, of, plan, rows, reruns })
     }

@@ -4,7 +4,7 @@
 mod repeats;
 mod tap;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -245,10 +245,9 @@ impl ChunkReader<'_> {
     /// Hands what RERUNs gave and is wanted over to the background; nobody waits for it.
     pub(crate) fn store_values(&self) {
         let caught = self.net().take();
-        let ran: BTreeSet<i64> = caught.iter().map(|c| c.wanted.record.model_id).collect();
         for caught in caught {
             let Wanted { record, groups } = caught.wanted;
-            let offered = self.balance(&ran).and_then(|balance| {
+            let offered = self.balance().and_then(|balance| {
                 let offer = Offer { record, groups, rows: caught.rows, values: caught.values, balance };
                 Ok(self.background().get_or_start(self.store())?.offer(offer))
             });
@@ -260,16 +259,14 @@ impl ChunkReader<'_> {
         }
     }
 
-    /// What else is asked for, where the store has a byte budget. Whether a model can be run again is looked up for those
-    /// that `ran`, though maybe from an ancestor, and for others once their values may have to leave.
-    fn balance(&self, ran: &BTreeSet<i64>) -> Result<Option<Balance>> {
+    /// What else is asked for, where the store has a byte budget.
+    fn balance(&self) -> Result<Option<Balance>> {
         let store = self.store();
-        let Some(budget) = store.materialize()?.budget() else { return Ok(None) };
-        let stored: u64 = store.catalog().partitions()?.iter().map(|(_, len)| len).sum();
-        let is_near = stored + QUEUE_BYTES as u64 > budget;
-        let models = store.models()?.into_iter().filter(|m| is_near || ran.contains(&m.id));
-        let models = models.filter(|m| self.cannot_rerun(m).is_none()).map(|m| m.id).collect();
-        let mut balance = Balance { models, ..Balance::default() };
+        if store.materialize()?.budget().is_none() {
+            return Ok(None);
+        }
+        let verifiers = self.workflows().iter().map(|w| w.verifier()).collect();
+        let mut balance = Balance { verifiers, ..Balance::default() };
         for id in store.queried()? {
             let Some(record) = store.catalog().intermediate_by_id(id)? else { continue };
             let model = store.catalog().model_by_id(record.model_id)?;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use mistique_engine::{Given, IntermediateRecord, ModelRecord, Rerun, RerunValues, Result, StageNode};
+use mistique_engine::{Given, IntermediateRecord, ModelRecord, Rerun, RerunValues, Result, StageNode, Verifier};
 
 /// A model's number and an intermediate's name.
 type Name = (i64, String);
@@ -82,12 +82,20 @@ impl Rerun for Tap<'_> {
         self.inner.verify_dataset(model)
     }
 
+    fn verifier(&self) -> Verifier {
+        self.inner.verifier()
+    }
+
     fn holds_dataset(&self, model: &ModelRecord) -> bool {
         self.inner.holds_dataset(model)
     }
 
     fn holds_input(&self, model: &ModelRecord, stage: &str) -> bool {
         self.inner.holds_input(model, stage)
+    }
+
+    fn input_bytes(&self, model: &ModelRecord, stages: &[&str], n_rows: u64, from_dataset: bool) -> u64 {
+        self.inner.input_bytes(model, stages, n_rows, from_dataset)
     }
 
     fn batch_rows(&self) -> Option<u64> {

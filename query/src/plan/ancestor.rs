@@ -11,6 +11,11 @@ use crate::error::Result;
 
 const NAME: &str = "ANCESTOR";
 
+impl PlanChoice {
+    /// The model, run again from what is stored of the stages before.
+    pub const ANCESTOR: Self = Self::Only(NAME);
+}
+
 pub(super) struct FromAncestor;
 
 type Found<'s> = std::result::Result<(Cut, HashMap<usize, Copy<'s>>), String>;
@@ -43,8 +48,8 @@ impl PlanKind for FromAncestor {
         NAME
     }
 
-    fn choice(&self) -> PlanChoice {
-        PlanChoice::Ancestor
+    fn about(&self) -> &'static str {
+        "Run the model again from stored stages before"
     }
 
     fn consider(&self, planning: &Planning<'_>) -> Result<Option<Considered>> {

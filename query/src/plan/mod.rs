@@ -21,44 +21,48 @@ use crate::answer::{Data, Source};
 use crate::columns::Columns;
 use crate::error::{QueryError, Result};
 pub(crate) use read::NAME as READ;
+pub(crate) use shared::NAME as SHARED;
 use stages::Stages;
 
-/// Which plan a caller wants.
+/// Which plan a caller wants. Every kind of plan has a constant for it, in its own file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum PlanChoice {
     /// The cheapest by the cost model.
     #[default]
     Auto,
-    /// What is stored.
-    Read,
-    /// The model, run again from its input; once for all requests that need it.
-    Rerun,
-    /// The model, run again from what is stored of the stages before.
-    Ancestor,
-    /// The rows that are stored, and the model for the others.
-    Split,
-    /// One run of the model for several requests.
-    Shared,
+    /// Plans of this name alone.
+    Only(&'static str),
 }
 
 impl PlanChoice {
-    /// All of them.
-    pub const ALL: [Self; 6] = [Self::Auto, Self::Read, Self::Rerun, Self::Ancestor, Self::Split, Self::Shared];
+    /// All of them, each with what it means.
+    pub fn all() -> impl Iterator<Item = (Self, &'static str)> {
+        let auto = (Self::Auto, "The cheapest by the measured costs");
+        std::iter::once(auto).chain(KINDS.iter().map(|kind| (Self::Only(kind.name()), kind.about())))
+    }
 
     /// Its name on the command line.
-    pub fn name(self) -> &'static str {
+    pub fn name(self) -> String {
         match self {
-            Self::Auto => "auto",
-            Self::Read => "read",
-            Self::Rerun => "rerun",
-            Self::Ancestor => "ancestor",
-            Self::Split => "split",
-            Self::Shared => "shared",
+            Self::Auto => "auto".into(),
+            Self::Only(name) => name.to_lowercase(),
         }
     }
 
     fn allows(self, kind: Self) -> bool {
-        self == Self::Auto || self == kind || (self == Self::Rerun && kind == Self::Shared)
+        self == Self::Auto || self == kind || (self == Self::RERUN && kind == Self::SHARED)
+    }
+}
+
+impl std::str::FromStr for PlanChoice {
+    type Err = QueryError;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Self::all().map(|(choice, _)| choice).find(|choice| choice.name() == text).ok_or_else(|| {
+            let names: Vec<String> = Self::all().map(|(choice, _)| choice.name()).collect();
+            let why = format!("expected {}", names.join(", "));
+            QueryError::Parse { what: "plan", given: text.to_string(), why, at: 1 }
+        })
     }
 }
 
@@ -125,7 +129,8 @@ pub struct Considered {
     pub predicted: Option<Duration>,
     /// One standard deviation of the predicted time, from the variance of what was measured.
     pub deviation: Option<Duration>,
-    /// Bytes of codes that it reads from the store, before compression.
+    /// Bytes that it reads: codes of the store before compression, weights that are not loaded, the dataset's rows as
+    /// float32 or its whole files; values that a generator makes are none.
     pub read_bytes: u64,
     /// Why it is not possible; `None` when it is.
     pub unavailable: Option<String>,
@@ -164,7 +169,7 @@ impl Considered {
 
     /// The choice that demands this plan.
     pub fn choice(&self) -> PlanChoice {
-        KINDS.iter().find(|k| k.name() == self.plan).map_or(PlanChoice::Auto, |k| k.choice())
+        PlanChoice::Only(self.plan)
     }
 }
 
@@ -254,8 +259,12 @@ pub(crate) type Answered = (usize, Data, Source);
 pub(crate) trait PlanKind: Sync {
     /// Its name in explanations.
     fn name(&self) -> &'static str;
-    /// The choice that demands it.
-    fn choice(&self) -> PlanChoice;
+    /// What it does, in a few words.
+    fn about(&self) -> &'static str;
+    /// Why it is not among the plans of a request to which it does not apply.
+    fn inapplicable(&self) -> &'static str {
+        "it does not apply"
+    }
     /// Its predicted cost for a request; `None` where it does not apply. Runs nothing.
     fn consider(&self, planning: &Planning<'_>) -> Result<Option<Considered>>;
     /// Answers a request, and what else of the batch comes with it.
@@ -303,12 +312,9 @@ fn choose(considered: Vec<Considered>, request: &Resolved) -> Result<Explanation
         .filter_map(|c| c.unavailable.as_ref().map(|why| format!("{}: {why}", c.plan)))
         .collect::<Vec<_>>()
         .join("; ");
-    let why = match (why.is_empty(), choice) {
-        (false, _) => why,
-        (true, PlanChoice::Split) => "all of its rows are stored, or none; use --plan read or --plan rerun".into(),
-        (true, _) => "it needs two or more keys of one model".into(),
-    };
-    let plan = if choice == PlanChoice::Auto { "an answer" } else { choice.name() };
+    let plan = if let PlanChoice::Only(name) = choice { name } else { "an answer" };
+    let kind = KINDS.iter().find(|k| k.name() == plan);
+    let why = if why.is_empty() { kind.map_or("there is none", |k| k.inapplicable()).into() } else { why };
     Err(QueryError::Plan { key: request.key(), plan, why })
 }
 

@@ -11,6 +11,11 @@ use crate::error::Result;
 
 pub(crate) const NAME: &str = "READ";
 
+impl PlanChoice {
+    /// What is stored.
+    pub const READ: Self = Self::Only(NAME);
+}
+
 pub(super) struct Read;
 
 /// Whether the stored copy of a request is exactly what was logged.
@@ -48,8 +53,8 @@ impl PlanKind for Read {
         NAME
     }
 
-    fn choice(&self) -> PlanChoice {
-        PlanChoice::Read
+    fn about(&self) -> &'static str {
+        "What is stored"
     }
 
     fn consider(&self, planning: &Planning<'_>) -> Result<Option<Considered>> {

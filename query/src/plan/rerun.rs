@@ -7,6 +7,11 @@ use crate::error::Result;
 
 const NAME: &str = "RERUN";
 
+impl PlanChoice {
+    /// The model, run again from its input; once for all requests that need it.
+    pub const RERUN: Self = Self::Only(NAME);
+}
+
 pub(super) struct FromInput;
 
 impl PlanKind for FromInput {
@@ -14,8 +19,8 @@ impl PlanKind for FromInput {
         NAME
     }
 
-    fn choice(&self) -> PlanChoice {
-        PlanChoice::Rerun
+    fn about(&self) -> &'static str {
+        "Run the model again from its input"
     }
 
     fn consider(&self, planning: &Planning<'_>) -> Result<Option<Considered>> {

@@ -9,7 +9,12 @@ use super::stages::{Copy, Stages};
 use super::{Answered, Considered, PlanChoice, PlanKind, Planning, Resolved, cheapest, output};
 use crate::error::Result;
 
-pub(super) const NAME: &str = "SHARED";
+pub(crate) const NAME: &str = "SHARED";
+
+impl PlanChoice {
+    /// One run of the model for several requests.
+    pub const SHARED: Self = Self::Only(NAME);
+}
 
 pub(super) struct Shared;
 
@@ -25,7 +30,7 @@ struct Together<'s> {
 fn find<'s>(planning: &Planning<'_>, stages: &'s Stages<'_>) -> Result<Option<Together<'s>>> {
     let (context, request) = (planning.context, planning.request);
     // A run from the input is demanded by `rerun`; then nothing is read.
-    let from_input = request.choice == PlanChoice::Rerun;
+    let from_input = request.choice == PlanChoice::RERUN;
     let mut members = Vec::new();
     let mut wanted: Vec<Wanted> = Vec::new();
     for (at, other) in planning.batch.iter().enumerate() {
@@ -61,8 +66,12 @@ impl PlanKind for Shared {
         NAME
     }
 
-    fn choice(&self) -> PlanChoice {
-        PlanChoice::Shared
+    fn about(&self) -> &'static str {
+        "One run for several keys of a model"
+    }
+
+    fn inapplicable(&self) -> &'static str {
+        "it needs two or more keys of one model"
     }
 
     /// The predicted time is this request's share of the run, in proportion to what the requests would cost alone: so

@@ -9,6 +9,11 @@ use crate::error::Result;
 
 const NAME: &str = "SPLIT";
 
+impl PlanChoice {
+    /// The rows that are stored, and the model for the others.
+    pub const SPLIT: Self = Self::Only(NAME);
+}
+
 pub(super) struct Split;
 
 /// The request for the rows that are stored, and the one for the others.
@@ -19,7 +24,7 @@ fn halves(request: &Resolved, part: &Part) -> [Resolved; 2] {
     let half = |ids: &[u64], stored| Resolved { rows: RowSet::from_ids(ids), stored, part: None, ..request.clone() };
     let stored = half(&pick(true), Ok(part.plan.clone()));
     let others = half(&pick(false), Err("these rows are not stored".into()));
-    [Resolved { choice: PlanChoice::Read, ..stored }, Resolved { choice: PlanChoice::Auto, ..others }]
+    [Resolved { choice: PlanChoice::READ, ..stored }, Resolved { choice: PlanChoice::Auto, ..others }]
 }
 
 /// READ for the first half, and the cheapest way for the second.
@@ -28,7 +33,7 @@ fn plans(planning: &Planning<'_>, halves: &[Resolved; 2]) -> Result<std::result:
     for (at, half) in halves.iter().enumerate() {
         let Some(inner) = Planning::new(planning.context, halves, at, &[]) else { continue };
         let mut considered = Vec::new();
-        for kind in KINDS.iter().filter(|k| half.choice.allows(k.choice()) && k.name() != NAME) {
+        for kind in KINDS.iter().filter(|k| half.choice.allows(PlanChoice::Only(k.name())) && k.name() != NAME) {
             considered.extend(kind.consider(&inner)?);
         }
         match super::cheapest(&considered, half.choice) {
@@ -53,8 +58,12 @@ impl PlanKind for Split {
         NAME
     }
 
-    fn choice(&self) -> PlanChoice {
-        PlanChoice::Split
+    fn about(&self) -> &'static str {
+        "What is stored, and a run for the other rows"
+    }
+
+    fn inapplicable(&self) -> &'static str {
+        "all of its rows are stored, or none; use --plan read or --plan rerun"
     }
 
     fn consider(&self, planning: &Planning<'_>) -> Result<Option<Considered>> {

@@ -289,7 +289,8 @@ impl<'a> Stages<'a> {
                 None => measured = false,
             }
         }
-        let mut bytes = 0.0;
+        let names: Vec<&str> = cut.run.iter().filter_map(|v| self.graph.get(*v)).map(|s| s.name.as_str()).collect();
+        let mut bytes = self.workflow.input_bytes(self.model, &names, self.rows.len() as u64, cut.dataset) as f64;
         for copy in cut.read.iter().filter_map(|v| copies.get(v)) {
             total += copy.estimate;
             bytes += copy.bytes;

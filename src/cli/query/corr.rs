@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{PlanArgs, RowArgs, left_out, unshared};
+use super::{PlanArgs, RowArgs, left_out, unshared, versions};
 use crate::cli::Result;
 use crate::cli::output::{Rows, count, float, pretty};
 use crate::diagnostics::{Correlation, corr};
@@ -33,6 +33,7 @@ pub fn run(args: &CorrArgs, key: &str, store: &Store, as_json: bool) -> Result<S
     let near = store.intermediate(&key.parse::<Key>()?.intermediate)?;
     let open =
         |text: &str| reader.operand_scan(&reader.operand(Some(&near), text, Wanted::Number)?, args.plan.demand());
+    [Some(&args.target), args.minus.as_ref()].into_iter().flatten().try_for_each(|text| versions::no_pattern(text))?;
     let request = args.plan.request(key)?.with_rows(args.rows.selection()?);
     let target = open(&args.target)?;
     let minus = args.minus.as_deref().map(open).transpose()?;

@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{PlanArgs, RowArgs, by_operand, ungrouped, unshared};
+use super::{PlanArgs, RowArgs, by_operand, left_out, ungrouped, unshared};
 use crate::Store;
 use crate::cli::Result;
 use crate::cli::output::{Rows, count, float, pretty};
@@ -39,7 +39,7 @@ pub fn run(args: &DiffArgs, key1: &str, key2: &str, store: &Store, as_json: bool
             .iter()
             .map(|g| {
                 json!({"group": g.group, "n_rows": g.n_rows, "mean_abs": g.mean_abs, "rms": g.rms, "max_abs": g.max_abs,
-                    "max_row": g.max_row, "not_finite": g.n_not_finite, "changed": g.n_changed})
+                    "max_row": g.max_row, "not_finite": g.n_not_finite, "changed": answer.changed.as_ref().map(|_| g.n_changed)})
             })
             .collect();
         let changed = answer
@@ -47,7 +47,7 @@ pub fn run(args: &DiffArgs, key1: &str, key2: &str, store: &Store, as_json: bool
             .as_ref()
             .map(|c| c.iter().map(|c| json!({"row_id": c.row, "from": c.a, "to": c.b})).collect::<Vec<_>>());
         return Ok(pretty(&json!({"from": key1, "to": key2, "groups": groups, "changed": changed,
-            "unshared_rows": answer.unshared,
+            "text_left_out": reader.left_out(&key1.parse()?)?, "unshared_rows": answer.unshared,
             "ungrouped_rows": answer.n_ungrouped, "sources": answer.sources.map(|s| s.to_string())})));
     }
     let mut rows = Rows::new(&["group", ">rows", ">mean |a−b|", ">rms", ">max", ">in row", ">changed"]);
@@ -84,6 +84,6 @@ pub fn run(args: &DiffArgs, key1: &str, key2: &str, store: &Store, as_json: bool
         0 => String::new(),
         n => format!("; {} values not finite on one side left out", count(n)),
     };
-    let left = ungrouped(answer.n_ungrouped) + &unshared(&answer.unshared);
+    let left = left_out(&reader, key1)? + &ungrouped(answer.n_ungrouped) + &unshared(&answer.unshared);
     Ok(format!("{out}sources: {first}, {second}{not_finite}{left}\n"))
 }

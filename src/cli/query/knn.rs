@@ -46,7 +46,10 @@ pub fn run(args: &KnnArgs, key: &str, store: &Store, as_json: bool) -> Result<St
     let request = args.plan.request(key)?.with_rows(args.rows.selection()?);
     let queries = match (&args.row, &args.vector) {
         (Some(rows), _) => match rows.parse::<RowSelection>()? {
-            RowSelection::Range(range) => Queries::Rows(range.collect()),
+            // Of a range those rows that are there, as in --rows.
+            range @ RowSelection::Range(_) => {
+                Queries::Rows(reader.scan(&args.plan.request(key)?.with_rows(range))?.rows().iter().collect())
+            }
             RowSelection::List(rows) => Queries::Rows(rows),
             _ => return Err(CliError::Usage("--row takes 51, 51,60 or 0..10".into())),
         },

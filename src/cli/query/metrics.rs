@@ -154,7 +154,7 @@ fn classes(
                 "recall": c.recall, "f1": c.f1})
         };
         let mut out = json!({"task": "classes", "n_rows": m.confusion.n_rows(), "missing_rows": m.confusion.n_missing,
-            "nan_rows": m.n_nan, "classes": m.classes.iter().map(class).collect::<Vec<_>>(),
+            "nan_rows": m.n_nan, "other_rows": m.n_other, "classes": m.classes.iter().map(class).collect::<Vec<_>>(),
             "curves": m.curves.iter().map(|c| json!({"class": c.class, "curves": curves_json(&c.curves)})).collect::<Vec<_>>(),
             "scores": m.scores.map(scores_name), "reliability": reliability_json(&m.reliability),
             "unshared_rows": both.unshared, "source": source.to_string()});
@@ -203,8 +203,12 @@ fn classes(
         0 => String::new(),
         n => format!("; {} rows with scores that are NaN, not in the curves of those", count(n)),
     };
+    let other = match m.n_other {
+        0 => String::new(),
+        n => format!("; {} rows with a label that has no column: in precision, recall and accuracy alone", count(n)),
+    };
     Ok(format!(
-        "{out}{} rows: {}{}; source: {source}{missing}{nan}{}\n",
+        "{out}{} rows: {}{}; source: {source}{missing}{nan}{other}{}\n",
         count(m.confusion.n_rows()),
         summary.join(", "),
         m.scores.map(scores_name).map_or(String::new(), |s| format!(" (columns are {s})")),

@@ -18,14 +18,17 @@ mod top_group;
 mod topk;
 mod versions;
 
+use std::collections::BTreeSet;
+
 use clap::{Args, Subcommand};
+use serde_json::Value;
 
 use super::Result;
-use super::get::PlanArg;
-use super::output::count;
+use super::get::plan_parser;
+use super::output::{count, number};
 use crate::diagnostics::Labelled;
-use crate::operands::{OperandScan, Wanted};
-use crate::{ChunkReader, Demand, Device, Key, Predicate, Request, RowSelection, Store};
+use crate::operands::{Cell, OperandScan, Wanted};
+use crate::{ChunkReader, Demand, Device, Key, PlanChoice, Predicate, Request, RowSelection, Store};
 
 #[derive(Debug, Subcommand)]
 pub enum QueryCommand {
@@ -104,11 +107,21 @@ pub struct RowArgs {
 }
 
 impl RowArgs {
-    /// The selection; all rows where none was named.
+    /// The selection; all rows where none was named. A row that is named twice is one row all the same.
     pub fn selection(&self) -> Result<RowSelection> {
         Ok(match (&self.rows, &self.filter) {
-            (Some(rows), _) => rows.parse()?,
-            (None, Some(filter)) => RowSelection::Where(Predicate::parse(filter)?),
+            (Some(rows), _) => match rows.parse()? {
+                RowSelection::List(ids) => {
+                    let mut seen = BTreeSet::new();
+                    RowSelection::List(ids.into_iter().filter(|id| seen.insert(*id)).collect())
+                }
+                other => other,
+            },
+            (None, Some(filter)) => {
+                let predicate = Predicate::parse(filter)?;
+                predicate.operands().into_iter().try_for_each(versions::no_pattern)?;
+                RowSelection::Where(predicate)
+            }
             (None, None) => RowSelection::All,
         })
     }
@@ -118,8 +131,8 @@ impl RowArgs {
 #[derive(Debug, Args)]
 pub struct PlanArgs {
     /// How to answer.
-    #[arg(long, value_enum, default_value = "auto")]
-    plan: PlanArg,
+    #[arg(long, value_parser = plan_parser(), default_value = "auto")]
+    plan: PlanChoice,
     /// Never answer from a lossy copy.
     #[arg(long)]
     exact: bool,
@@ -136,7 +149,7 @@ impl PlanArgs {
 
     /// How the question's values are to be got, and those of the columns that it names beside.
     pub fn demand(&self) -> Demand {
-        Demand { plan: self.plan.into(), exact: self.exact }
+        Demand { plan: self.plan, exact: self.exact }
     }
 
     /// A request for all rows of a key.
@@ -153,6 +166,7 @@ fn by_operand<'r, 'a>(
     plan: &PlanArgs,
 ) -> Result<Option<OperandScan<'r, 'a>>> {
     let Some(by) = by else { return Ok(None) };
+    versions::no_pattern(by)?;
     let near = reader.store().intermediate(&key.parse::<Key>()?.intermediate)?;
     let operand = reader.operand(Some(&near), by, Wanted::Name)?.argmax_of_many(reader)?;
     Ok(Some(reader.operand_scan(&operand, plan.demand())?))
@@ -166,6 +180,7 @@ fn labelled<'r, 'a>(
     rows: &RowArgs,
     plan: &PlanArgs,
 ) -> Result<Labelled<'r, 'a>> {
+    versions::no_pattern(label)?;
     let predictions = reader.prediction(predicted, plan.demand())?;
     let key = predictions.scan().key().clone();
     let both = Labelled::open(reader, predictions, label, plan.demand())?;
@@ -195,4 +210,14 @@ fn unshared(n: &[u64]) -> String {
     }
     let n: Vec<String> = n.iter().map(|n| count(*n)).collect();
     format!("; rows that only one side has: {}", n.join(", "))
+}
+
+/// A cell as JSON: an integer as a number where JSON's readers hold it, else as text.
+fn cell_json(cell: Option<&Cell>) -> Value {
+    match cell {
+        None => Value::Null,
+        Some(Cell::Int(v)) => i64::try_from(*v).map_or_else(|_| Value::String(v.to_string()), Value::from),
+        Some(Cell::Float(v)) => number(*v),
+        Some(Cell::Text(v)) => Value::from(v.as_str()),
+    }
 }

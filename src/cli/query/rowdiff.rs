@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::PlanArgs;
+use super::{PlanArgs, cell_json};
 use crate::Store;
 use crate::cli::Result;
 use crate::cli::output::{Rows, count, float, number, pretty};
@@ -32,9 +32,8 @@ pub fn run(args: &RowdiffArgs, key: &str, store: &Store, as_json: bool) -> Resul
     if as_json {
         let columns: Vec<Value> = columns
             .iter()
-            .take(args.k)
             .map(|c| {
-                json!({"column": c.column, "a": value(c.a.as_ref()), "b": value(c.b.as_ref()),
+                json!({"column": c.column, "a": cell_json(c.a.as_ref()), "b": cell_json(c.b.as_ref()),
                 "difference": c.difference.map(number)})
             })
             .collect();
@@ -53,16 +52,7 @@ pub fn run(args: &RowdiffArgs, key: &str, store: &Store, as_json: bool) -> Resul
     }
     let more = match n_columns.saturating_sub(args.k) {
         0 => String::new(),
-        n => format!("; {} more columns", count(n as u64)),
+        n => format!("; {} more columns (-k, or --json for all)", count(n as u64)),
     };
     Ok(format!("{}{} columns; source: {source}{more}\n", rows.table(), count(n_columns as u64)))
-}
-
-fn value(cell: Option<&Cell>) -> Value {
-    match cell {
-        None => Value::Null,
-        Some(Cell::Int(v)) => i64::try_from(*v).map_or_else(|_| Value::String(v.to_string()), Value::from),
-        Some(Cell::Float(v)) => number(*v),
-        Some(Cell::Text(v)) => Value::from(v.as_str()),
-    }
 }

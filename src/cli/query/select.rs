@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 
 use super::beside::Beside;
 use super::{PlanArgs, versions};
-use crate::cli::Result;
 use crate::cli::output::{Rows, count, pretty};
+use crate::cli::{CliError, Result};
 use crate::diagnostics::select;
 use crate::{IntermediateKey, ModelKey, Predicate, Store};
 
@@ -31,12 +31,19 @@ pub struct WhereArgs {
 pub fn run(args: &WhereArgs, store: &Store, as_json: bool) -> Result<String> {
     let predicate = Predicate::parse(&args.predicate)?;
     let of = args.of.as_ref().map(ToString::to_string);
-    let mut keys: Vec<&str> = predicate.operands();
-    keys.extend(of.as_deref());
-    keys.extend(args.join.iter().map(String::as_str));
-    let Some(pattern) = keys.into_iter().find_map(versions::pattern_of) else {
+    let all_keys = || -> Vec<String> {
+        let operands = predicate.operands().into_iter().map(ToString::to_string);
+        operands.chain(of.clone()).chain(args.join.iter().cloned()).collect()
+    };
+    let Some(pattern) = all_keys().iter().find_map(|key| versions::pattern_of(key)) else {
         return ask(args, &predicate, args.of.as_ref(), &args.join, store, as_json);
     };
+    let other = |key: &&str| versions::pattern_of(key).is_some_and(|model| model != pattern);
+    if let Some(other) = all_keys().into_iter().find(|key| other(&key.as_str())) {
+        return Err(CliError::Usage(format!(
+            "{other}: only one model's versions can be asked in turn, {pattern} here"
+        )));
+    }
     let models = versions::versions(store, &pattern)?;
     let of_version = |model: &ModelKey| {
         let moved = |text: &str| versions::moved(text, &pattern, model);
@@ -44,9 +51,8 @@ pub fn run(args: &WhereArgs, store: &Store, as_json: bool) -> Result<String> {
         let join: Vec<String> = args.join.iter().map(|key| moved(key)).collect();
         ask(args, &predicate.renamed(&moved), of.as_ref(), &join, store, as_json)
     };
-    let answers = models.iter().map(of_version).collect::<Result<Vec<_>>>()?;
     let names: Vec<String> = models.iter().map(ToString::to_string).collect();
-    versions::together(&names, &answers, as_json)
+    versions::together(&names, models.iter().map(of_version), as_json)
 }
 
 fn ask(
@@ -66,7 +72,8 @@ fn ask(
     if as_json {
         let rows: Vec<Value> = shown.iter().map(|row| beside.json(*row, json!({"row_id": row}))).collect();
         return Ok(pretty(&json!({"where": predicate.to_string(), "rows": rows, "n_rows": selected.n_rows,
-            "unknown_rows": selected.n_unknown, "source": source})));
+            "unknown_rows": selected.n_unknown, "unshared_rows": selected.unshared.iter().map(|(key, n)| json!({"key": key.to_string(), "n": n})).collect::<Vec<_>>(),
+            "source": source})));
     }
     let titles = beside.titles(&[">row_id"]);
     let mut table = Rows::new(&titles.iter().map(String::as_str).collect::<Vec<_>>());
@@ -77,10 +84,13 @@ fn ask(
         0 => String::new(),
         n => format!("; {} left open by nulls or rows that an operand lacks", count(n)),
     };
+    let other =
+        |(key, n): &(IntermediateKey, u64)| format!("; {} rows that only {key} has were not asked about", count(*n));
+    let unshared: String = selected.unshared.iter().map(other).collect();
     let more = match selected.rows.len() - shown.len() {
         0 => String::new(),
         n => format!("; {} more (--json prints all)", count(n as u64)),
     };
     let (n, of) = (count(selected.rows.len() as u64), count(selected.n_rows));
-    Ok(format!("{}{n} of {of} rows; source: {source}{more}{unknown}\n", table.table()))
+    Ok(format!("{}{n} of {of} rows; source: {source}{more}{unknown}{unshared}\n", table.table()))
 }

@@ -3,11 +3,11 @@
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{PlanArgs, RowArgs, left_out};
+use super::{PlanArgs, RowArgs, cell_json, left_out};
 use crate::Store;
 use crate::cli::Result;
 use crate::cli::output::{Rows, count, float, number, pretty};
-use crate::diagnostics::{By, Extreme, topk};
+use crate::diagnostics::{By, Extreme, Top, topk};
 
 #[derive(Debug, Args)]
 pub struct TopkArgs {
@@ -31,6 +31,11 @@ pub struct TopkArgs {
     plan: PlanArgs,
 }
 
+/// The value of a rank, as it is in its column.
+fn cell_or(top: &Top, rank: usize, value: f64) -> Value {
+    top.cells.as_ref().and_then(|c| c.get(rank)).map_or_else(|| number(value), |cell| cell_json(Some(cell)))
+}
+
 pub fn run(args: &TopkArgs, key: &str, store: &Store, as_json: bool) -> Result<String> {
     let extreme = match (args.lowest, args.extreme) {
         (true, _) => Extreme::Lowest,
@@ -42,8 +47,9 @@ pub fn run(args: &TopkArgs, key: &str, store: &Store, as_json: bool) -> Result<S
     let answer = topk(&reader, &request, args.k, args.by, extreme)?;
     let is_few = answer.units.iter().any(|t| t.rows.len() < args.k);
     if as_json {
-        let unit = |t: &crate::diagnostics::Top| {
-            let rows: Vec<Value> = t.rows.iter().map(|(r, v)| json!({"row_id": r, "value": number(*v)})).collect();
+        let unit = |t: &Top| {
+            let rows = t.rows.iter().enumerate();
+            let rows: Vec<Value> = rows.map(|(i, (r, v))| json!({"row_id": r, "value": cell_or(t, i, *v)})).collect();
             json!({"unit": t.unit, "rows": rows, "nan_rows": t.n_nan})
         };
         let units: Vec<Value> = answer.units.iter().map(unit).collect();
@@ -55,7 +61,11 @@ pub fn run(args: &TopkArgs, key: &str, store: &Store, as_json: bool) -> Result<S
     let mut rows = Rows::new(&["unit", ">rank", ">row_id", &format!(">{}", answer.by.name())]);
     for top in &answer.units {
         for (rank, (row, value)) in top.rows.iter().enumerate() {
-            rows.push(vec![top.unit.clone(), (rank + 1).to_string(), row.to_string(), float(*value)], Value::Null);
+            let value = match top.cells.as_ref().and_then(|c| c.get(rank)) {
+                Some(cell) => cell.to_string(),
+                None => float(*value),
+            };
+            rows.push(vec![top.unit.clone(), (rank + 1).to_string(), row.to_string(), value], Value::Null);
         }
     }
     let n_nan: u64 = answer.units.iter().map(|t| t.n_nan).sum();

@@ -28,12 +28,37 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+struct NoTables;
+
+impl TableSet for NoTables {
+    fn name(&self) -> String {
+        String::new()
+    }
+
+    fn source(&self) -> String {
+        String::new()
+    }
+
+    fn files(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn file(&self, file: &str) -> Result<TableFile, DatasetError> {
+        Err(DatasetError::NotFound { path: file.into(), expected: "a table", hint: "no dataset was opened".into() })
+    }
+}
+
 impl Data {
     /// The tables of a folder, a file or a generator (`generated:housing?rows=1000`).
     ///
     /// Errors: `BadSpec`.
     pub fn open(text: &str) -> Result<Self, DatasetError> {
         Ok(Self::new(mistique_datasets::open_tables(text)?))
+    }
+
+    /// No tables at all: for stages that read none.
+    pub fn none() -> Self {
+        Self::new(Box::new(NoTables))
     }
 
     /// Any set of tables.

@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use arrow::array::UInt32Array;
+use mistique_datasets::TableFile;
 use mistique_engine::{
-    EngineError, Given, ModelKind, ModelRecord, Rerun, RerunValues, Result, Rows, StageNode, StageRecord, Store, cost,
-    hex,
+    EngineError, Given, ModelKind, ModelRecord, Rerun, RerunValues, Result, Rows, StageNode, StageRecord, Store,
+    Verifier, cost, hex,
 };
 use serde_json::Value;
 
@@ -45,6 +46,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn refuse(model: &ModelRecord, why: impl ToString) -> EngineError {
     EngineError::Rerun { key: model.spec.key.to_string(), why: why.to_string() }
+}
+
+/// The reason alone.
+fn why(e: EngineError) -> String {
+    match e {
+        EngineError::Rerun { why, .. } => why,
+        other => other.to_string(),
+    }
 }
 
 impl<'a> PipelineRerun<'a> {
@@ -178,11 +187,16 @@ impl<'a> PipelineRerun<'a> {
                 }
             }
         }
+        let no_data = Arc::new(Data::none());
         for stage in needed {
             let Some((described, own)) = plan.pipeline.stages().get(stage).zip(plan.stages.get(stage)) else {
                 continue;
             };
-            let data = self.data(model)?;
+            // A run from what is stored may do without the files.
+            let data = match described.operator.file() {
+                Some(_) => self.data(model)?,
+                None => Arc::clone(&no_data),
+            };
             let was_held = described.operator.file().is_some_and(|file| data.holds(file));
             let checking = Instant::now();
             if let (Some(file), Some(record)) = (described.operator.file(), loaded.records.get(stage)) {
@@ -266,33 +280,57 @@ impl Rerun for PipelineRerun<'_> {
         file.zip(data).is_some_and(|(file, data)| data.holds(file))
     }
 
+    fn input_bytes(&self, model: &ModelRecord, stages: &[&str], _n_rows: u64, _from_dataset: bool) -> u64 {
+        let (Ok(loaded), Ok(data)) = (self.load(model), self.data(model)) else { return 0 };
+        let file_of = |name: &&str| {
+            let (stage, _) = loaded.plan.intermediate(name)?;
+            loaded.plan.pipeline.stages().get(stage)?.operator.file()
+        };
+        let files = stages.iter().filter_map(file_of).filter(|file| !data.holds(file));
+        let bytes = |file: &str| match data.file(file) {
+            Ok(TableFile::Path(path)) => std::fs::metadata(path).map_or(0, |m| m.len()),
+            _ => 0,
+        };
+        files.map(bytes).sum()
+    }
+
     fn unavailable(&self, model: &ModelRecord) -> Option<String> {
-        let possible = self.check_operators(model).and_then(|()| self.load(model)).and_then(|_| self.data(model));
-        possible.err().map(|e| match e {
-            EngineError::Rerun { why, .. } => why,
-            other => other.to_string(),
-        })
+        self.check_operators(model).and_then(|()| self.load(model)).err().map(why)
+    }
+
+    fn dataset_unavailable(&self, model: &ModelRecord) -> Option<String> {
+        self.data(model).err().map(why)
     }
 
     fn verify(&self, model: &ModelRecord) -> Option<String> {
         self.unavailable(model).or_else(|| {
             let loaded = self.load(model).ok()?;
             let hashes = loaded.records.iter().filter_map(|r| Some((r, r.artifact?)));
-            let why = |(r, hash): (&StageRecord, _)| {
+            let gone = |(r, hash): (&StageRecord, _)| {
                 self.store.operator(&hash).err().map(|e| format!("what {} learnt: {e}", r.name))
             };
-            hashes.filter_map(why).next()
+            hashes.filter_map(gone).next()
         })
     }
 
     fn verify_dataset(&self, model: &ModelRecord) -> Option<String> {
-        let (loaded, data) = (self.load(model).ok()?, self.data(model).ok()?);
+        let (loaded, data) = match self.load(model).and_then(|loaded| Ok((loaded, self.data(model)?))) {
+            Ok(both) => both,
+            Err(e) => return Some(why(e)),
+        };
         let described = loaded.plan.pipeline.stages().iter().zip(&loaded.records);
         let files = described.filter_map(|(stage, record)| Some((stage.operator.file()?, record)));
         let mut wrong = files.filter_map(|(file, record)| self.check_file(model, &data, record, file).err());
-        wrong.next().map(|e| match e {
-            EngineError::Rerun { why, .. } => why,
-            other => other.to_string(),
+        wrong.next().map(why)
+    }
+
+    fn verifier(&self) -> Verifier {
+        Arc::new(|store, model| {
+            let anew = PipelineRerun::new(store);
+            if !anew.runs(model) {
+                return Err("it is no pipeline".into());
+            }
+            anew.verify(model).or_else(|| anew.verify_dataset(model)).map_or(Ok(()), Err)
         })
     }
 

@@ -10,6 +10,8 @@ use super::points::{Points, Values};
 use super::products::{Real, Strip};
 use crate::diagnostics::finite::Finite;
 use crate::error::Result;
+use crate::scan::Block;
+use crate::together;
 
 /// Sums of products of deviations from the mean, of the pairs that were asked for.
 pub(super) struct Moments {
@@ -47,9 +49,10 @@ struct Side<'p, 's, 'r, 'a, T> {
 }
 
 impl<T: Real> Side<'_, '_, '_, '_, T> {
-    /// Reads some rows: how many points they make, and `false` once a value was not finite.
-    fn read(&mut self, rows: &[u64]) -> Result<(usize, bool)> {
-        Ok(match self.points.block::<T>(rows)? {
+    /// Reads some rows, where they did not come from a run already: how many points they make, and `false` once a value
+    /// was not finite.
+    fn read(&mut self, rows: &[u64], ran: Option<Block>) -> Result<(usize, bool)> {
+        Ok(match self.points.block::<T>(rows, ran)? {
             Values::Read(values) => self.take(&values),
             Values::Made(values) => self.take(&values),
         })
@@ -81,10 +84,23 @@ impl Moments {
     ) -> Result<Self> {
         let single = precision == Precision::Single
             && pairs.iter().flat_map(|&(a, b)| [a, b]).all(|i| sides.get(i).is_some_and(Points::are_f32));
-        match single {
-            true => Self::sum::<f32>(sides, pairs, rows, progress),
-            false => Self::sum::<f64>(sides, pairs, rows, progress),
+        if single {
+            let sums = Self::sum::<f32>(sides, pairs, rows, progress)?;
+            // Values so large or small that their squares leave float32 are summed up once more.
+            if sums.fit_single() {
+                return Ok(sums);
+            }
         }
+        Self::sum::<f64>(sides, pairs, rows, progress)
+    }
+
+    /// Whether every side's largest variance has a place in float32, a thousand points of it and a thousandth of a
+    /// thousandth of it too.
+    fn fit_single(&self) -> bool {
+        let own = self.products.iter().filter(|((a, b), _)| a == b);
+        own.map(|(_, p)| p.diagonal().column_vector().iter().copied().fold(0.0, f64::max) / self.n_points as f64)
+            .all(|variance| (1e-24..1e32).contains(&variance))
+            && self.products.values().all(|p| p.col_iter().all(|c| c.iter().all(|v| v.is_finite())))
     }
 
     fn sum<T: Real>(
@@ -111,8 +127,9 @@ impl Moments {
         let mut all_finite = true;
         for (done, part) in rows.chunks(block_rows).enumerate() {
             let mut n_block = 0;
-            for side in &mut used {
-                let (n, finite) = side.read(part)?;
+            let ran = together::blocks(&used.iter().map(|s| s.points.scan()).collect::<Vec<_>>(), part);
+            for (side, ran) in used.iter_mut().zip(ran) {
+                let (n, finite) = side.read(part, ran)?;
                 n_block = n;
                 all_finite &= finite;
             }

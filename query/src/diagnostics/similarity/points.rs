@@ -8,7 +8,7 @@ use crate::answer::{Data, Source};
 use crate::diagnostics::finite::Finite;
 use crate::diagnostics::sums::sum_of;
 use crate::error::{QueryError, Result};
-use crate::scan::{Scan, Unit};
+use crate::scan::{Block, Scan, Unit};
 
 /// Bytes of values, as f32, that are read at a time: what is made of them stays in the caches, and in memory that an
 /// allocator gives again.
@@ -84,6 +84,10 @@ impl<'s, 'r, 'a> Points<'s, 'r, 'a> {
         self.scan.source()
     }
 
+    pub fn scan(&self) -> &Scan<'r, 'a> {
+        self.scan
+    }
+
     /// Data points that a row makes.
     pub fn per_row(&self) -> usize {
         self.per_row
@@ -114,10 +118,12 @@ impl<'s, 'r, 'a> Points<'s, 'r, 'a> {
     }
 
     /// Points × columns of some rows; float32 as it is read where nothing is to be put together.
-    pub fn block<T: Real>(&self, rows: &[u64]) -> Result<Values<T>> {
+    /// `ran` are the rows' values where they are there already.
+    pub fn block<T: Real>(&self, rows: &[u64], ran: Option<Block>) -> Result<Values<T>> {
         let width = self.scan.columns().len().max(1);
         let as_read = self.maps == MapsAs::Columns || self.units.len() == width;
-        Ok(match self.scan.read(rows)?.data {
+        let block = ran.map_or_else(|| self.scan.read(rows), Ok)?;
+        Ok(match block.data {
             Data::F32(values) if as_read => Values::Read(values),
             Data::F32(values) => Values::Made(self.arrange(&values, width)),
             Data::F64(values) => Values::Made(self.wide(&values, width, as_read)),
@@ -179,7 +185,7 @@ impl<'s, 'r, 'a> Points<'s, 'r, 'a> {
                 next += 1;
             }
             let ids: Vec<u64> = part.iter().filter_map(|r| rows.get(*r).copied()).collect();
-            let (Values::Read(block) | Values::Made(block)) = self.block::<f32>(&ids)?;
+            let (Values::Read(block) | Values::Made(block)) = self.block::<f32>(&ids, None)?;
             let mut at = 0;
             for i in first..next {
                 let point = wanted(i);
