@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use mistique::{
-    ChunkReader, Device, Input, LayerPattern, ModelKey, Network, NetworkRerun, PlanChoice, Request, RowSelection,
-    RunOptions, Spec, Store, Weights, log_intermediates,
+    ChunkReader, Device, IfExists, Input, LayerPattern, LogOptions, ModelKey, ModelSpec, Network, NetworkRerun,
+    PlanChoice, Request, RowSelection, RunOptions, Spec, Store, TensorSpec, Weights, log_intermediates,
 };
 
 /// A branch, a skip connection around two layers, and a head.
@@ -223,6 +223,23 @@ fn what_is_gone_is_said_and_the_rest_still_works() {
     std::fs::remove_file(&weights).unwrap();
     assert!(why("RERUN").unwrap().contains("weights"), "{:?}", why("RERUN"));
     assert_eq!(session(&store).get(&wanted).unwrap().source.to_string(), "read f32 exact");
+
+    // A layer that another build computes otherwise.
+    let newer = world.network.to_json().replacen("\"op\":\"conv2d\"", "\"op\":\"conv2d\",\"version\":9", 1);
+    let record = session(&store).store().model(&ModelKey::new("p", "m")).unwrap();
+    let spec = ModelSpec { key: ModelKey::new("p", "newer"), description: newer, ..record.spec };
+    let mut log = store.logger(LogOptions::default()).unwrap();
+    let weights = world.weights.to_safetensors().unwrap();
+    log.put_operator(&weights, "weights").unwrap();
+    let model = log.model(&spec, IfExists::Continue).unwrap();
+    let handle = log.tensor(model, &TensorSpec::new("logits", &[10])).unwrap();
+    log.append(handle, &[0, 1], vec![0.5f32; 20]).unwrap();
+    log.commit().unwrap();
+    drop(log);
+    let explained = session(&store).explain(&request("p.newer.logits")).unwrap();
+    let why = explained.considered[1].unavailable.clone().unwrap();
+    assert!(why.contains("this build has no other version of conv2d"), "{why}");
+    assert_eq!(explained.considered[0].unavailable, None);
 
     // A device that is not there.
     if !cfg!(feature = "cuda") {

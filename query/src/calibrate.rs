@@ -23,7 +23,7 @@ const FEW_VALUES: usize = 1 << 19;
 /// Bytes that put what was read out of the cores' own caches.
 const CACHES: usize = 8 << 20;
 /// After so long threads sleep, as they do when a query comes: waking them is part of a read.
-const ASLEEP: Duration = Duration::from_millis(1);
+const ASLEEP: Duration = Duration::from_millis(3);
 /// Rows that lie apart, of a read that tells the rate of tables.
 const SCATTERED_ROWS: usize = 1024;
 
@@ -151,7 +151,10 @@ impl ChunkReader<'_> {
                 let one = store.plan_rows(record, &Rows::List(plan.rows.get(0).into_iter().collect()))?;
                 // Decoded, and taken from memory; one row first, which tells what a column takes whatever its rows.
                 store.clear_pool();
+                let mut caches = vec![0u64; CACHES / 8];
                 for plan in [&one, &one, &plan, &plan, &apart] {
+                    // Other work comes between two queries, so that little is left in the processor's own caches.
+                    caches.par_iter_mut().for_each(|v| *v += 1);
                     std::thread::sleep(ASLEEP);
                     store.read_table(record, plan, &columns)?;
                 }

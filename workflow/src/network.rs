@@ -229,6 +229,9 @@ impl Network {
                 let mut keys = layer.op.settings();
                 keys.insert("name", json!(layer.name));
                 keys.insert("op", json!(layer.op.kind()));
+                if let Some(version) = layers::later_version(layer.op.kind()) {
+                    keys.insert("version", json!(version));
+                }
                 keys.insert("inputs", json!(inputs));
                 sorted(keys)
             })

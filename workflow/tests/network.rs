@@ -197,6 +197,7 @@ fn keys_are_checked_with_name_and_line() {
         ("name: d, op: add, inputs: {a: 1}", &["a list of layer names"][..]),
         ("name: d, op: global_pool, mode: sum", &["sum", "avg, max"][..]),
         ("name: d, op: batch_norm, eps: 0", &["`eps` is 0"][..]),
+        ("name: d, op: relu, version: 2", &["`version` is 2", "1: this build has no other version of relu"][..]),
     ] {
         let e = refused(&[bad], parts);
         assert!(matches!(e, NetworkError::BadValue { .. }), "{bad}: {e:?}");

@@ -8,10 +8,10 @@ use crate::conv::cpu_values;
 use crate::error::NetworkError;
 use crate::parse::Fields;
 
-pub(crate) const RELU: Kind = Kind { name: "relu", parse: |_| Ok(Box::new(Activation::Relu)) };
-pub(crate) const GELU: Kind = Kind { name: "gelu", parse: |_| Ok(Box::new(Activation::Gelu)) };
-pub(crate) const SIGMOID: Kind = Kind { name: "sigmoid", parse: |_| Ok(Box::new(Activation::Sigmoid)) };
-pub(crate) const TANH: Kind = Kind { name: "tanh", parse: |_| Ok(Box::new(Activation::Tanh)) };
+pub(crate) const RELU: Kind = Kind { name: "relu", version: 1, parse: |_| Ok(Box::new(Activation::Relu)) };
+pub(crate) const GELU: Kind = Kind { name: "gelu", version: 1, parse: |_| Ok(Box::new(Activation::Gelu)) };
+pub(crate) const SIGMOID: Kind = Kind { name: "sigmoid", version: 1, parse: |_| Ok(Box::new(Activation::Sigmoid)) };
+pub(crate) const TANH: Kind = Kind { name: "tanh", version: 1, parse: |_| Ok(Box::new(Activation::Tanh)) };
 
 /// A function applied to each value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

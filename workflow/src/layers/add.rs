@@ -4,7 +4,7 @@ use candle_core::Tensor;
 
 use super::{Arity, Expected, Kind, Op, OpError, nth};
 
-pub(crate) const ADD: Kind = Kind { name: "add", parse: |_| Ok(Box::new(Add)) };
+pub(crate) const ADD: Kind = Kind { name: "add", version: 1, parse: |_| Ok(Box::new(Add)) };
 
 #[derive(Debug)]
 struct Add;

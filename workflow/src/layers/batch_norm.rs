@@ -11,6 +11,7 @@ use crate::conv::cpu_values;
 
 pub(crate) const BATCH_NORM: Kind = Kind {
     name: "batch_norm",
+    version: 1,
     parse: |fields| {
         Ok(Box::new(BatchNorm {
             eps: fields.number_or("eps", 1e-5, "a number above 0", |e| e > 0.0 && e.is_finite())?,

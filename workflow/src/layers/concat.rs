@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{Arity, Expected, Kind, Op, OpError, nth, resolve_axis};
 
 pub(crate) const CONCAT: Kind =
-    Kind { name: "concat", parse: |fields| Ok(Box::new(Concat { axis: fields.axis_or("axis", 0)? })) };
+    Kind { name: "concat", version: 1, parse: |fields| Ok(Box::new(Concat { axis: fields.axis_or("axis", 0)? })) };
 
 #[derive(Debug)]
 struct Concat {

@@ -12,6 +12,7 @@ use crate::conv::{self, Geometry, TrainedConv};
 
 pub(crate) const CONV2D: Kind = Kind {
     name: "conv2d",
+    version: 1,
     parse: |fields| {
         let conv = Conv2d {
             out: fields.size("out")?,

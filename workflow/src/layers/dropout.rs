@@ -9,6 +9,7 @@ use super::{Expected, Kind, Op, OpError, Step, only};
 
 pub(crate) const DROPOUT: Kind = Kind {
     name: "dropout",
+    version: 1,
     parse: |fields| {
         let rate = fields.number_or("rate", 0.5, "a number from 0 to below 1", |r| (0.0..1.0).contains(&r))?;
         Ok(Box::new(Dropout { rate }))

@@ -9,6 +9,7 @@ use super::{Expected, Init, Kind, Op, OpError, ParamSpec, nth, only};
 
 pub(crate) const EMBEDDING: Kind = Kind {
     name: "embedding",
+    version: 1,
     parse: |fields| Ok(Box::new(Embedding { vocab: fields.size("vocab")?, dim: fields.size("dim")? })),
 };
 

@@ -4,7 +4,7 @@ use candle_core::Tensor;
 
 use super::{Expected, Kind, Op, OpError, only};
 
-pub(crate) const FLATTEN: Kind = Kind { name: "flatten", parse: |_| Ok(Box::new(Flatten)) };
+pub(crate) const FLATTEN: Kind = Kind { name: "flatten", version: 1, parse: |_| Ok(Box::new(Flatten)) };
 
 #[derive(Debug)]
 struct Flatten;

@@ -9,6 +9,7 @@ use super::{Expected, Kind, Op, OpError, as_map, only};
 
 pub(crate) const GLOBAL_POOL: Kind = Kind {
     name: "global_pool",
+    version: 1,
     parse: |fields| Ok(Box::new(GlobalPool { mode: fields.choice("mode", &["avg", "max"])? })),
 };
 

@@ -9,6 +9,7 @@ use super::{Expected, Init, Kind, Op, OpError, ParamSpec, nth, only};
 
 pub(crate) const LAYER_NORM: Kind = Kind {
     name: "layer_norm",
+    version: 1,
     parse: |fields| {
         let eps = fields.number_or("eps", 1e-5, "a number above 0", |e| e > 0.0 && e.is_finite())?;
         Ok(Box::new(LayerNorm { eps }))

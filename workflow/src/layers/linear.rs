@@ -9,6 +9,7 @@ use super::{Activation, Expected, Init, Kind, Op, OpError, ParamSpec, Step, nth,
 
 pub(crate) const LINEAR: Kind = Kind {
     name: "linear",
+    version: 1,
     parse: |fields| {
         Ok(Box::new(Linear {
             out: fields.size("out")?,

@@ -48,9 +48,11 @@ const KINDS: &[Kind] = &[
     concat::CONCAT,
 ];
 
-/// A layer kind: its name and how its keys are read.
+/// A layer kind: its name, the version of what it computes, and how its keys are read.
 pub(crate) struct Kind {
     pub(crate) name: &'static str,
+    /// Goes up when the same settings and weights give other values: what an earlier version gave cannot be run again.
+    pub(crate) version: usize,
     pub(crate) parse: fn(&mut Fields) -> Result<Box<dyn Op>, NetworkError>,
 }
 
@@ -59,11 +61,21 @@ pub fn kinds() -> Vec<&'static str> {
     KINDS.iter().map(|k| k.name).collect()
 }
 
+/// The version of a kind, where it is not the first: descriptions leave that out.
+pub(crate) fn later_version(name: &str) -> Option<usize> {
+    KINDS.iter().find(|k| k.name == name).map(|k| k.version).filter(|version| *version > 1)
+}
+
 /// The layer kind `name` with its settings taken from `fields`.
 pub(crate) fn parse(name: &str, fields: &mut Fields) -> Result<Box<dyn Op>, NetworkError> {
     match KINDS.iter().find(|k| k.name == name) {
         Some(kind) => {
             fields.op = name.to_string();
+            let version = fields.size_opt("version")?.unwrap_or(1);
+            if version != kind.version {
+                let why = format!("{}: this build has no other version of {name}", kind.version);
+                return Err(fields.bad("version", why, &version.into()));
+            }
             (kind.parse)(fields)
         }
         None => Err(NetworkError::UnknownOp {

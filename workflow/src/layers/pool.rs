@@ -12,8 +12,8 @@ use crate::conv::cpu_values;
 use crate::error::NetworkError;
 use crate::parse::Fields;
 
-pub(crate) const MAX_POOL: Kind = Kind { name: "max_pool", parse: |fields| Pool::parse(fields, true) };
-pub(crate) const AVG_POOL: Kind = Kind { name: "avg_pool", parse: |fields| Pool::parse(fields, false) };
+pub(crate) const MAX_POOL: Kind = Kind { name: "max_pool", version: 1, parse: |fields| Pool::parse(fields, true) };
+pub(crate) const AVG_POOL: Kind = Kind { name: "avg_pool", version: 1, parse: |fields| Pool::parse(fields, false) };
 
 #[derive(Debug)]
 struct Pool {

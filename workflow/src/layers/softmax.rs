@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{Expected, Kind, Op, OpError, only, resolve_axis};
 
 pub(crate) const SOFTMAX: Kind =
-    Kind { name: "softmax", parse: |fields| Ok(Box::new(Softmax { axis: fields.axis_or("axis", -1)? })) };
+    Kind { name: "softmax", version: 1, parse: |fields| Ok(Box::new(Softmax { axis: fields.axis_or("axis", -1)? })) };
 
 #[derive(Debug)]
 struct Softmax {
