@@ -79,7 +79,17 @@ pub fn median(n: usize, run: impl FnMut()) -> Duration {
 }
 
 /// The same, what comes `before` each run not counted.
-pub fn median_after(n: usize, mut before: impl FnMut(), mut run: impl FnMut()) -> Duration {
+pub fn median_after(n: usize, before: impl FnMut(), run: impl FnMut()) -> Duration {
+    times_after(n, before, run)[n / 2]
+}
+
+/// The shortest of so many runs, each after `before`: other work on the machine only ever adds to a time.
+pub fn shortest_after(n: usize, before: impl FnMut(), run: impl FnMut()) -> Duration {
+    times_after(n, before, run)[0]
+}
+
+/// Times of so many runs, in order of length, after one that is not counted.
+fn times_after(n: usize, mut before: impl FnMut(), mut run: impl FnMut()) -> Vec<Duration> {
     before();
     run();
     let mut times: Vec<Duration> = (0..n)
@@ -91,7 +101,7 @@ pub fn median_after(n: usize, mut before: impl FnMut(), mut run: impl FnMut()) -
         })
         .collect();
     times.sort();
-    times[n / 2]
+    times
 }
 
 /// GB/s of a single-threaded memcpy of `values` into a warm buffer: M.
