@@ -531,6 +531,14 @@ fn questions_over_versions() {
         let told = cli.fails(&[&["query"], question].concat());
         assert!(told.contains("relative to the key's model, as l"), "{question:?}: {told}");
     }
+    let told = cli.fails(&["query", "topk", "d.n@*.dense1.u3", "--where", "d.n@*.logits.argmax = 3"]);
+    assert!(told.contains("as logits.argmax"), "{told}");
+    // Pairs of versions, in one list.
+    let pairs = cli.json(&["query", "diff", "d.n@*.dense1", "d.n@*.dense1"]);
+    let named: Vec<_> = pairs.as_array().unwrap().iter().map(|p| (p["from"].clone(), p["to"].clone())).collect();
+    assert_eq!(named.len(), 4, "{named:?}");
+    let nobody = cli.fails(&["query", "knn", "d.n@one.dense1", "--row", "5000..7000"]);
+    assert!(nobody.contains("5000..7000"), "{nobody}");
     let two = ["query", "where", "d.n@*.logits.u3 > d.n@t*.logits.u3"];
     assert!(cli.fails(&two).contains("only one model's versions"));
     // A row that is named twice is one row.

@@ -16,6 +16,7 @@ use crate::predicate::{Comparison, Term};
 use crate::reader::{ChunkReader, Demand, Request};
 use crate::reduction::Reduction;
 use crate::scan::{Block, Scan};
+use crate::together;
 
 /// Which column stands for a table that is named whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -237,10 +238,17 @@ impl OperandScan<'_, '_> {
         }
         for positions in positions.chunks(block_rows) {
             let ids: Vec<u64> = positions.iter().filter_map(|p| rows.get(*p).copied()).collect();
-            let left = self.read(&ids)?;
             let passes = match other {
-                Some(other) => left.compare_columns(op, &other.read(&ids)?, &self.name)?,
-                None => left.compare(&self.name, op, term)?,
+                None => self.read(&ids)?.compare(&self.name, op, term)?,
+                Some(other) => {
+                    let mut ran = together::blocks(&[&self.scan, &other.scan], &ids).into_iter();
+                    let mut read = |of: &OperandScan<'_, '_>| match ran.next().flatten() {
+                        Some(block) => of.column(block),
+                        None => of.read(&ids),
+                    };
+                    let left = read(self)?;
+                    left.compare_columns(op, &read(other)?, &self.name)?
+                }
             };
             for (p, pass) in positions.iter().zip(passes) {
                 if let Some(slot) = out.get_mut(*p) {
@@ -260,18 +268,19 @@ impl<'a> ChunkReader<'a> {
     pub fn operand(&self, near: Option<&IntermediateRecord>, text: &str, wanted: Wanted) -> Result<Operand> {
         let relative = near.map(|near| format!("{}.{text}", near.key.model));
         // A column of the table that the question is about.
+        let quoted = text.strip_prefix('"').and_then(|t| t.strip_suffix('"'));
+        let name = quoted.map_or_else(|| text.to_string(), |t| t.replace("\"\"", "\""));
         let own = near.filter(|near| match &*near.content {
-            Content::Table(table) => table.schema.field_with_name(text).is_ok(),
+            Content::Table(table) => table.schema.field_with_name(&name).is_ok(),
             Content::Tensor(_) => false,
         });
-        let own =
-            own.map(|near| Key { intermediate: near.key.clone(), columns: Some((text.into(), true)) }.to_string());
+        let own = own.map(|near| Key { intermediate: near.key.clone(), columns: Some((name, true)) }.to_string());
         let mut errors = Vec::new();
         for text in relative.as_deref().into_iter().chain(own.as_deref()).chain([text]) {
             match self.named(text, wanted) {
                 Ok(found) => return Ok(found),
                 // A column that an intermediate lacks says more than a model that is none.
-                Err(e @ QueryError::Columns { .. }) => return Err(e),
+                Err(e @ QueryError::Columns { .. }) if own.is_none() => return Err(e),
                 Err(e) => errors.push(e),
             }
         }

@@ -59,6 +59,11 @@ impl Request {
         &self.rows
     }
 
+    /// The plan that is wanted.
+    pub const fn plan(&self) -> PlanChoice {
+        self.plan
+    }
+
     /// The same for other rows.
     #[must_use]
     pub fn with_rows(mut self, rows: RowSelection) -> Self {

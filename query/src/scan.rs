@@ -314,9 +314,16 @@ impl Scan<'_, '_> {
         block
     }
 
-    /// Whether its model is to be run for all of its rows.
-    pub(crate) fn runs(&self) -> bool {
-        matches!(self.chosen(), PlanChoice::RERUN | PlanChoice::ANCESTOR)
+    /// Whether that is held.
+    pub(crate) fn holds(&self, rows: &[u64]) -> bool {
+        rows.first().is_some_and(|first| self.ran().get(first).is_some_and(|b| b.rows == rows))
+    }
+
+    /// Whether its model is to be run for all of its rows, and may be run for others' columns too: who demands a run from
+    /// stored stages wants that one.
+    pub(crate) fn may_share(&self) -> bool {
+        let runs = matches!(self.chosen(), PlanChoice::RERUN | PlanChoice::ANCESTOR);
+        runs && matches!(self.resolved.choice, PlanChoice::Auto | PlanChoice::RERUN)
     }
 
     fn ran(&self) -> MutexGuard<'_, HashMap<u64, Block>> {

@@ -11,6 +11,9 @@ use crate::plan::{self, PlanChoice, Resolved};
 use crate::reader;
 use crate::scan::{Block, Scan};
 
+/// What scans must have in common to share a run: the reader, the model, and whether nothing may be read.
+type Run = (usize, i64, bool);
+
 /// What a run gave for one of the scans.
 struct Ran {
     part: Resolved,
@@ -24,7 +27,7 @@ struct Ran {
 /// themselves.
 pub(crate) fn blocks(scans: &[&Scan<'_, '_>], rows: &[u64]) -> Vec<Option<Block>> {
     let open: Vec<usize> =
-        scans.iter().enumerate().filter(|(_, s)| s.runs() && s.held(rows).is_none()).map(|(i, _)| i).collect();
+        scans.iter().enumerate().filter(|(_, s)| s.may_share() && !s.holds(rows)).map(|(i, _)| i).collect();
     let mut ran = run(scans, &open, rows);
     scans.iter().enumerate().map(|(i, scan)| Some(scan.hold(rows, ran.remove(&i)?.data))).collect()
 }
@@ -49,14 +52,16 @@ pub fn get_together(scans: &[Scan<'_, '_>], rows: &[u64]) -> Result<Vec<Answer>>
 /// Runs the models that two or more of the `open` scans have to run, once each. What fails is left to each scan's own
 /// plans.
 fn run(scans: &[&Scan<'_, '_>], open: &[usize], rows: &[u64]) -> HashMap<usize, Ran> {
-    let mut models: BTreeMap<(i64, bool), Vec<(usize, &Scan<'_, '_>)>> = BTreeMap::new();
-    for (i, scan) in open.iter().filter_map(|i| Some((*i, *scans.get(*i)?))).filter(|(_, scan)| scan.runs()) {
+    let mut models: BTreeMap<Run, Vec<(usize, &Scan<'_, '_>)>> = BTreeMap::new();
+    for (i, scan) in open.iter().filter_map(|i| Some((*i, *scans.get(*i)?))).filter(|(_, scan)| scan.may_share()) {
         // A run from the input is demanded by `rerun`, and then nothing is read.
         let from_input = scan.resolved.choice == PlanChoice::RERUN;
-        models.entry((scan.resolved.model.id, from_input)).or_default().push((i, scan));
+        // Scans of another store's reader have models of the same numbers.
+        let reader = std::ptr::from_ref(scan.reader).addr();
+        models.entry((reader, scan.resolved.model.id, from_input)).or_default().push((i, scan));
     }
     let mut ran = HashMap::new();
-    for ((_, from_input), members) in models.into_iter().filter(|(_, members)| members.len() > 1) {
+    for ((_, _, from_input), members) in models.into_iter().filter(|(_, members)| members.len() > 1) {
         let choice = if from_input { PlanChoice::RERUN } else { PlanChoice::SHARED };
         match run_once(&members, rows, choice) {
             Ok(some) => ran.extend(some),

@@ -483,6 +483,17 @@ fn integers_that_float64_does_not_tell_apart() {
     // A table that is named whole is compared by its numbers, text aside.
     let d = diff(&reader, &request("p.m.a"), &request("p.m.b"), None).unwrap();
     assert_eq!((d.groups[0].mean_abs, d.groups[0].n_not_finite), (Some(3.0 / 11.0), 1));
+    let (a, b) = (request("p.m.a.big,text"), request("p.m.b.big,text"));
+    assert_eq!(diff(&reader, &a, &b, None).unwrap().groups[0].mean_abs, Some(3.0 / 5.0));
+    // More rows than rank, in any order.
+    let n = 5000u64;
+    let many: Vec<Option<i64>> = (0..n).map(|i| Some(most - ((i * 2654435761) % 1009) as i64)).collect();
+    let all: Vec<u64> = (0..n).collect();
+    table(&store, "m", "many", &all, vec![("big", Arc::new(Int64Array::from(many.clone())))]);
+    let found = topk(&reader, &request("p.m.many"), 40, None, Extreme::Highest).unwrap().units.remove(0);
+    let mut sorted = all.clone();
+    sorted.sort_by_key(|row| (std::cmp::Reverse(many[*row as usize]), *row));
+    assert_eq!(found.rows.iter().map(|r| r.0).collect::<Vec<_>>(), sorted[..40]);
 
     let scan = |of: &str| {
         let operand = reader.operand(None, of, mistique_query::Wanted::Number).unwrap();

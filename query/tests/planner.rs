@@ -7,8 +7,8 @@ use mistique_engine::{
     DatasetSpec, EngineError, Given, IfExists, LogOptions, MemoryStorage, ModelKey, ModelKind, ModelRecord, ModelSpec,
     Rerun, RerunValues, StageNode, Store, StoreOptions, TensorSpec, cost,
 };
-use mistique_query::diagnostics::{MapsAs, Measure, dist, similarities};
-use mistique_query::{ChunkReader, Explanation, PlanChoice, Request, RowSelection, get_together};
+use mistique_query::diagnostics::{MapsAs, Measure, diff, dist, select, similarities};
+use mistique_query::{ChunkReader, Explanation, PlanChoice, Predicate, Request, RowSelection, get_together};
 
 const ROWS: u64 = 256;
 const WIDTH: usize = 4;
@@ -287,7 +287,7 @@ fn scans_of_one_model_share_its_run() {
         (0..ROWS).flat_map(|r| [r as f32 * factor + offset; WIDTH]).collect()
     };
     let runs = |world: &World| std::mem::take(&mut world.seen.lock().unwrap().given);
-    for plan in [PlanChoice::Auto, PlanChoice::RERUN, PlanChoice::ANCESTOR] {
+    for plan in [PlanChoice::Auto, PlanChoice::RERUN] {
         let world = world(&[("a", "f32", 0..ROWS)]);
         let reader = world.reader();
         let scans = ["b", "c"].map(|key| reader.scan(&request(key).with_plan(plan)).unwrap());
@@ -313,6 +313,15 @@ fn scans_of_one_model_share_its_run() {
         assert!(found.values.iter().all(|v| (v.as_ref().unwrap().value - 1.0).abs() < 1e-9), "{:?}", found.values);
         assert_eq!(runs(&world).len(), 1, "{plan:?}");
     }
+    // Two sides of a difference and of a comparison run once.
+    let asked = world(&[]);
+    let reader = asked.reader();
+    let d = diff(&reader, &request("b"), &request("c"), None).unwrap();
+    // c − b = row_id.
+    assert_eq!((d.groups[0].max_abs, runs(&asked).len()), (255.0, 1));
+    let predicate = Predicate::parse("p.m.c.u0 > p.m.b.u1").unwrap();
+    assert_eq!(select(&reader, &predicate, None, PlanChoice::Auto).unwrap().rows.len(), 255);
+    assert_eq!(runs(&asked).len(), 1);
     // Where the shared run fails, each scan has its own plans.
     let world = world(&[("a", "f32", 0..ROWS)]);
     let reader = world.reader();

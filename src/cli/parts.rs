@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::Result;
-use crate::{Answer, ChunkReader, Request, RowSelection, Scan, Store, get_together};
+use crate::{Answer, ChunkReader, PlanChoice, Request, RowSelection, Scan, Store, get_together};
 
 /// Bytes of values as logged beyond which an answer is got in parts, of as many as f32.
 const PART_BYTES: usize = 128 << 20;
@@ -22,10 +22,15 @@ impl<'r, 'a> Parts<'r, 'a> {
         let Some((first, others)) = requests.split_first().filter(|_| is_large) else {
             return Ok(Self::Whole(reader.get_intermediates(requests)?));
         };
-        let mut scans = vec![reader.scan(first)?];
+        // Parts share a run wherever several keys run one model; demanded, it is from the input.
+        let alone = |request: &Request| match request.plan() {
+            PlanChoice::SHARED if !others.is_empty() => request.clone().with_plan(PlanChoice::RERUN),
+            _ => request.clone(),
+        };
+        let mut scans = vec![reader.scan(&alone(first))?];
         let rows: Vec<u64> = scans.iter().flat_map(|s| s.rows().iter()).collect();
         for request in others {
-            scans.push(reader.scan(&request.clone().with_rows(RowSelection::List(rows.clone())))?);
+            scans.push(reader.scan(&alone(request).with_rows(RowSelection::List(rows.clone())))?);
         }
         let row_bytes: usize = scans.iter().map(|s| 4 * s.columns().len()).sum();
         let fit = PART_BYTES / row_bytes.max(1);
@@ -99,10 +104,11 @@ impl<'r, 'a> Parts<'r, 'a> {
 fn most_bytes(store: &Store, request: &Request) -> u64 {
     let key = &request.key().intermediate;
     let (Ok(record), Ok(model)) = (store.intermediate(key), store.model(&key.model)) else { return 0 };
+    let all = record.n_rows.max(model.spec.dataset.map_or(0, |d| d.n_rows));
     let rows = match request.rows() {
-        RowSelection::Range(range) => range.end.saturating_sub(range.start),
+        RowSelection::Range(range) => range.end.saturating_sub(range.start).min(all),
         RowSelection::List(rows) => rows.len() as u64,
-        RowSelection::All | RowSelection::Where(_) => record.n_rows.max(model.spec.dataset.map_or(0, |d| d.n_rows)),
+        RowSelection::All | RowSelection::Where(_) => all,
     };
     rows.saturating_mul(record.content.logical_row_bytes())
 }

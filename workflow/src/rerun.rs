@@ -35,9 +35,14 @@ pub struct NetworkRerun<'a> {
     graphs: Mutex<HashMap<i64, Arc<Vec<StageNode>>>>,
     /// Bytes of a row of a model's input, as float32, and of its weights.
     bytes: Mutex<HashMap<i64, (u64, u64)>>,
+    /// Whether what it takes to open and run models is kept: not of what nobody waits for.
+    measures: bool,
     /// What was found to be wrong: with a model, and with its dataset.
     failed: Mutex<HashMap<(i64, Part), String>>,
 }
+
+/// By source and fingerprint of a dataset: why it cannot be used.
+type Looked = HashMap<(String, [u8; 16]), Option<String>>;
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Part {
@@ -59,6 +64,7 @@ impl<'a> NetworkRerun<'a> {
             datasets: Mutex::default(),
             graphs: Mutex::default(),
             bytes: Mutex::default(),
+            measures: true,
             failed: Mutex::default(),
         }
     }
@@ -125,7 +131,9 @@ impl<'a> NetworkRerun<'a> {
 
     /// A store on read-only media is used all the same: its figures are this process's.
     fn keep(&self, what: &str, subject: &str, seconds: f64) {
-        if let Err(e) = self.store.add_cost(what, subject, seconds) {
+        if self.measures
+            && let Err(e) = self.store.add_cost(what, subject, seconds)
+        {
             tracing::debug!("a measured time is not kept: {e}");
         }
     }
@@ -308,12 +316,19 @@ impl Rerun for NetworkRerun<'_> {
 
     fn verifier(&self) -> Verifier {
         let device = self.device;
+        // Epochs share their dataset: it is read once.
+        let datasets: Mutex<Looked> = Mutex::default();
         Arc::new(move |store, model| {
-            let anew = NetworkRerun::new(store, device);
+            let anew = NetworkRerun { measures: false, ..NetworkRerun::new(store, device) };
             if !anew.runs(model) {
                 return Err("it is no network".into());
             }
-            anew.verify(model).or_else(|| anew.verify_dataset(model)).map_or(Ok(()), Err)
+            if let Some(why) = anew.verify(model) {
+                return Err(why);
+            }
+            let dataset = model.spec.dataset.as_ref().map(|d| (d.source.clone(), d.fingerprint)).unwrap_or_default();
+            let mut datasets = lock(&datasets);
+            datasets.entry(dataset).or_insert_with(|| anew.verify_dataset(model)).clone().map_or(Ok(()), Err)
         })
     }
 

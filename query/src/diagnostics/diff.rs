@@ -9,7 +9,8 @@ use crate::column::Column;
 use crate::error::{QueryError, Result};
 use crate::operand::OperandScan;
 use crate::reader::{ChunkReader, Request};
-use crate::scan::{self, Block};
+use crate::scan::{self, Block, Scan};
+use crate::together;
 
 /// Differences between two sets of values over the same rows.
 #[derive(Debug, Clone, PartialEq)]
@@ -179,7 +180,10 @@ pub fn diff(
             }
         };
         sums.resize(groups.len(), Sums::default());
-        let (x, y) = (Side::new(left.read(ids)?)?, Side::new(right.read(ids)?)?);
+        let mut ran = together::blocks(&[&left, &right], ids).into_iter();
+        let mut read =
+            |scan: &Scan<'_, '_>| ran.next().flatten().map_or_else(|| scan.read(ids), Ok).and_then(Side::new);
+        let (x, y) = (read(&left)?, read(&right)?);
         let differences = x.minus(&y, width)?;
         let n_numbers = differences.len() / ids.len().max(1);
         if !(x.has_classes(width) && y.has_classes(width)) {
@@ -255,7 +259,8 @@ impl Side {
             Self::Columns(columns) => match &columns[..] {
                 [one] => Ok((0..one.len()).map(|row| one.text(row)).collect()),
                 many => {
-                    let numbers = many.iter().map(|c| c.to_f64("")).collect::<Result<Vec<_>>>()?;
+                    let numbers = many.iter().filter(|c| !matches!(c, Column::Text(_)));
+                    let numbers = numbers.map(|c| c.to_f64("")).collect::<Result<Vec<_>>>()?;
                     let n_rows = numbers.first().map_or(0, Vec::len);
                     let row = |i: usize| numbers.iter().filter_map(|c| c.get(i).copied()).collect::<Vec<_>>();
                     Ok((0..n_rows).map(|i| largest(&row(i))).collect())
@@ -274,6 +279,7 @@ impl Side {
                 let n_rows = all.first().map_or(0, Vec::len);
                 return Ok((0..n_rows).flat_map(|i| all.iter().filter_map(move |c| c.get(i).copied())).collect());
             }
+            (Self::Numbers(a), Self::Numbers(b)) => return Ok(a.iter().zip(b).map(|(a, b)| a - b).collect()),
             (a, b) => (a.numbers(width)?, b.numbers(width)?),
         };
         Ok(a.into_iter().zip(b).map(|(a, b)| a - b).collect())

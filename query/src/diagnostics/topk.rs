@@ -8,6 +8,7 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
 use std::str::FromStr;
 
+use arrow::array::{Array, ArrayRef};
 use arrow::datatypes::DataType;
 use mistique_engine::{CodePage, Content};
 use rayon::prelude::*;
@@ -187,10 +188,15 @@ struct IntRanking {
     k: usize,
     extreme: Extreme,
     entries: Vec<(u64, i128)>,
+    /// Key of the k-th best when the entries were last sorted; what is worse cannot rank.
+    bound: i128,
     /// Type of dates and times.
     kind: Option<DataType>,
     n_null: u64,
 }
+
+/// Values of a column that are widened at a time.
+const WIDENED: usize = 1 << 16;
 
 impl IntRanking {
     fn key(&self, value: i128) -> i128 {
@@ -201,16 +207,41 @@ impl IntRanking {
         }
     }
 
-    fn push(&mut self, rows: &[u64], values: &[Option<i128>]) {
-        self.n_null += values.iter().filter(|v| v.is_none()).count() as u64;
-        self.entries.extend(rows.iter().zip(values).filter_map(|(row, v)| Some((*row, (*v)?))));
+    /// Shows it the values of a column, whose rows are `rows`.
+    fn push(&mut self, rows: &[u64], column: &ArrayRef) -> Result<()> {
+        for (first, rows) in (0..).step_by(WIDENED).zip(rows.chunks(WIDENED)) {
+            let (Column::Int(values) | Column::Time(values, _)) = Column::from_array(&column.slice(first, rows.len()))?
+            else {
+                continue;
+            };
+            for (row, value) in rows.iter().zip(values) {
+                match value {
+                    None => self.n_null += 1,
+                    Some(value) if self.k > 0 && self.key(value) <= self.bound => {
+                        self.entries.push((*row, value));
+                        if self.entries.len() >= 2 * self.k.max(16) {
+                            self.shrink();
+                        }
+                    }
+                    Some(_) => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn shrink(&mut self) {
         let mut entries = std::mem::take(&mut self.entries);
         entries.sort_unstable_by_key(|(row, v)| (self.key(*v), *row));
         entries.truncate(self.k);
+        if entries.len() == self.k {
+            self.bound = entries.last().map_or(self.bound, |(_, v)| self.key(*v));
+        }
         self.entries = entries;
     }
 
-    fn finish(self, unit: String) -> Top {
+    fn finish(mut self, unit: String) -> Top {
+        self.shrink();
         let kind = self.kind.unwrap_or(DataType::Int64);
         let column = match kind {
             DataType::Int64 => Column::Int(self.entries.iter().map(|e| Some(e.1)).collect()),
@@ -279,7 +310,7 @@ pub fn topk(
             let kind = table.schema.field_with_name(&unit.name).map(|f| f.data_type().clone());
             let Some(kind) = kind.ok().filter(|t| !t.is_floating()) else { continue };
             let kind = kind.is_temporal().then_some(kind);
-            *ranks = Ranks::Ints(IntRanking { k, extreme, entries: Vec::new(), kind, n_null: 0 });
+            *ranks = Ranks::Ints(IntRanking { k, extreme, entries: Vec::new(), bound: i128::MAX, kind, n_null: 0 });
         }
     }
     let all_floats = ranks.iter().all(|r| matches!(r, Ranks::Floats(_)));
@@ -299,12 +330,7 @@ pub fn topk(
             }
             Ranks::Ints(ranking) => {
                 let column = columns.as_ref().and_then(|c| c.columns().get(unit.columns.start));
-                if let Some(Column::Int(values) | Column::Time(values, _)) =
-                    column.map(Column::from_array).transpose()?
-                {
-                    ranking.push(&rows, &values);
-                }
-                Ok(())
+                column.map_or(Ok(()), |column| ranking.push(&rows, column))
             }
         })
     })?;

@@ -323,7 +323,8 @@ fn choose(considered: Vec<Considered>, request: &Resolved) -> Result<Explanation
 /// Errors: those of the plan.
 pub(crate) fn run(context: &Context<'_>, batch: &[Resolved], at: usize, plan: &str) -> Result<Vec<Answered>> {
     // What each request would cost alone decides who takes part in a shared run.
-    let earlier = if plan == shared::NAME {
+    let weighs = batch.iter().any(|request| request.choice == PlanChoice::Auto);
+    let earlier = if plan == shared::NAME && weighs {
         let alone = |i| -> Result<Vec<Considered>> {
             let Some(planning) = Planning::new(context, batch, i, &[]) else { return Ok(Vec::new()) };
             let single = KINDS.iter().filter(|k| k.name() != shared::NAME);

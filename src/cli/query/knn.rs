@@ -48,7 +48,12 @@ pub fn run(args: &KnnArgs, key: &str, store: &Store, as_json: bool) -> Result<St
         (Some(rows), _) => match rows.parse::<RowSelection>()? {
             // Of a range those rows that are there, as in --rows.
             range @ RowSelection::Range(_) => {
-                Queries::Rows(reader.scan(&args.plan.request(key)?.with_rows(range))?.rows().iter().collect())
+                let looking = args.plan.reader(store).uncounted();
+                let there = looking.scan(&args.plan.request(key)?.with_rows(range))?.rows().iter().collect::<Vec<_>>();
+                if there.is_empty() {
+                    return Err(CliError::Usage(format!("no row of {rows} is there")));
+                }
+                Queries::Rows(there)
             }
             RowSelection::List(rows) => Queries::Rows(rows),
             _ => return Err(CliError::Usage("--row takes 51, 51,60 or 0..10".into())),

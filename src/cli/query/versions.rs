@@ -87,7 +87,13 @@ pub fn together(names: &[String], answers: impl Iterator<Item = Result<String>>,
         Ok(answer)
     };
     let answers = names.iter().zip(&answers).map(named).collect::<std::result::Result<Vec<_>, serde_json::Error>>();
-    Ok(pretty(&Value::Array(answers.map_err(|e| CliError::Usage(e.to_string()))?)))
+    let answers = answers.map_err(|e| CliError::Usage(e.to_string()))?.into_iter();
+    // Of two patterns, pairs in one list.
+    let flat = answers.flat_map(|answer| match answer {
+        Value::Array(inner) => inner,
+        one => vec![one],
+    });
+    Ok(pretty(&Value::Array(flat.collect())))
 }
 
 /// Whether an intermediate is not there.
@@ -105,9 +111,10 @@ pub fn no_pattern(text: &str) -> Result<()> {
     match pattern_of(text) {
         None => Ok(()),
         Some(model) => {
-            let relative = text.parse::<Key>().map(|key| key.intermediate.intermediate).unwrap_or_default();
+            let whole = text.parse::<Key>().map(|key| key.to_string()).unwrap_or_default();
+            let relative = whole.strip_prefix(&format!("{model}.")).unwrap_or(text);
             Err(CliError::Usage(format!(
-                "{text}: {model} is many; name it relative to the key's model, as {relative}, or of one version"
+                "{text} is of many versions; name it relative to the key's model, as {relative}, or of one version"
             )))
         }
     }
