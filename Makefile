@@ -11,7 +11,7 @@ test:            ## all tests, in the one optimised profile (networks are unusab
 	$(CARGO) test --release --workspace
 
 bench:           ## the tables of ARCHITECTURE.md, as ratios against memcpy in the same run
-	$(CARGO) bench --bench storage --bench queries --bench logging --bench catalog --bench planner --bench questions --bench pipelines --bench accuracy --bench similarity --bench dedup --bench by_example --bench adaptive
+	$(CARGO) bench --bench storage --bench queries --bench logging --bench catalog --bench planner --bench questions --bench pipelines --bench accuracy --bench similarity --bench dedup --bench by_example --bench adaptive --bench memory
 
 check:           ## formatting and lints
 	$(CARGO) fmt --all --check

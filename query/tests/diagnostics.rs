@@ -1,23 +1,20 @@
 //! Diagnostics against numpy, scipy and scikit-learn, and against plain loops over what a store answers.
 
+mod common;
+
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BooleanArray, Date32Array, Float64Array, Int64Array, RecordBatch, StringArray, UInt32Array, UInt64Array,
+    ArrayRef, BooleanArray, Date32Array, Float64Array, Int64Array, StringArray, UInt32Array, UInt64Array,
 };
-use mistique_engine::{
-    IfExists, LogOptions, MemoryStorage, ModelKey, ModelSpec, Scheme, Store, StoreOptions, TensorSpec,
-};
+use common::{request, store, table, tensor};
+use mistique_engine::Store;
 use mistique_query::diagnostics::{
-    By, Extreme, Labelled, MapsAs, Measure, Metric, Queries, Scores, binary_metrics, class_metrics, confusion, corr,
-    diff, dist, knn, mean, number_metrics, rowdiff, select, similarities, topk,
+    Extreme, Labelled, MapsAs, Measure, Metric, Queries, Scores, binary_metrics, class_metrics, confusion, corr, diff,
+    dist, knn, mean, number_metrics, rowdiff, select, similarities, topk,
 };
-use mistique_query::{Cell, ChunkReader, PlanChoice, Predicate, QueryError, Request, RowSelection, Wanted};
+use mistique_query::{Cell, ChunkReader, PlanChoice, Predicate, QueryError, RowSelection, Wanted};
 use serde_json::Value;
-
-fn store() -> Store {
-    Store::on(Arc::new(MemoryStorage::new(None).unwrap()), true, StoreOptions::default()).unwrap()
-}
 
 fn fixture() -> Value {
     serde_json::from_str(include_str!("fixtures/diagnostics.json")).unwrap()
@@ -36,31 +33,6 @@ fn f32s(v: &Value) -> Vec<f32> {
 
 fn u64s(v: &Value) -> Vec<u64> {
     f64s(v).into_iter().map(|v| v as u64).collect()
-}
-
-fn tensor(store: &Store, model: &str, name: &str, shape: &[usize], rows: &[u64], values: Vec<f32>, scheme: &str) {
-    let mut log = store.logger(LogOptions::default()).unwrap();
-    let model = log.model(&ModelSpec::raw(ModelKey::new("p", model)), IfExists::Continue).unwrap();
-    let mut spec = TensorSpec::new(name, shape);
-    spec.scheme = Some(scheme.parse::<Scheme>().unwrap());
-    let handle = log.tensor(model, &spec).unwrap();
-    log.append(handle, rows, values).unwrap();
-    log.complete(model).unwrap();
-    log.commit().unwrap();
-}
-
-fn table(store: &Store, model: &str, name: &str, rows: &[u64], columns: Vec<(&str, ArrayRef)>) {
-    let batch = RecordBatch::try_from_iter(columns).unwrap();
-    let mut log = store.logger(LogOptions::default()).unwrap();
-    let model = log.model(&ModelSpec::raw(ModelKey::new("p", model)), IfExists::Continue).unwrap();
-    let handle = log.table(model, name, 9, &batch.schema()).unwrap();
-    log.append_table(handle, rows, &batch).unwrap();
-    log.complete(model).unwrap();
-    log.commit().unwrap();
-}
-
-fn request(key: &str) -> Request {
-    Request::new(key.parse().unwrap())
 }
 
 /// The fixture's values in a store.
@@ -219,155 +191,6 @@ fn neighbours_as_scikit_learn() {
     assert!(matches!(bad(Queries::Rows(vec![9999]), Metric::L2), QueryError::Engine(_)));
     let all = knn(&reader, &request("p.m.hidden"), &Queries::Rows(vec![3]), 1000, Metric::L2).unwrap();
     assert_eq!(all.queries[0].rows.len(), 89, "as many as there are");
-}
-
-/// Values with many zeros and ties, NaN and infinities where the scheme holds them.
-fn activations(n: usize, special: bool) -> Vec<f32> {
-    let mut state = 7u64;
-    (0..n)
-        .map(|i| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            let x = ((state >> 40) as f32 / (1 << 24) as f32 - 0.6) * 4.0;
-            match i % 997 {
-                13 if special => f32::NAN,
-                14 if special => f32::NEG_INFINITY,
-                _ => (x.max(0.0) * 64.0).round() / 64.0,
-            }
-        })
-        .collect()
-}
-
-const SCHEMES: [&str; 8] =
-    ["f32", "f16", "bf16", "kbit(8)", "kbit(3)", "kbit(4,unit)", "threshold(0.9)", "pool(2)+kbit(8)"];
-
-#[test]
-fn ranks_on_codes_are_those_of_the_values() {
-    for scheme in SCHEMES {
-        let special = !scheme.contains("kbit") && !scheme.contains("threshold");
-        let store = store();
-        // Row_ids out of order, in several blocks.
-        let rows: Vec<u64> = (0..1500u64).map(|r| r * 7919 % 1500).collect();
-        tensor(&store, "m", "maps", &[5, 6, 6], &rows, activations(1500 * 180, special), scheme);
-        tensor(&store, "m", "dense", &[70], &rows, activations(1500 * 70, special), &scheme.replace("pool(2)+", ""));
-        let reader = ChunkReader::new(&store);
-        for (key, bys) in [
-            ("p.m.maps", &[By::Max, By::Mean, By::Norm][..]),
-            ("p.m.maps.u3,u1[2,3]", &[By::Max, By::Mean]),
-            ("p.m.dense.u0..3,u69", &[By::Value]),
-        ] {
-            for selection in [RowSelection::All, RowSelection::Range(100..1200), RowSelection::List(vec![7, 1400, 3])] {
-                let request = request(key).with_rows(selection);
-                let answer = reader.get(&request).unwrap();
-                let (values, width) = (answer.to_f64().unwrap(), answer.columns.len());
-                let units = reader.scan(&request).unwrap().units();
-                for by in bys {
-                    for extreme in [Extreme::Highest, Extreme::Lowest, Extreme::Farthest] {
-                        let found = topk(&reader, &request, 20, Some(*by), extreme).unwrap();
-                        for (unit, top) in units.iter().zip(&found.units) {
-                            let score = |i: usize| by.of(&values[i * width..][unit.columns.clone()]);
-                            let mut all: Vec<(u64, f64)> =
-                                answer.rows.iter().enumerate().map(|(i, r)| (*r, score(i))).collect();
-                            let n_nan = all.iter().filter(|a| a.1.is_nan()).count() as u64;
-                            all.retain(|a| !a.1.is_nan());
-                            let key = |v: f64| match extreme {
-                                Extreme::Highest => -v,
-                                Extreme::Lowest => v,
-                                Extreme::Farthest => -v.abs(),
-                            };
-                            all.sort_by(|a, b| key(a.1).partial_cmp(&key(b.1)).unwrap().then(a.0.cmp(&b.0)));
-                            all.truncate(20);
-                            let what = format!("{scheme} {key:?} {by:?} {extreme:?} {}", unit.name, key = request);
-                            assert_eq!(top.rows, all, "{what}");
-                            assert_eq!(top.n_nan, n_nan, "{what}");
-                        }
-                    }
-                }
-            }
-        }
-    }
-}
-
-#[test]
-fn predicates_on_codes_are_those_of_the_values() {
-    for scheme in SCHEMES {
-        let special = !scheme.contains("kbit") && !scheme.contains("threshold");
-        let store = store();
-        let rows: Vec<u64> = (0..1500u64).map(|r| r * 7919 % 1500).collect();
-        // Blocks of rising values, so that zone maps decide some pages.
-        let values: Vec<f32> = activations(1500 * 70, special)
-            .iter()
-            .enumerate()
-            .map(|(i, v)| if i / 70 > 1024 { v + 8.0 } else { *v })
-            .collect();
-        tensor(&store, "m", "dense", &[70], &rows, values, &scheme.replace("pool(2)+", ""));
-        let reader = ChunkReader::new(&store);
-        let answer = reader.get(&request("p.m.dense.u3")).unwrap();
-        let values = answer.to_f64().unwrap();
-        type Holds = fn(f64, f64) -> bool;
-        let ops: [(&str, Holds); 6] = [
-            ("=", |a, b| a == b),
-            ("!=", |a, b| a != b),
-            ("<", |a, b| a < b),
-            ("<=", |a, b| a <= b),
-            (">", |a, b| a > b),
-            (">=", |a, b| a >= b),
-        ];
-        let middle = values[700];
-        for (op, holds) in ops {
-            for x in [0.0, middle, 0.5, 1.0, 7.9, 100.0, -1.0] {
-                let predicate = Predicate::parse(&format!("p.m.dense.u3 {op} {x:?}")).unwrap();
-                let found = select(&reader, &predicate, None, PlanChoice::Auto).unwrap();
-                let want: Vec<u64> =
-                    answer.rows.iter().zip(&values).filter(|(_, v)| holds(**v, x)).map(|(r, _)| *r).collect();
-                assert_eq!(found.rows, want, "{scheme} {op} {x}");
-                assert_eq!((found.n_rows, found.n_unknown), (1500, 0));
-            }
-        }
-    }
-}
-
-#[test]
-fn distributions_on_codes_are_those_of_the_values() {
-    for scheme in SCHEMES {
-        let special = !scheme.contains("kbit") && !scheme.contains("threshold");
-        let store = store();
-        let rows: Vec<u64> = (0..700).collect();
-        tensor(&store, "m", "maps", &[5, 6, 6], &rows, activations(700 * 180, special), scheme);
-        let class: ArrayRef = Arc::new(UInt32Array::from((0..700).map(|i| i % 3).collect::<Vec<u32>>()));
-        table(&store, "m", "label", &rows, vec![("index", class)]);
-        let reader = ChunkReader::new(&store);
-        let answer = reader.get(&request("p.m.maps.u1..4")).unwrap();
-        let (values, width) = (answer.to_f64().unwrap(), answer.columns.len());
-        let near = store.intermediate(&"p.m.maps".parse().unwrap()).unwrap();
-        let by = reader.operand(Some(&near), "label", Wanted::Name).unwrap();
-        let by = reader.operand_scan(&by, PlanChoice::Auto).unwrap();
-        let q = [0.0, 0.1, 0.5, 0.99, 1.0];
-        let d = dist(&reader, &request("p.m.maps.u1..4"), Some(&by), 10, &q).unwrap();
-        assert_eq!(d.groups.len(), 4);
-        for (g, got) in d.groups.iter().enumerate() {
-            let mut of: Vec<f64> = values
-                .chunks(width)
-                .enumerate()
-                .filter(|(i, _)| g == 0 || i % 3 == g - 1)
-                .flat_map(|(_, row)| row.iter().copied())
-                .collect();
-            let n = of.len();
-            of.retain(|v| v.is_finite());
-            of.sort_by(f64::total_cmp);
-            assert_eq!(got.n as usize, of.len(), "{scheme}");
-            assert_eq!((got.histogram.n_nan + got.histogram.n_infinite) as usize, n - of.len());
-            assert_eq!(got.range, Some((of[0], of[of.len() - 1])));
-            for (q, value) in &got.quantiles {
-                let at = q * (of.len() - 1) as f64;
-                let (a, b) = (of[at.floor() as usize], of[at.ceil() as usize]);
-                assert!((value - (a + (b - a) * at.fract())).abs() < 1e-12, "{scheme} {q}");
-            }
-            let mean = of.iter().sum::<f64>() / of.len() as f64;
-            let std = (of.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / of.len() as f64).sqrt();
-            assert!((got.mean.unwrap() - mean).abs() < 1e-9 && (got.std.unwrap() - std).abs() < 1e-9, "{scheme}");
-            assert_eq!(got.histogram.counts.iter().sum::<u64>(), got.n);
-        }
-    }
 }
 
 #[test]

@@ -44,14 +44,22 @@ pub fn select(
     };
     let ids = reader.all_rows(&record)?;
     let (passes, sources) = reader.passes(&record, &ids, predicate, demand.into())?;
-    let asked: HashSet<u64> = ids.iter().copied().collect();
-    let mut unshared: Vec<(IntermediateKey, u64)> = Vec::new();
+    let mut others: Vec<IntermediateKey> = Vec::new();
     for text in predicate.operands() {
         // `row_id` is of every intermediate.
         let Ok(operand) = reader.operand(Some(&record), text, Wanted::Number) else { continue };
         let key = operand.key.intermediate;
-        if key != record.key && !unshared.iter().any(|(k, _)| *k == key) {
-            let rows = reader.all_rows(&store.intermediate(&key)?)?;
+        if key != record.key && !others.contains(&key) {
+            others.push(key);
+        }
+    }
+    let mut asked = None;
+    let mut unshared = Vec::new();
+    for key in others {
+        let rows = reader.all_rows(&store.intermediate(&key)?)?;
+        // Mostly they are the same.
+        if rows != ids {
+            let asked: &HashSet<u64> = asked.get_or_insert_with(|| ids.iter().copied().collect());
             unshared.push((key, rows.iter().filter(|row| !asked.contains(row)).count() as u64));
         }
     }

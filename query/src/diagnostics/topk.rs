@@ -6,6 +6,7 @@
 use std::cell::RefCell;
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Neg;
 use std::str::FromStr;
 
 use arrow::array::{Array, ArrayRef};
@@ -17,6 +18,7 @@ use crate::answer::{Data, Source};
 use crate::codes::{CodeScan, CodeUnit};
 use crate::column::{Cell, Column};
 use crate::error::{QueryError, Result};
+use crate::operand::bad_operand;
 use crate::reader::{ChunkReader, Request};
 use crate::scan::{Scan, Unit};
 
@@ -32,14 +34,40 @@ pub enum Extreme {
     Farthest,
 }
 
-impl Extreme {
+/// What can be ranked: floats, and integers that float64 does not tell apart beyond 2^53.
+pub(crate) trait Ranked: Copy + PartialOrd + Neg<Output = Self> {
+    /// A key that every value's is at or below, and one that none's is.
+    const WORST: Self;
+    const NONE: Self;
+
+    fn abs(self) -> Self;
+
     /// A key of which the smallest ranks first.
-    fn key(self, value: f64) -> f64 {
-        match self {
-            Self::Highest => -value,
-            Self::Lowest => value,
-            Self::Farthest => -value.abs(),
+    fn key(self, extreme: Extreme) -> Self {
+        match extreme {
+            Extreme::Highest => -self,
+            Extreme::Lowest => self,
+            Extreme::Farthest => -self.abs(),
         }
+    }
+}
+
+impl Ranked for f64 {
+    const WORST: Self = Self::INFINITY;
+    const NONE: Self = Self::NAN;
+
+    fn abs(self) -> Self {
+        self.abs()
+    }
+}
+
+/// Of integers with 64 bits.
+impl Ranked for i128 {
+    const WORST: Self = Self::MAX;
+    const NONE: Self = Self::MIN;
+
+    fn abs(self) -> Self {
+        self.abs()
     }
 }
 
@@ -110,26 +138,28 @@ impl FromStr for By {
 
 /// The best `k` of what it is shown.
 #[derive(Debug, Clone)]
-pub struct Ranking {
+pub struct Ranking<V = f64> {
     k: usize,
     extreme: Extreme,
-    entries: Vec<(u64, f64)>,
+    entries: Vec<(u64, V)>,
     /// Key of the k-th best when the entries were last sorted; what is worse cannot rank.
-    bound: f64,
-    /// Values that were NaN.
+    bound: V,
+    /// Values that were NaN or null.
     pub n_nan: u64,
 }
 
-impl Ranking {
+#[expect(private_bounds, reason = "only floats and integers are ranked")]
+impl<V: Ranked> Ranking<V> {
     /// An empty one.
     pub fn new(k: usize, extreme: Extreme) -> Self {
-        let bound = if k == 0 { f64::NAN } else { f64::INFINITY };
+        let bound = if k == 0 { V::NONE } else { V::WORST };
         Self { k, extreme, entries: Vec::new(), bound, n_nan: 0 }
     }
 
     /// Shows it a row's value.
-    pub fn push(&mut self, row: u64, value: f64) {
-        self.n_nan += u64::from(value.is_nan());
+    pub fn push(&mut self, row: u64, value: V) {
+        // NaN alone is not equal to itself.
+        self.n_nan += u64::from(value.partial_cmp(&value).is_none());
         if self.admits(value) {
             self.entries.push((row, value));
             // Sorting seldom, so that a row costs a comparison.
@@ -140,13 +170,13 @@ impl Ranking {
     }
 
     /// What the key of a value (smallest first) must not exceed to rank still.
-    pub(crate) fn bound(&self) -> f64 {
+    pub(crate) fn bound(&self) -> V {
         self.bound
     }
 
     /// Whether a row of this value could still rank.
-    pub fn admits(&self, value: f64) -> bool {
-        self.extreme.key(value) <= self.bound
+    pub fn admits(&self, value: V) -> bool {
+        value.key(self.extreme) <= self.bound
     }
 
     /// Adds what another one was shown.
@@ -157,17 +187,17 @@ impl Ranking {
     }
 
     fn shrink(&mut self) {
-        let key = |v: f64| self.extreme.key(v);
+        let key = |v: V| v.key(self.extreme);
         self.entries
             .sort_unstable_by(|a, b| key(a.1).partial_cmp(&key(b.1)).unwrap_or(Ordering::Equal).then(a.0.cmp(&b.0)));
         self.entries.truncate(self.k);
         if let Some(worst) = self.k.checked_sub(1).and_then(|i| self.entries.get(i)) {
-            self.bound = self.extreme.key(worst.1);
+            self.bound = worst.1.key(self.extreme);
         }
     }
 
     /// The best, best first: `(row_id, value)`.
-    pub fn finish(mut self) -> Vec<(u64, f64)> {
+    pub fn finish(mut self) -> Vec<(u64, V)> {
         self.shrink();
         self.entries
     }
@@ -182,82 +212,58 @@ pub fn top_k(rows: &[u64], values: &[f32], k: usize, extreme: Extreme) -> Vec<(u
     ranking.finish().into_iter().map(|(row, v)| (row, v as f32)).collect()
 }
 
-/// The best of a column of integers, dates or times, which float64 does not tell apart beyond 2^53.
+/// How one unit's rows are ranked.
 #[derive(Debug, Clone)]
-struct IntRanking {
-    k: usize,
-    extreme: Extreme,
-    entries: Vec<(u64, i128)>,
-    /// Key of the k-th best when the entries were last sorted; what is worse cannot rank.
-    bound: i128,
-    /// Type of dates and times.
-    kind: Option<DataType>,
-    n_null: u64,
+enum Ranks {
+    Floats(Ranking),
+    /// And the type of dates and times.
+    Ints(Ranking<i128>, Option<DataType>),
 }
 
 /// Values of a column that are widened at a time.
 const WIDENED: usize = 1 << 16;
 
-impl IntRanking {
-    fn key(&self, value: i128) -> i128 {
-        match self.extreme {
-            Extreme::Highest => -value,
-            Extreme::Lowest => value,
-            Extreme::Farthest => -value.abs(),
-        }
-    }
-
-    /// Shows it the values of a column, whose rows are `rows`.
-    fn push(&mut self, rows: &[u64], column: &ArrayRef) -> Result<()> {
+impl Ranks {
+    /// Shows it a table's column, which is called `name`.
+    fn column(&mut self, rows: &[u64], column: &ArrayRef, name: &str) -> Result<()> {
         for (first, rows) in (0..).step_by(WIDENED).zip(rows.chunks(WIDENED)) {
-            let (Column::Int(values) | Column::Time(values, _)) = Column::from_array(&column.slice(first, rows.len()))?
-            else {
-                continue;
-            };
-            for (row, value) in rows.iter().zip(values) {
-                match value {
-                    None => self.n_null += 1,
-                    Some(value) if self.k > 0 && self.key(value) <= self.bound => {
-                        self.entries.push((*row, value));
-                        if self.entries.len() >= 2 * self.k.max(16) {
-                            self.shrink();
+            let part = Column::from_array(&column.slice(first, rows.len()))?;
+            match (&mut *self, part) {
+                (Self::Ints(ranking, _), Column::Int(values) | Column::Time(values, _)) => {
+                    for (row, value) in rows.iter().zip(values) {
+                        match value {
+                            Some(value) => ranking.push(*row, value),
+                            None => ranking.n_nan += 1,
                         }
                     }
-                    Some(_) => {}
+                }
+                (Self::Floats(ranking), part) => {
+                    rows.iter().zip(part.to_f64(name)?).for_each(|(row, v)| ranking.push(*row, v));
+                }
+                (Self::Ints(..), _) => {
+                    return Err(bad_operand(name, "it was logged as integers and is read as floats"));
                 }
             }
         }
         Ok(())
     }
 
-    fn shrink(&mut self) {
-        let mut entries = std::mem::take(&mut self.entries);
-        entries.sort_unstable_by_key(|(row, v)| (self.key(*v), *row));
-        entries.truncate(self.k);
-        if entries.len() == self.k {
-            self.bound = entries.last().map_or(self.bound, |(_, v)| self.key(*v));
+    fn top(self, unit: String) -> Top {
+        match self {
+            Self::Floats(ranking) => Top { unit, n_nan: ranking.n_nan, rows: ranking.finish(), cells: None },
+            Self::Ints(ranking, kind) => {
+                let n_nan = ranking.n_nan;
+                let entries = ranking.finish();
+                let values = entries.iter().map(|e| Some(e.1)).collect();
+                let column = match kind {
+                    Some(kind) => Column::Time(values, kind),
+                    None => Column::Int(values),
+                };
+                let cells = Some((0..column.len()).filter_map(|i| column.cell(i)).collect());
+                Top { unit, rows: entries.into_iter().map(|(row, v)| (row, v as f64)).collect(), cells, n_nan }
+            }
         }
-        self.entries = entries;
     }
-
-    fn finish(mut self, unit: String) -> Top {
-        self.shrink();
-        let kind = self.kind.unwrap_or(DataType::Int64);
-        let column = match kind {
-            DataType::Int64 => Column::Int(self.entries.iter().map(|e| Some(e.1)).collect()),
-            kind => Column::Time(self.entries.iter().map(|e| Some(e.1)).collect(), kind),
-        };
-        let cells = (0..column.len()).filter_map(|i| column.cell(i)).collect();
-        let rows = self.entries.iter().map(|(row, v)| (*row, *v as f64)).collect();
-        Top { unit, rows, cells: Some(cells), n_nan: self.n_null }
-    }
-}
-
-/// How one unit's rows are ranked.
-#[derive(Debug, Clone)]
-enum Ranks {
-    Floats(Ranking),
-    Ints(IntRanking),
 }
 
 /// The rows that rank first for one unit.
@@ -269,7 +275,7 @@ pub struct Top {
     pub rows: Vec<(u64, f64)>,
     /// The same values as they are, of a column of integers, dates or times.
     pub cells: Option<Vec<Cell>>,
-    /// Rows that do not rank because their value is NaN.
+    /// Rows that do not rank because their value is NaN or null.
     pub n_nan: u64,
 }
 
@@ -304,46 +310,40 @@ pub fn topk(
     if let Some(rankings) = scan.on_codes(|codes| rank_codes(codes, by, rankings.clone()).map(Some))? {
         return Ok(answer(&scan, units, rankings.into_iter().map(Ranks::Floats).collect(), by));
     }
-    let mut ranks: Vec<Ranks> = rankings.into_iter().map(Ranks::Floats).collect();
-    if let (Content::Table(table), By::Value) = (&*scan.record().content, by) {
-        for (ranks, unit) in ranks.iter_mut().zip(&units) {
-            let kind = table.schema.field_with_name(&unit.name).map(|f| f.data_type().clone());
-            let Some(kind) = kind.ok().filter(|t| !t.is_floating()) else { continue };
-            let kind = kind.is_temporal().then_some(kind);
-            *ranks = Ranks::Ints(IntRanking { k, extreme, entries: Vec::new(), bound: i128::MAX, kind, n_null: 0 });
+    // A column of a table is ranked as it is.
+    let table = match &*scan.record().content {
+        Content::Table(table) if by == By::Value => Some(table),
+        _ => None,
+    };
+    let ranks = |(unit, ranking): (&Unit, Ranking)| {
+        let kind = table.and_then(|t| Some(t.schema.field_with_name(&unit.name).ok()?.data_type().clone()));
+        match kind.filter(|kind| kind.is_integer() || kind.is_temporal() || *kind == DataType::Boolean) {
+            Some(kind) => Ranks::Ints(Ranking::new(k, extreme), kind.is_temporal().then_some(kind)),
+            None => Ranks::Floats(ranking),
         }
-    }
-    let all_floats = ranks.iter().all(|r| matches!(r, Ranks::Floats(_)));
+    };
+    let mut ranks: Vec<Ranks> = units.iter().zip(rankings).map(ranks).collect();
     scan.for_each(|block| {
+        if let (Some(_), Data::Table(batch)) = (table, &block.data) {
+            let columns = ranks.par_iter_mut().zip(&units).zip(batch.columns());
+            return columns.try_for_each(|((ranks, unit), column)| ranks.column(&block.rows, column, &unit.name));
+        }
         let (rows, width) = (block.rows.clone(), block.width);
-        let columns = match &block.data {
-            Data::Table(batch) if !all_floats => Some(batch.clone()),
-            _ => None,
-        };
         let values = block.into_f64()?;
-        ranks.par_iter_mut().zip(&units).try_for_each(|(ranks, unit)| match ranks {
-            Ranks::Floats(ranking) => {
-                for (row, values) in rows.iter().zip(values.chunks_exact(width.max(1))) {
-                    ranking.push(*row, by.of(values.get(unit.columns.clone()).unwrap_or_default()));
-                }
-                Ok(())
+        ranks.par_iter_mut().zip(&units).for_each(|(ranks, unit)| {
+            let Ranks::Floats(ranking) = ranks else { return };
+            for (row, values) in rows.iter().zip(values.chunks_exact(width.max(1))) {
+                ranking.push(*row, by.of(values.get(unit.columns.clone()).unwrap_or_default()));
             }
-            Ranks::Ints(ranking) => {
-                let column = columns.as_ref().and_then(|c| c.columns().get(unit.columns.start));
-                column.map_or(Ok(()), |column| ranking.push(&rows, column))
-            }
-        })
+        });
+        Ok(())
     })?;
     Ok(answer(&scan, units, ranks, by))
 }
 
 fn answer(scan: &Scan<'_, '_>, units: Vec<Unit>, ranks: Vec<Ranks>, by: By) -> TopAnswer {
-    let top = |(unit, ranks): (Unit, Ranks)| match ranks {
-        Ranks::Floats(ranking) => Top { unit: unit.name, n_nan: ranking.n_nan, rows: ranking.finish(), cells: None },
-        Ranks::Ints(ranking) => ranking.finish(unit.name),
-    };
     TopAnswer {
-        units: units.into_iter().zip(ranks).map(top).collect(),
+        units: units.into_iter().zip(ranks).map(|(unit, ranks)| ranks.top(unit.name)).collect(),
         by,
         n_rows: scan.rows().len() as u64,
         source: scan.source(),
