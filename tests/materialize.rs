@@ -310,6 +310,19 @@ fn the_command_line_materializes_after_the_answer() {
     assert_eq!(conv2["n_query"], 2);
     assert!(conv2["gamma"].as_f64().unwrap() > 0.0 && conv2["stored_bytes"].as_f64().unwrap() > 0.0);
     // Emptied, the store answers by RERUN alone; filled, by READ.
+    // A budget holds from the next `gc` on: what was asked for stays, the lowest γ leave; with room, nothing does.
+    run(&["materialize", "--mode", "all", "--apply"]);
+    let stored = |shown: &serde_json::Value| -> f64 {
+        shown["intermediates"].as_array().unwrap().iter().map(|i| i["stored_bytes"].as_f64().unwrap()).sum()
+    };
+    let full = stored(&json(&["materialize", "--mode", "budget(1GB)"]));
+    assert_eq!(json(&["gc"])["left_bytes"], 0);
+    run(&["materialize", "--mode", &format!("budget({})", (full / 2.0) as u64)]);
+    let freed = json(&["gc"]);
+    let shown = json(&["materialize"]);
+    assert!(freed["left_bytes"].as_f64().unwrap() > 0.0 && freed["freed_bytes"].as_f64().unwrap() > 0.0, "{freed}");
+    assert!((0.1..=0.5).contains(&(stored(&shown) / full)), "{} of {full}", stored(&shown));
+    assert!(of(&shown, "digits.cnn.conv2")["stored_bytes"].as_f64().unwrap() > 0.0);
     let emptied = json(&["materialize", "--mode", "none", "--apply"]);
     assert_eq!(of(&emptied, "digits.cnn.conv2")["stored_bytes"], 0.0);
     assert!(run(&["get", "digits.cnn.logits"]).0.contains("source: rerun"));

@@ -295,6 +295,14 @@ fn integers_that_float64_does_not_tell_apart() {
     assert_eq!(top("p.m.a.big", Extreme::Lowest).0, [4, 0, 1]);
     assert_eq!(top("p.m.a.big", Extreme::Farthest).0, [4, 3, 5]);
     assert_eq!(top("p.m.a.day", Extreme::Highest).1, ["2022-01-08", "1970-01-06", "1970-01-05"]);
+    let days = dist(&reader, &request("p.m.a.day"), None, 5, &[0.5]).unwrap();
+    let (range, middle) = (days.groups[0].range.unwrap(), days.groups[0].quantiles[0].1);
+    let written = [range.0, middle, range.1, f64::INFINITY].map(|v| days.time(v));
+    assert_eq!(
+        written.each_ref().map(Option::as_deref),
+        [Some("1970-01-01"), Some("1970-01-04"), Some("2022-01-08"), None]
+    );
+    assert_eq!(dist(&reader, &request("p.m.a.big"), None, 5, &[0.5]).unwrap().time(0.0), None);
 
     let (columns, _) = rowdiff(&reader, &request("p.m.a"), 5, 3).unwrap();
     assert_eq!(columns.iter().find(|c| c.column == "big").unwrap().difference, Some(1.0));

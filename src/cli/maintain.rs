@@ -41,12 +41,20 @@ pub fn verify(store: &Store, as_json: bool) -> Result<()> {
 }
 
 pub fn gc(store: &Store, as_json: bool) -> Result<String> {
+    let left = super::materialize::keep_budget(store)? as u64;
     let r = store.gc()?;
-    Ok(if as_json {
-        pretty(&json!({"chunks": r.n_chunks, "operators": r.n_operators, "freed_bytes": r.freed_bytes}))
-    } else {
-        format!("freed {}: {} chunks, {} operators\n", bytes(r.freed_bytes), count(r.n_chunks), count(r.n_operators))
-    })
+    if as_json {
+        let (chunks, operators) = (r.n_chunks, r.n_operators);
+        let value = json!({"chunks": chunks, "operators": operators, "freed_bytes": r.freed_bytes, "left_bytes": left});
+        return Ok(pretty(&value));
+    }
+    let mut text =
+        format!("freed {}: {} chunks, {} operators\n", bytes(r.freed_bytes), count(r.n_chunks), count(r.n_operators));
+    if left > 0 {
+        let mode = store.materialize()?;
+        text += &format!("values of {} left the store, which keeps {mode}; a RERUN gives them again\n", bytes(left));
+    }
+    Ok(text)
 }
 
 pub fn compact(store: &Store, as_json: bool) -> Result<String> {

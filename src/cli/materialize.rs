@@ -84,7 +84,26 @@ fn apply(store: &Store, mode: Materialize, device: Device) -> Result<String> {
         return Ok(format!("{} intermediates were rerun and stored", count(n)));
     }
     let gammas = reader(store, device).gammas()?;
-    let mut leaving: Vec<Vec<bool>> = gammas.iter().map(|g| g.not_worth(mode)).collect();
+    let not_worth = gammas.iter().map(|g| g.not_worth(mode)).collect();
+    let freed = evict(store, mode, &gammas, not_worth)?;
+    let gc = store.gc()?;
+    Ok(format!("values of {} left the store; {} freed", bytes(freed as u64), bytes(gc.freed_bytes)))
+}
+
+/// Lets the values of the lowest γ leave until a byte budget is kept, and says how many bytes left: none where there is no
+/// budget, or room in it.
+pub fn keep_budget(store: &Store) -> Result<f64> {
+    let mode = store.materialize()?;
+    if mode.budget().is_none() {
+        return Ok(0.0);
+    }
+    let gammas = reader(store, Device::Cpu).gammas()?;
+    let nothing = gammas.iter().map(|g| vec![false; g.sizes.len()]).collect();
+    evict(store, mode, &gammas, nothing)
+}
+
+/// Lets groups leave: those that are to in any case, by intermediate, and those that a budget has no room for.
+fn evict(store: &Store, mode: Materialize, gammas: &[GammaRecord], mut leaving: Vec<Vec<bool>>) -> Result<f64> {
     if let Some(budget) = mode.budget() {
         let fixed: f64 = gammas.iter().filter(|g| g.fixed.is_some()).map(GammaRecord::stored_bytes).sum();
         let mut candidates = Vec::new();
@@ -111,9 +130,7 @@ fn apply(store: &Store, mode: Materialize, device: Device) -> Result<String> {
         .filter(|(g, leaves)| g.fixed.is_none() && leaves.contains(&true))
         .map(|(g, leaves)| (g.record.clone(), leaves))
         .collect();
-    let freed = store.evict(&leaving)?;
-    let gc = store.gc()?;
-    Ok(format!("values of {} left the store; {} freed", bytes(freed as u64), bytes(gc.freed_bytes)))
+    if leaving.is_empty() { Ok(0.0) } else { Ok(store.evict(&leaving)?) }
 }
 
 /// Says on standard error what was stored after the answer.

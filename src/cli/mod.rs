@@ -111,7 +111,7 @@ enum Command {
     },
     /// Read every byte and name all damage.
     Verify,
-    /// Free what nothing refers to.
+    /// Free what nothing refers to, and what a byte budget has no room for.
     Gc,
     /// Write everything anew, as small as it gets.
     Compact,

@@ -5,16 +5,18 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use mistique_engine::{CodePage, EngineError};
+use arrow::datatypes::DataType;
+use mistique_engine::{CodePage, Content, EngineError};
 
 use super::groups::Groups;
 use super::histogram::{Binning, Histogram};
 use crate::answer::{Data, Source};
 use crate::codes::CodeScan;
+use crate::column::Column;
 use crate::error::{QueryError, Result};
 use crate::operand::OperandScan;
 use crate::reader::{ChunkReader, Request};
-use crate::scan;
+use crate::scan::{self, Scan, Unit};
 
 /// Quantiles that are reported where none are asked for.
 pub const QUANTILES: [f64; 7] = [0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99];
@@ -50,8 +52,27 @@ pub struct DistAnswer {
     pub unshared: u64,
     /// Rows whose group is null: among all rows, and in no group.
     pub n_ungrouped: u64,
+    /// Type of the values, where all are dates or times of one: they are counted in its units.
+    pub times: Option<DataType>,
     /// Where the values came from.
     pub source: Source,
+}
+
+impl DistAnswer {
+    /// A value (not a standard deviation) as a date or time is written, to the next whole unit; `None` where it is none.
+    pub fn time(&self, value: f64) -> Option<String> {
+        let units = value.is_finite().then_some(value.round() as i128);
+        Column::Time(vec![units], self.times.clone()?).text(0)
+    }
+}
+
+/// The type of all columns, if it is one of dates or times.
+fn times(scan: &Scan<'_, '_>) -> Option<DataType> {
+    let Content::Table(table) = &*scan.record().content else { return None };
+    let kind = |unit: &Unit| table.schema.field_with_name(&unit.name).ok().map(|f| f.data_type().clone());
+    let mut kinds = scan.units().iter().map(kind).collect::<Option<Vec<_>>>()?;
+    kinds.dedup();
+    kinds.pop().filter(|kind| kinds.is_empty() && kind.is_temporal())
 }
 
 #[derive(Debug, Clone, Default)]
@@ -174,7 +195,7 @@ pub fn dist(
     })?;
     let unshared = unshared.first().copied().unwrap_or_default();
     if let Some((groups, n_ungrouped)) = counted {
-        return Ok(DistAnswer { groups, unshared, n_ungrouped, source: scan.source() });
+        return Ok(DistAnswer { groups, unshared, n_ungrouped, times: times(&scan), source: scan.source() });
     }
     let mut groups = Groups::default();
     let mut moments = vec![Moments::new()];
@@ -266,7 +287,7 @@ pub fn dist(
             histogram: histogram.clone(),
         });
     }
-    Ok(DistAnswer { groups: out, unshared, n_ungrouped, source: scan.source() })
+    Ok(DistAnswer { groups: out, unshared, n_ungrouped, times: times(&scan), source: scan.source() })
 }
 
 /// Rows of no group, where there are groups.

@@ -7,7 +7,7 @@ use super::{PlanArgs, RowArgs, by_operand, left_out, ungrouped, unshared};
 use crate::Store;
 use crate::cli::Result;
 use crate::cli::output::{Rows, count, float, number, pretty};
-use crate::diagnostics::{Distribution, QUANTILES, dist};
+use crate::diagnostics::{DistAnswer, Distribution, QUANTILES, dist};
 
 #[derive(Debug, Args)]
 pub struct DistArgs {
@@ -35,7 +35,7 @@ pub fn run(args: &DistArgs, key: &str, store: &Store, as_json: bool) -> Result<S
     let quantiles = if args.quantiles.is_empty() { &QUANTILES[..] } else { &args.quantiles };
     let answer = dist(&reader, &request, by.as_ref(), args.bins, quantiles)?;
     if as_json {
-        let groups: Vec<Value> = answer.groups.iter().map(as_value).collect();
+        let groups: Vec<Value> = answer.groups.iter().map(|g| as_value(&answer, g)).collect();
         return Ok(pretty(&json!({"key": key, "groups": groups, "unshared_rows": answer.unshared,
             "text_left_out": reader.left_out(&key.parse()?)?, "ungrouped_rows": answer.n_ungrouped,
             "source": answer.source.to_string()})));
@@ -44,9 +44,10 @@ pub fn run(args: &DistArgs, key: &str, store: &Store, as_json: bool) -> Result<S
     titles.extend(quantiles.iter().map(|q| format!(">{}%", float(q * 100.0))));
     titles.extend([">max".into(), "histogram".into()]);
     let mut rows = Rows::new(&titles.iter().map(String::as_str).collect::<Vec<_>>());
-    let some = |v: Option<f64>| v.map_or("-".into(), float);
+    let some = |v: Option<f64>| v.map_or("-".into(), |v| answer.time(v).unwrap_or_else(|| float(v)));
     for g in &answer.groups {
-        let mut cells = vec![g.group.clone().unwrap_or_else(|| "all".into()), count(g.n), some(g.mean), some(g.std)];
+        let std = g.std.map_or("-".into(), float);
+        let mut cells = vec![g.group.clone().unwrap_or_else(|| "all".into()), count(g.n), some(g.mean), std];
         cells.push(some(g.range.map(|r| r.0)));
         cells.extend(quantiles.iter().enumerate().map(|(i, _)| some(g.quantiles.get(i).map(|q| q.1))));
         cells.push(some(g.range.map(|r| r.1)));
@@ -62,11 +63,12 @@ pub fn run(args: &DistArgs, key: &str, store: &Store, as_json: bool) -> Result<S
     Ok(format!("{}source: {}{not_finite}{ungrouped}{}\n", rows.table(), answer.source, unshared(&[answer.unshared])))
 }
 
-fn as_value(g: &Distribution) -> Value {
+fn as_value(answer: &DistAnswer, g: &Distribution) -> Value {
+    let number = |v: f64| answer.time(v).map_or_else(|| number(v), Value::String);
     let quantiles: Vec<Value> = g.quantiles.iter().map(|(q, v)| json!({"q": q, "value": number(*v)})).collect();
     let h = &g.histogram;
-    json!({"group": g.group, "n": g.n, "mean": g.mean, "std": g.std, "min": g.range.map(|r| r.0),
-        "max": g.range.map(|r| r.1), "quantiles": quantiles, "nan": h.n_nan, "infinite": h.n_infinite,
+    json!({"group": g.group, "n": g.n, "mean": g.mean.map(number), "std": g.std, "min": g.range.map(|r| number(r.0)),
+        "max": g.range.map(|r| number(r.1)), "quantiles": quantiles, "nan": h.n_nan, "infinite": h.n_infinite,
         "histogram": {"from": number(h.min), "to": number(h.max), "counts": h.counts}})
 }
 
