@@ -135,6 +135,13 @@ impl Counters {
         self.queries.keys().map(|(id, _)| *id)
     }
 
+    /// Forgets costs of these kinds, of all machines.
+    pub fn forget_costs(&mut self, catalog: &Catalog, kinds: &[&str]) -> Result<()> {
+        self.costs.retain(|what, _| !kinds.contains(&what.as_str()));
+        self.dirty.retain(|(what, _)| !kinds.contains(&what.as_str()));
+        kinds.iter().try_for_each(|what| catalog.forget_costs(what))
+    }
+
     /// Forgets the queries that are not yet written down.
     pub fn forget_queries(&mut self) {
         self.queries.clear();

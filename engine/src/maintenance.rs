@@ -6,6 +6,7 @@ use mistique_quantize::Effort;
 
 use crate::catalog::{Catalog, ChunkRow};
 use crate::chunk::{ChunkCodes, ChunkView, Extra, Near, salted, write_against, write_chunk};
+use crate::cost;
 use crate::error::{EngineError, Result};
 use crate::format::PARTITION_TARGET_BYTES;
 use crate::log::pays;
@@ -43,20 +44,23 @@ impl Store {
     pub fn gc(&self) -> Result<GcReport> {
         let _guard = self.writer_lock()?;
         let freed_indexes = self.remove_orphan_indexes()?;
-        let (chunks, live, dead_operators, before) = {
+        let (chunks, live, partitions, dead_operators, before) = {
             let catalog = self.catalog();
-            let live = live_chunks(&catalog)?;
+            let (live, partitions) = (live_chunks(&catalog)?, catalog.partitions()?);
             let mut used: BTreeSet<[u8; 16]> = catalog.models()?.iter().filter_map(|m| m.spec.weights).collect();
             used.extend(catalog.artifacts()?);
             let operators = catalog.operators()?;
-            let before: u64 = catalog.partitions()?.iter().map(|(_, l)| l).sum::<u64>()
-                + operators.iter().map(|o| o.len_bytes).sum::<u64>();
+            let before: u64 =
+                partitions.iter().map(|(_, l)| l).sum::<u64>() + operators.iter().map(|o| o.len_bytes).sum::<u64>();
             let dead: Vec<[u8; 16]> = operators.into_iter().map(|o| o.hash).filter(|h| !used.contains(h)).collect();
-            (catalog.chunks()?, live, dead, before)
+            (catalog.chunks()?, live, partitions, dead, before)
         };
         let dead: Vec<i64> = chunks.iter().map(|c| c.id).filter(|id| !live.contains(id)).collect();
-        let touched: BTreeSet<u64> =
+        let mut touched: BTreeSet<u64> =
             chunks.iter().filter(|c| !live.contains(&c.id)).map(|c| c.place.partition).collect();
+        // Of some all chunks were damaged and written anew elsewhere.
+        let named: BTreeSet<u64> = chunks.iter().map(|c| c.place.partition).collect();
+        touched.extend(partitions.iter().map(|(id, _)| *id).filter(|id| !named.contains(id)));
         let kept: Vec<ChunkRow> =
             chunks.into_iter().filter(|c| touched.contains(&c.place.partition) && live.contains(&c.id)).collect();
         self.rewrite(&kept, &touched, &dead, &dead_operators, None, &mut |_, _| {})?;
@@ -92,6 +96,8 @@ impl Store {
         });
         let touched = partitions.into_iter().map(|(id, _)| id).collect();
         self.rewrite(&kept, &touched, &dead, &[], Some(Effort::Small), progress)?;
+        // Pages are encoded otherwise now: what it took to read them tells nothing any more.
+        self.forget_costs(&[cost::READ, cost::READ_OPEN, cost::READ_TABLE, cost::HELD])?;
         let after_bytes = self.catalog().partitions()?.iter().map(|(_, l)| l).sum();
         Ok(CompactReport { n_chunks: kept.len() as u64, before_bytes, after_bytes })
     }

@@ -5,6 +5,7 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use arrow::array::{ArrayRef, Float64Array, RecordBatch};
 use common::{Numbers, batch, damage, fingerprint_of, key, names_damage, parse, spec, table, visible};
 use mistique_engine::{
     Damage, DatasetSpec, Effort, EngineError, IfExists, IntermediateKey, LogOptions, MemoryStorage, ModelKey,
@@ -140,6 +141,62 @@ fn every_byte_of_a_partition_is_watched() {
         }
     }
     assert_eq!(visible(&open(&storage)).unwrap(), good);
+}
+
+#[test]
+fn what_is_logged_again_is_whole_again() {
+    let column = |values: Vec<f64>| Arc::new(Float64Array::from(values)) as ArrayRef;
+    let rows: Vec<u64> = (0..3000).collect();
+    let log = |storage: &MemoryStorage, model: &str| {
+        let store = Store::on(Arc::new(storage.clone()), true, StoreOptions::default()).unwrap();
+        let weights = store.put_operator(b"weights", "bytes").unwrap();
+        let mut log = store.logger(LogOptions::default()).unwrap();
+        let of = ModelSpec { weights: Some(weights), ..ModelSpec::raw(ModelKey::new("p", model)) };
+        let model = log.model(&of, IfExists::Continue).unwrap();
+        let handle = log.tensor(model, &spec("x", &[3, 4, 4], "f16")).unwrap();
+        log.append(handle, &rows, batch(&rows, 48)).unwrap();
+        // The second column is coded against the first.
+        let noisy = |i: u64| (i * 7919 % 3001) as f64 * 0.37;
+        let columns = [("a", column(rows.iter().map(|r| noisy(*r)).collect()))];
+        let more = [("b", column(rows.iter().map(|r| noisy(*r) + f64::from(r % 50 == 0)).collect()))];
+        let table = RecordBatch::try_from_iter(columns.into_iter().chain(more)).unwrap();
+        let handle = log.table(model, "t", 1, &table.schema()).unwrap();
+        log.append_table(handle, &rows, &table).unwrap();
+        log.commit().unwrap()
+    };
+    let storage = MemoryStorage::new(None).unwrap();
+    log(&storage, "m");
+    assert!(open(&storage).stats().unwrap().n_similar > 0, "one is coded against another");
+    let good = visible(&open(&storage)).unwrap();
+    let weights = format!("operators/{}", hex(&open(&storage).catalog().operators().unwrap()[0].hash));
+    let whole = bytes(&storage, PARTITIONS[0]);
+    for (i, at) in (64..whole.len()).step_by(whole.len() / 18).enumerate() {
+        // Of a partition one bit, or a part, or all but its name; of weights likewise.
+        let fresh = MemoryStorage::new(None).unwrap();
+        log(&fresh, "m");
+        match i % 3 {
+            0 => fresh.damage(PARTITIONS[0], |b| b[at] ^= 4),
+            1 => fresh.damage(PARTITIONS[0], |b| b.truncate(at)),
+            _ => fresh.remove(PARTITIONS[0]).unwrap(),
+        }
+        match i % 2 {
+            0 => fresh.damage(&weights, |b| b[2] ^= 1),
+            _ => fresh.remove(&weights).unwrap(),
+        }
+        let found = damage(&open(&fresh));
+        assert!(found.len() > 1, "byte {at}: {found:?}");
+        log(&fresh, "n");
+        let found: Vec<Damage> = damage(&open(&fresh)).into_iter().filter(|d| !d.keys.is_empty()).collect();
+        assert!(found.is_empty(), "byte {at}: {found:?}");
+        // What nothing uses any more is freed, whatever became of its file.
+        open(&fresh).gc().unwrap();
+        assert_eq!(damage(&open(&fresh)), [], "byte {at}");
+        for (key, values) in visible(&open(&fresh)).unwrap() {
+            assert_eq!(values, good[&key.replace("p.n.", "p.m.")], "byte {at}: {key}");
+        }
+    }
+    // What is whole is not written again.
+    assert_eq!((log(&storage, "n").new_chunks, damage(&open(&storage))), (0, vec![]));
 }
 
 #[test]

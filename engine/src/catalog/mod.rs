@@ -72,6 +72,7 @@ impl Catalog {
             .optional()
             .doing("look for the catalogue's tables")?;
         if exists.is_none() {
+            check_not_lost(storage)?;
             if !create {
                 return Err(EngineError::NoStore { path: storage.describe().into() });
             }
@@ -166,13 +167,20 @@ fn migrate(conn: &mut Connection, storage: &dyn Storage) -> Result<()> {
     tx.commit().doing(MIGRATING)
 }
 
+/// A catalogue that was lost must not be taken for a new store: its partitions would be orphans, and removed.
+pub(crate) fn check_not_lost(storage: &dyn Storage) -> Result<()> {
+    match storage.list(partition::DIR)?.iter().find(|f| partition::id_of(&f.name).is_some()) {
+        None => Ok(()),
+        Some(file) => {
+            let why = format!("it is missing, but {}/{} is there: put the catalogue back", partition::DIR, file.name);
+            Err(EngineError::corrupt("catalog.db", 0, why))
+        }
+    }
+}
+
 fn create_tables(conn: &mut Connection, storage: &dyn Storage) -> Result<()> {
     const DOING: &str = "create the catalogue";
-    // A catalogue that was lost must not be taken for a new store: its partitions would be orphans, and removed.
-    if let Some(file) = storage.list(partition::DIR)?.iter().find(|f| partition::id_of(&f.name).is_some()) {
-        let why = format!("it is missing, but {}/{} is there: put the catalogue back", partition::DIR, file.name);
-        return Err(EngineError::corrupt("catalog.db", 0, why));
-    }
+    check_not_lost(storage)?;
     // IMMEDIATE: another process may be creating the same store.
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(DOING)?;
     let made: i64 =

@@ -182,8 +182,12 @@ impl Catalog {
             statement.execute(params![p.id, p.len_bytes, p.n_chunks]).doing(DOING)?;
         }
         drop(statement);
+        // A damaged chunk that was written anew keeps its number.
         let sql = "INSERT INTO chunks (id, hash, partition_id, offset, len_bytes, base_id, saved_bytes)
-                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+                   ON CONFLICT (id) DO UPDATE SET partition_id = excluded.partition_id, offset = excluded.offset,
+                     len_bytes = excluded.len_bytes, base_id = excluded.base_id, saved_bytes = excluded.saved_bytes
+                   WHERE hash = excluded.hash";
         let mut statement = tx.prepare_cached(sql).doing(DOING)?;
         for NewChunk { id, hash, place, saved_bytes } in &commit.chunks {
             let base = place.base.map(|b| b.id);
@@ -288,6 +292,14 @@ impl Catalog {
     /// Errors: `Catalog`.
     pub fn remove_model(&mut self, id: i64) -> Result<()> {
         self.conn.execute("DELETE FROM models WHERE id = ?1", [id]).doing("remove a model")?;
+        Ok(())
+    }
+
+    /// Forgets what was measured of a kind.
+    ///
+    /// Errors: `Catalog`.
+    pub(crate) fn forget_costs(&self, what: &str) -> Result<()> {
+        self.conn.execute("DELETE FROM costs WHERE what = ?1", [what]).doing("forget costs")?;
         Ok(())
     }
 

@@ -65,10 +65,12 @@ impl Bases {
             return Ok(None);
         }
         let len = catalog.partition_len(place.partition)?;
-        let partition = PartitionReader::open(storage, place.partition, len)?;
-        let bytes = partition.chunk(place)?;
+        let decode = || -> Result<ChunkCodes> {
+            let partition = PartitionReader::open(storage, place.partition, len)?;
+            ChunkView::parse(&partition.chunk(place)?, partition.path(), place.offset)?.decode(None)
+        };
         // A damaged chunk is no reason that a log fails.
-        let codes = match ChunkView::parse(&bytes, partition.path(), place.offset).and_then(|view| view.decode(None)) {
+        let codes = match decode() {
             Ok(codes) => Arc::new(codes),
             Err(e) => {
                 tracing::warn!("a similar chunk is damaged, and not used: {e}");

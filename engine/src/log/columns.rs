@@ -187,6 +187,10 @@ impl ChunkWriter {
         let similar = self.dedup == Dedup::Approximate;
         let mut named = Vec::with_capacity(fresh.len());
         for column in fresh.iter().filter(|_| similar) {
+            if self.rewritten.contains(&column.id) {
+                named.push(Vec::new());
+                continue;
+            }
             let found = timed(search, || self.index.of_name(&self.catalog, column.name, column.content.shape.n_rows));
             named.push(timed(work, || self.likes(found?, MOST_COPIED))?);
         }
@@ -208,7 +212,9 @@ impl ChunkWriter {
         let mut made: Vec<Made> = pool.install(|| jobs.into_par_iter().map(first).collect::<Result<_>>())?;
 
         // A column that is like nothing in one RowBlock is not in the next one.
-        let hopeful = |column: &Fresh| !self.unlike.contains(&(intermediate, column.kind));
+        let hopeful = |column: &Fresh| {
+            !self.unlike.contains(&(intermediate, column.kind)) && !self.rewritten.contains(&column.id)
+        };
         let hopeful: Vec<bool> = fresh.iter().map(hopeful).collect();
         // Against what was there before this RowBlock.
         let mut trials = Vec::new();

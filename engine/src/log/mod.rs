@@ -15,6 +15,7 @@ mod source;
 mod stages;
 mod table;
 mod tensor;
+mod whole;
 mod worker;
 mod writer;
 

@@ -13,6 +13,7 @@ use super::bases::Bases;
 use super::growing::GrowingChunk;
 use super::habits::Habits;
 use super::seen::Seen;
+use super::whole::Whole;
 use super::{Dedup, LogOptions};
 use crate::catalog::{Catalog, LshRow, NewChunk};
 use crate::chunk::{ChunkHash, salted};
@@ -73,6 +74,9 @@ pub struct ChunkWriter {
     pub(super) bases: Bases,
     pub(super) seen: Seen,
     pub(super) habits: Habits,
+    whole: Whole,
+    /// Damaged chunks that are written anew; others may be coded against them, so that they are stored alone.
+    pub(super) rewritten: HashSet<i64>,
     /// Columns, by intermediate and kind, that no other is like.
     pub(super) unlike: HashSet<(i64, u64)>,
     max_bytes: Option<u64>,
@@ -105,6 +109,8 @@ impl ChunkWriter {
             bases: Bases::default(),
             seen: Seen::new(options.budget_bytes / 2),
             habits: Habits::default(),
+            whole: Whole::default(),
+            rewritten: HashSet::new(),
             unlike: HashSet::new(),
             max_bytes: options.max_bytes,
             target_bytes: options.partition_bytes,
@@ -125,15 +131,28 @@ impl ChunkWriter {
             Some(known) => Some(*known),
             None => self.catalog.chunk_by_hash(hash)?,
         };
-        if let Some((id, len)) = known {
-            self.report.duplicate_chunks += 1;
-            self.report.saved_bytes += len;
-            return Ok((id, false));
-        }
-        let id = self.next_chunk;
-        self.next_chunk += 1;
+        let id = match known {
+            Some((id, len)) if self.is_whole(hash, id)? => {
+                self.report.duplicate_chunks += 1;
+                self.report.saved_bytes += len;
+                return Ok((id, false));
+            }
+            // Under its number, so that all that name it have it again.
+            Some((id, _)) => {
+                self.rewritten.insert(id);
+                id
+            }
+            None => {
+                self.next_chunk += 1;
+                self.next_chunk - 1
+            }
+        };
         self.uncommitted.insert(*hash, (id, 0));
         Ok((id, true))
+    }
+
+    fn is_whole(&mut self, hash: &ChunkHash, id: i64) -> Result<bool> {
+        Ok(self.uncommitted.contains_key(hash) || self.whole.holds(id, &self.catalog, &*self.storage)?)
     }
 
     /// Stores the chunks of a tensor's RowBlock, which ends them, and returns the number of each.
@@ -257,6 +276,7 @@ impl ChunkWriter {
         self.uncommitted.clear();
         self.index.committed();
         self.unlike.clear();
+        self.rewritten.clear();
         self.created.clear();
     }
 

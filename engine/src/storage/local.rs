@@ -6,6 +6,7 @@ use std::io::{ErrorKind, IoSlice, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use memmap2::Mmap;
 use rusqlite::{Connection, OpenFlags};
@@ -19,12 +20,18 @@ pub struct LocalStorage {
     root: PathBuf,
 }
 
+const LOCK_TRIES: usize = 5;
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
+
 impl LocalStorage {
     /// The store in `root`, which is created where it is absent.
     ///
     /// Errors: `Io` when the folder cannot be made.
     pub fn create(root: impl Into<PathBuf>) -> Result<Self> {
         let this = Self { root: root.into() };
+        if !this.root.join("catalog.db").is_file() {
+            crate::catalog::check_not_lost(&this)?;
+        }
         for dir in ["partitions", "operators", "indexes"] {
             let path = this.root.join(dir);
             fs::create_dir_all(&path).map_err(|e| EngineError::io(path.display().to_string(), "create folder", e))?;
@@ -37,8 +44,12 @@ impl LocalStorage {
     ///
     /// Errors: `NoStore`.
     pub fn existing(root: impl Into<PathBuf>) -> Result<Self> {
-        let root = root.into();
-        if root.join("catalog.db").is_file() { Ok(Self { root }) } else { Err(EngineError::NoStore { path: root }) }
+        let this = Self { root: root.into() };
+        if this.root.join("catalog.db").is_file() {
+            return Ok(this);
+        }
+        crate::catalog::check_not_lost(&this)?;
+        Err(EngineError::NoStore { path: this.root })
     }
 
     /// The folder.
@@ -150,11 +161,15 @@ impl Storage for LocalStorage {
         let path = self.path("writer.lock");
         let file =
             OpenOptions::new().write(true).create(true).truncate(false).open(&path).map_err(io(&path, "open"))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Box::new(file)),
-            Err(fs::TryLockError::WouldBlock) => Err(EngineError::Locked { path: path.display().to_string() }),
-            Err(fs::TryLockError::Error(e)) => Err(io(&path, "lock")(e)),
+        // A program that this process starts has copies of its files for a moment, and with them a lock just given back.
+        for _ in 0..LOCK_TRIES {
+            match file.try_lock() {
+                Ok(()) => return Ok(Box::new(file)),
+                Err(fs::TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+                Err(fs::TryLockError::Error(e)) => return Err(io(&path, "lock")(e)),
+            }
         }
+        Err(EngineError::Locked { path: path.display().to_string() })
     }
 
     fn describe(&self) -> String {

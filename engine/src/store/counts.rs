@@ -80,6 +80,13 @@ impl Store {
         lock(&self.counters).add(&self.catalog(), what, subject, seconds)
     }
 
+    /// Forgets what was measured of these kinds.
+    ///
+    /// Errors: `Catalog`.
+    pub(crate) fn forget_costs(&self, kinds: &[&str]) -> Result<()> {
+        lock(&self.counters).forget_costs(&self.catalog(), kinds)
+    }
+
     /// Counts a query of `columns` (a selector's text, `*` for all) of an intermediate. It is written down later: nobody
     /// waits for it.
     ///

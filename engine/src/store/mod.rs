@@ -109,8 +109,12 @@ impl Store {
     ///
     /// Errors: `Io`, `UnsupportedVersion`, `Catalog`.
     pub fn open_or_create(path: impl AsRef<Path>) -> Result<Self> {
-        let storage = LocalStorage::create(path.as_ref())?;
-        Self::on(Arc::new(storage), true, StoreOptions::default())
+        let storage: Arc<dyn Storage> = Arc::new(LocalStorage::create(path.as_ref())?);
+        // One that is there may be for reading only; one that is being made has no tables yet.
+        match Self::on(Arc::clone(&storage), false, StoreOptions::default()) {
+            Err(EngineError::NoStore { .. }) => Self::on(storage, true, StoreOptions::default()),
+            opened => opened,
+        }
     }
 
     /// The store on any storage.
@@ -167,11 +171,18 @@ impl Store {
         lock(&self.catalog)
     }
 
+    /// Fails where nothing can be written.
+    ///
+    /// Errors: `ReadOnly`, with the reason and what to do.
+    pub fn check_writable(&self) -> Result<()> {
+        self.catalog().check_writable(&*self.storage)
+    }
+
     /// The right to write, which one has at a time over all processes.
     ///
     /// Errors: `Locked`, `ReadOnly`, `Io`.
     pub(crate) fn writer_lock(&self) -> Result<Arc<dyn Send + Sync>> {
-        self.catalog().check_writable(&*self.storage)?;
+        self.check_writable()?;
         self.keep_writers_out()
     }
 
@@ -223,7 +234,8 @@ impl Store {
     /// Errors: `Locked` while another process logs; `Io`, `Catalog`.
     pub fn put_operator(&self, bytes: &[u8], kind: &str) -> Result<Fingerprint> {
         let hash = fingerprint(bytes);
-        if self.catalog().operator(&hash)?.is_some() {
+        let path = format!("{OPERATORS}/{}", hex(&hash));
+        if self.catalog().operator(&hash)?.is_some() && holds(&*self.storage, &path, bytes) {
             return Ok(hash);
         }
         let _guard = self.writer_lock()?;
@@ -439,15 +451,32 @@ pub(crate) fn write_operator(
     kind: &str,
 ) -> Result<Fingerprint> {
     let hash = fingerprint(bytes);
-    if catalog.operator(&hash)?.is_some() {
+    let is_known = catalog.operator(&hash)?.is_some();
+    let path = format!("{OPERATORS}/{}", hex(&hash));
+    if is_known && holds(storage, &path, bytes) {
         return Ok(hash);
     }
-    let mut file = storage.create(&format!("{OPERATORS}/{}", hex(&hash)))?;
+    // Of a known one the file is gone or damaged.
+    if is_known && storage.open(&path).is_ok() {
+        storage.remove(&path)?;
+    }
+    let mut file = storage.create(&path)?;
     file.append(bytes)?;
     file.finish()?;
     storage.sync_dir(OPERATORS)?;
-    catalog.add_operator(storage, &hash, bytes.len() as u64, kind)?;
+    if !is_known {
+        catalog.add_operator(storage, &hash, bytes.len() as u64, kind)?;
+    }
     Ok(hash)
+}
+
+/// Whether a file has just these bytes.
+fn holds(storage: &dyn Storage, path: &str, bytes: &[u8]) -> bool {
+    let same = |file: Arc<dyn crate::storage::ReadFile>| {
+        let len = file.len_bytes();
+        len == bytes.len() as u64 && file.read(0..len).is_ok_and(|read| *read == *bytes)
+    };
+    storage.open(path).is_ok_and(same)
 }
 
 impl Drop for Store {

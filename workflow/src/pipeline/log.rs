@@ -221,7 +221,8 @@ impl Session<'_> {
         }
         let learns = stage.learns == Some(index);
         let kept = match record.artifact {
-            Some(hash) => self.store.catalog().operator(&hash)?.is_some(),
+            // One that is gone or damaged is learnt anew.
+            Some(hash) => self.store.operator(&hash).is_ok(),
             None => !learns,
         };
         Ok(kept.then_some(record))
@@ -468,11 +469,9 @@ impl Session<'_> {
             None => self.store.catalog().stage(&of)?,
         };
         let Some(hash) = record.and_then(|r| r.artifact) else { return Ok(None) };
-        if self.store.catalog().operator(&hash)?.is_none() {
-            return Ok(None);
-        }
         let operator = plan.pipeline.stages().get(stage).map_or("", |s| s.op());
-        Ok(Some(Learnt { operator, bytes: self.store.operator(&hash)?.into() }))
+        // One that is gone or damaged is learnt anew.
+        Ok(self.store.operator(&hash).ok().map(|bytes| Learnt { operator, bytes: bytes.into() }))
     }
 
     fn gone(&self, plan: &Plan, stage: usize) -> PipelineError {
