@@ -124,17 +124,9 @@ impl Pipeline {
             readings.iter_mut().for_each(|r| r.stage = position[r.stage]);
             let fit = if stage.fit.is_some() { readings.pop() } else { None };
             let fitted = fit.as_ref().and_then(|f| stages.get(f.stage));
-            if let (Some(fitted), Some((name, place)), Some(kind)) = (fitted, &stage.fit, operators::find(&stage.op))
-                && fitted.kind.name != kind.name
-                && kind.fit.is_some()
-            {
-                return Err(PipelineError::Inputs {
-                    at: Spot::new(file, *place),
-                    stage: stage.name,
-                    op: stage.op,
-                    expected: "as `fit` a stage of its own operator".into(),
-                    found: format!("`fit: {name}`, which is a {}", fitted.kind.name),
-                });
+            if let Some(fitted) = fitted {
+                let learnt = fitted.fit.as_ref().and_then(|f| stages.get(f.stage));
+                check_fitted(file, &stage, fitted, learnt)?;
             }
             let built = build_stage(file, inherit(&stage, fitted), readings, fit)?;
             if let Some(fitted) = fitted {
@@ -225,6 +217,35 @@ fn inherit(stage: &RawStage, fitted: Option<&Stage>) -> RawStage {
         }
     }
     stage
+}
+
+/// Refuses as `fit` a stage of another operator, and one that has learnt nothing itself but applies what `learnt` has.
+fn check_fitted(
+    file: &Arc<str>,
+    stage: &RawStage,
+    fitted: &Stage,
+    learnt: Option<&Stage>,
+) -> Result<(), PipelineError> {
+    let Some((name, place)) = &stage.fit else { return Ok(()) };
+    // That an operator is unknown, or has no `fit`, is said when the stage is built.
+    let Some(kind) = operators::find(&stage.op).filter(|k| k.fit.is_some()) else { return Ok(()) };
+    let (expected, found) = match learnt {
+        _ if fitted.kind.name != kind.name => {
+            ("a stage of its own operator".to_owned(), format!("is a {}", fitted.kind.name))
+        }
+        Some(learnt) => {
+            let learnt = &learnt.name;
+            (format!("a stage that learnt: use `fit: {learnt}`"), format!("applies what {learnt} learnt"))
+        }
+        None => return Ok(()),
+    };
+    Err(PipelineError::Inputs {
+        at: Spot::new(file, *place),
+        stage: stage.name.clone(),
+        op: stage.op.clone(),
+        expected: format!("as `fit` {expected}"),
+        found: format!("`fit: {name}`, which {found}"),
+    })
 }
 
 /// Refuses parameters other than those of the stage whose artifact is applied, where they were decided when it learnt: they

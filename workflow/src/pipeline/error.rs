@@ -284,6 +284,9 @@ pub enum OperatorError {
         /// What is empty.
         what: String,
     },
+    /// Numbers grew beyond what floats hold.
+    #[error("the training overflowed: its columns or its target are too large for it; put Scaling before it")]
+    Overflow,
     /// A library failed.
     #[error("{doing}: {source}")]
     Library {

@@ -176,6 +176,13 @@ impl Table {
     }
 }
 
+/// The value that all finite ones of a column equal, if there is one: its mean, which a sum need not give exactly.
+pub(crate) fn constant(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let mut finite = values.filter(|v| v.is_finite());
+    let first = finite.next()?;
+    finite.all(|v| v == first).then_some(first)
+}
+
 /// A column as float64: booleans are 0 and 1, dates days since 1970; nulls stay nulls.
 ///
 /// Errors: `ColumnType` for text.

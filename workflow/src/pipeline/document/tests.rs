@@ -94,6 +94,16 @@ fn mistakes_are_reported_with_their_place_and_the_nearest_name() {
             "`columns` is [\"population\"]; expected [\"households\"], as s decided, which `fit` applies: leave it out",
         ),
         (
+            "{name: s, op: Scaling, inputs: [homes]}\n  - {name: y, op: Scaling, inputs: [homes], fit: s}\n  - {name: x, op: Scaling, inputs: [homes], fit: y}",
+            "y}",
+            "stage x: Scaling takes as `fit` a stage that learnt: use `fit: s`, found `fit: y`, which applies what s learnt",
+        ),
+        (
+            "{name: x, op: Join, inputs: [homes, homes], on: []}",
+            "[]",
+            "`on` is []; expected at least one column, the key",
+        ),
+        (
             "{name: s, op: Scaling, inputs: [homes]}\n  - {name: x, op: Scaling, inputs: [homes], method: min_max, fit: s}",
             "method",
             "`method` is \"min_max\"; expected \"standard\", as s decided",

@@ -9,7 +9,7 @@ use arrow::array::{
 use arrow::buffer::{BooleanBuffer, NullBuffer};
 use arrow::compute::kernels::{cmp, numeric, zip::zip};
 use arrow::compute::{CastOptions, DatePart, and_kleene, cast_with_options, date_part, is_null, not, or_kleene, take};
-use arrow::datatypes::{DataType, Float64Type, Int64Type};
+use arrow::datatypes::{DataType, Float32Type, Float64Type, Int64Type};
 
 use super::{Arithmetic, Comparison, Expr, Function, common, is_date_pair};
 use crate::pipeline::error::OperatorError;
@@ -211,15 +211,23 @@ impl Evaluator<'_> {
                 let less = if function == Function::Min { Comparison::Less } else { Comparison::Greater };
                 let both = |a: &ArrayRef| Value { array: Arc::clone(a), one: false };
                 let less = compare(less, both(&right), both(&left))?.array;
-                // A null on either side is the result, so the right one is taken where it is null.
+                // A null on either side is the result, else a NaN on either side, so the right one is taken where it is
+                // null, and where it is NaN unless the left one is null.
                 let null = is_null(&right)?;
                 let less = less.as_boolean();
-                BooleanArray::from_iter((0..n).map(|i| Some(null.value(i) || (less.is_valid(i) && less.value(i)))))
+                let better = |i| is_nan(&right, i) && left.is_valid(i) || less.is_valid(i) && less.value(i);
+                BooleanArray::from_iter((0..n).map(|i| Some(null.value(i) || better(i))))
             };
             result = Value { array: zip(&choose_right, &right, &left)?, one: false };
         }
         Ok(result)
     }
+}
+
+/// Whether a value is NaN; one that is null may be, too.
+fn is_nan(array: &ArrayRef, i: usize) -> bool {
+    array.as_primitive_opt::<Float64Type>().is_some_and(|a| a.value(i).is_nan())
+        || array.as_primitive_opt::<Float32Type>().is_some_and(|a| a.value(i).is_nan())
 }
 
 fn arithmetic(op: Arithmetic, a: Value, b: Value) -> Result<Value> {

@@ -269,6 +269,12 @@ impl Boosting {
         self.trees.iter().map(|tree| tree.value.len()).sum()
     }
 
+    pub(super) fn is_finite(&self) -> bool {
+        self.base.is_finite()
+            && self.cuts.iter().flatten().all(|cut| cut.is_finite())
+            && self.trees.iter().flat_map(|tree| &tree.value).all(|value| value.is_finite())
+    }
+
     pub(super) fn check(&self, n_features: usize) -> Result<(), String> {
         if self.cuts.len() != n_features {
             return Err(format!("it splits {} columns and reads {n_features}", self.cuts.len()));
@@ -424,6 +430,23 @@ mod tests {
             serde_json::to_string(&model).unwrap()
         };
         assert_eq!(bytes(1), bytes(3));
+    }
+
+    #[test]
+    fn trees_that_overflowed_are_told_from_others() {
+        let (matrix, target) = matrix(300);
+        let model = boost(None).train(&matrix, &target).unwrap();
+        assert!(model.is_finite());
+        let overflows: [fn(&mut Boosting); 3] = [
+            |model| model.base = f64::INFINITY,
+            |model| model.cuts[0].push(f64::NAN),
+            |model| model.trees[0].value[0] = f32::NEG_INFINITY,
+        ];
+        for overflow in overflows {
+            let mut overflowed = model.clone();
+            overflow(&mut overflowed);
+            assert!(!overflowed.is_finite());
+        }
     }
 
     #[test]

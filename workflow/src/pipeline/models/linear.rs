@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::features::Matrix;
 use crate::pipeline::error::OperatorError;
+use crate::pipeline::table::constant;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Linear {
@@ -37,6 +38,12 @@ pub(crate) struct Logistic {
     pub(crate) max_iter: u64,
 }
 
+/// What the sum of all squares and the penalty stay below: far beyond columns on which the solver gets on, and so small
+/// that their products while training are finite.
+const ROOM: f64 = 1e40;
+/// The share of the loss below which a gain may be lost in rounding.
+const ROUNDING: f64 = 1e-9;
+
 fn library<E: std::error::Error>(doing: &'static str) -> impl Fn(E) -> OperatorError {
     move |e| OperatorError::Library { doing, source: e.to_string().into() }
 }
@@ -47,17 +54,22 @@ fn array(values: Vec<f64>, n_rows: usize, n_columns: usize) -> Result<Array2<f64
 }
 
 impl Elastic {
-    /// Trains.
+    /// Trains; a column of one value has the weight 0.
     ///
-    /// Errors: `Value` for a missing value, `Library`.
+    /// Errors: `Value` for a missing value, `Overflow`, `Library`.
     pub(crate) fn train(&self, matrix: &Matrix, target: &[f64]) -> Result<Linear, OperatorError> {
         matrix.check(false)?;
         let n = matrix.n_rows();
         let mut values = Vec::with_capacity(matrix.values.len());
         let mut centres = Vec::with_capacity(matrix.names.len());
         for (_, column) in matrix.columns() {
-            let mean = column.iter().sum::<f64>() / n as f64;
+            // A mean that is not exact would leave a column of one value something to be weighed.
+            let only = constant(column.iter().copied());
+            let mean = only.unwrap_or_else(|| column.iter().sum::<f64>() / n as f64);
             let squares: f64 = column.iter().map(|v| (v - mean).powi(2)).sum();
+            if !squares.is_finite() {
+                return Err(OperatorError::Overflow);
+            }
             let length = if self.normalize && squares > 0.0 { squares.sqrt() } else { 1.0 };
             values.extend(column.iter().map(|v| (v - mean) / length));
             centres.push((mean, length));
@@ -77,7 +89,8 @@ impl Elastic {
 impl Logistic {
     /// Trains on a target of 0 and 1.
     ///
-    /// Errors: `Value` for a missing value, `Param` for a target that is always the same, `Library`.
+    /// Errors: `Value` for a missing value, `Param` for a target that is always the same, `Overflow` for columns
+    /// with which the solver does not get on, `Library`.
     pub(crate) fn train(&self, matrix: &Matrix, target: &[f64]) -> Result<Linear, OperatorError> {
         matrix.check(false)?;
         let classes: Array1<bool> = target.iter().map(|t| *t == 1.0).collect();
@@ -85,19 +98,49 @@ impl Logistic {
             let why = "it has the same value in every row: there is nothing to tell apart".to_owned();
             return Err(OperatorError::Param { param: "target", why });
         }
+        let penalty = 1.0 / self.c;
+        let squares: Vec<f64> = matrix.columns().map(|(_, column)| column.iter().map(|v| v * v).sum()).collect();
+        // The solver's line search never ends once the loss is NaN.
+        if squares.iter().sum::<f64>() + penalty >= ROOM {
+            return Err(OperatorError::Overflow);
+        }
         let data = DatasetBase::new(array(matrix.values.clone(), matrix.n_rows(), matrix.names.len())?, classes);
-        let params = LogisticRegression::default().alpha(1.0 / self.c).max_iterations(self.max_iter);
+        let params = LogisticRegression::default().alpha(penalty).max_iterations(self.max_iter);
         let model = params.gradient_tolerance(self.tol).fit(&data).map_err(library("training the regression"))?;
         // linfa calls the more frequent class the positive one.
         let sign = if model.labels().pos.class { 1.0 } else { -1.0 };
-        let coefficients = model.params().iter().map(|w| w * sign).collect();
-        Ok(Linear { intercept: model.intercept() * sign, coefficients, iterations: 0 })
+        let coefficients: Vec<f64> = model.params().iter().map(|w| w * sign).collect();
+        let intercept = model.intercept() * sign;
+        let has_moved = intercept != 0.0 || coefficients.iter().any(|w| *w != 0.0);
+        if !has_moved && self.could_move(matrix, target, &squares) {
+            return Err(OperatorError::Overflow);
+        }
+        Ok(Linear { intercept, coefficients, iterations: 0 })
+    }
+
+    /// Whether the start, where all is 0, is not yet the end: the gradient there is above the tolerance, and a step along
+    /// one column alone would lower the loss by more than rounding does.
+    fn could_move(&self, matrix: &Matrix, target: &[f64], squares: &[f64]) -> bool {
+        let n = target.len() as f64;
+        // Every row is predicted as 1/2 there.
+        let residuals = || target.iter().map(|t| 0.5 - t);
+        let slope = |column: &[f64]| residuals().zip(column).map(|(r, v)| r * v).sum::<f64>();
+        // A logistic loss curves by no more than a quarter.
+        let columns = matrix.columns().zip(squares).map(|((_, c), s)| (slope(c), s / 4.0 + 1.0 / self.c));
+        let all: Vec<(f64, f64)> = columns.chain([(residuals().sum::<f64>(), n / 4.0)]).collect();
+        let length = all.iter().map(|&(slope, _)| slope * slope).sum::<f64>().sqrt();
+        let least = ROUNDING * n * std::f64::consts::LN_2;
+        length >= self.tol && all.iter().any(|&(slope, curve)| slope * slope > 2.0 * curve * least)
     }
 }
 
 impl Linear {
     pub(crate) fn n_nonzero(&self) -> usize {
         self.coefficients.iter().filter(|c| **c != 0.0).count()
+    }
+
+    pub(super) fn is_finite(&self) -> bool {
+        self.intercept.is_finite() && self.coefficients.iter().all(|c| c.is_finite())
     }
 
     pub(super) fn check(&self, n_features: usize) -> Result<(), String> {

@@ -67,7 +67,12 @@ impl Trained {
     }
 
     /// The bytes to keep.
+    ///
+    /// Errors: `Overflow` for a model with a number that is none: it could not be read again; `Library`.
     pub(crate) fn to_bytes(&self) -> Result<Vec<u8>, OperatorError> {
+        if !self.model.is_finite() {
+            return Err(OperatorError::Overflow);
+        }
         let failed = |source| OperatorError::Library { doing: "writing the model", source };
         let json = serde_json::to_vec(self).map_err(|e| failed(e.into()))?;
         zstd::bulk::compress(&json, LEVEL).map_err(|e| failed(e.into()))
@@ -126,6 +131,14 @@ fn zstd_len(bytes: &[u8]) -> usize {
 }
 
 impl Model {
+    /// Whether all its numbers are finite; those of a training that overflowed are not.
+    fn is_finite(&self) -> bool {
+        match self {
+            Model::Boosting(model) => model.is_finite(),
+            Model::Linear(model) => model.is_finite(),
+        }
+    }
+
     /// Whether it fits `n_features` columns; a damaged one would not.
     fn check(&self, n_features: usize) -> Result<(), String> {
         match self {

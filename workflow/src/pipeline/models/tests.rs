@@ -192,6 +192,46 @@ fn metrics_are_those_of_scikit_learn() {
 }
 
 #[test]
+fn a_column_of_one_value_has_no_weight() {
+    let numbers = |values: [f64; 10]| Arc::new(Float64Array::from(values.to_vec())) as ArrayRef;
+    let rising = std::array::from_fn(|i| i as f64);
+    // Of ten times 0.1 the mean is another number.
+    let on = table(vec![("x", numbers(rising)), ("flat", numbers([0.1; 10])), ("y", numbers(rising))]);
+    for normalize in [true, false] {
+        let yaml = format!("{{target: y, alpha: 0.0001, normalize: {normalize}}}");
+        let model = linear(&learn("TrainElasticNet", &yaml, &on));
+        assert!((model.coefficients[0] - 1.0).abs() < 1e-3, "{model:?}");
+        assert_eq!(model.coefficients[1], 0.0);
+    }
+}
+
+#[test]
+fn a_training_that_overflows_says_so() {
+    let on = |scale: f64| {
+        let x = [-2.0, -1.5, -0.5, 0.25, 0.5, 1.0].map(|v| v * scale);
+        let y = [0.0, 0.0, 1.0, 0.0, 1.0, 1.0];
+        table([("x", x), ("y", y)].map(|(n, v)| (n, Arc::new(Float64Array::from(v.to_vec())) as ArrayRef)).into())
+    };
+    for op in ["TrainLogisticRegression", "TrainElasticNet"] {
+        let wrong = run_operator(op, "{target: y}", &[on(5e307)]).unwrap_err().to_string();
+        assert!(wrong.contains("overflowed") && wrong.contains("put Scaling before it"), "{op}: {wrong}");
+    }
+    for scale in [1.0, 1e12, 1e60] {
+        match run_with("TrainLogisticRegression", "{target: y}", vec![Input::Table(on(scale))], None) {
+            Ok((learnt, _)) => assert!(linear(&learnt.unwrap()).n_nonzero() > 0, "{scale}"),
+            Err(wrong) => assert!(scale > 1.0 && wrong.to_string().contains("overflowed"), "{scale}: {wrong}"),
+        }
+    }
+    // Where there is nothing to gain, all zeros are the end.
+    let even = |values: [f64; 4]| Arc::new(Float64Array::from(values.to_vec())) as ArrayRef;
+    let on = table(vec![("x", even([1.0, -1.0, 1.0, -1.0])), ("y", even([0.0, 0.0, 1.0, 1.0]))]);
+    assert_eq!(linear(&learn("TrainLogisticRegression", "{target: y}", &on)).n_nonzero(), 0);
+    let nothing = Linear { intercept: f64::NAN, coefficients: Vec::new(), iterations: 0 };
+    let wrong = Trained::new(Task::Regression, Vec::new(), Model::Linear(nothing)).to_bytes().unwrap_err();
+    assert!(matches!(wrong, OperatorError::Overflow), "{wrong}");
+}
+
+#[test]
 fn what_cannot_be_learnt_says_why() {
     let numbers = |values: Vec<Option<f64>>| Arc::new(Float64Array::from(values)) as ArrayRef;
     let on = table(vec![

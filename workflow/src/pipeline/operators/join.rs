@@ -1,5 +1,5 @@
 //! Join: the rows of the left table with the columns of the right table's row of the same key. The result has the left
-//! table's order and row_ids. A null key has no counterpart.
+//! table's order and row_ids. A null key has no counterpart; −0 is 0.
 //!
 //! Parameters: `on`, the key's columns; or `left_on` and `right_on`, where they have other names; `how`, `left` (default:
 //! rows without a counterpart stay, with nulls) or `inner`; `on_duplicate`, what happens when several rows of the right
@@ -8,9 +8,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, UInt32Array};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, PrimitiveArray, UInt32Array};
 use arrow::compute::{is_not_null, take};
-use arrow::datatypes::Int64Type;
+use arrow::datatypes::{ArrowPrimitiveType, Float32Type, Float64Type, Int64Type};
 use arrow::row::{OwnedRow, RowConverter, SortField};
 use arrow::util::display::array_value_to_string;
 
@@ -36,13 +36,33 @@ fn parse(params: &mut Params) -> Result<Box<dyn Operator>, PipelineError> {
     let inner = params.choice_or("how", "left", &["left", "inner"])? == "inner";
     let on_duplicate = params.choice_or("on_duplicate", "error", &["error", "first", "last"])?;
     let (on, left, right) = (params.texts_opt("on")?, params.texts_opt("left_on")?, params.texts_opt("right_on")?);
+    for (param, names) in [("on", &on), ("left_on", &left), ("right_on", &right)] {
+        if names.as_ref().is_some_and(Vec::is_empty) {
+            return Err(params.unfit(param, "at least one column, the key"));
+        }
+    }
     let (left, right) = match (on, left, right) {
         (Some(on), None, None) => (on.clone(), on),
         (None, Some(left), Some(right)) if left.len() == right.len() => (left, right),
         (None, Some(_), Some(_)) => return Err(params.unfit("right_on", "as many columns as `left_on`")),
+        (Some(_), ..) => {
+            let one_way = "the key either by `on` or by `left_on` and `right_on`; leave out the one or the others";
+            return Err(params.unfit("on", one_way));
+        }
         _ => return Err(params.missing("on", "the key's columns; or `left_on` and `right_on`")),
     };
     Ok(Box::new(Join { left, right, inner, on_duplicate }))
+}
+
+/// A key's column with 0 for −0, which has other bits and the same value.
+fn comparable(column: &ArrayRef) -> ArrayRef {
+    fn positive<T: ArrowPrimitiveType>(column: &ArrayRef, zero: T::Native) -> Option<ArrayRef> {
+        let values = column.as_primitive_opt::<T>()?;
+        let values: PrimitiveArray<T> = values.unary(|v| if v == zero { zero } else { v });
+        Some(Arc::new(values))
+    }
+    let floats = positive::<Float64Type>(column, 0.0).or_else(|| positive::<Float32Type>(column, 0.0));
+    floats.unwrap_or_else(|| Arc::clone(column))
 }
 
 impl Join {
@@ -81,7 +101,7 @@ impl Operator for Join {
     fn run(&self, inputs: &Inputs<'_>) -> Result<Outcome, OperatorError> {
         let (left, right) = (inputs.table(0)?, inputs.table(1)?);
         let key = |table: &Table, names: &[String], param| {
-            names.iter().map(|n| table.column(param, n).cloned()).collect::<Result<Vec<ArrayRef>, _>>()
+            names.iter().map(|n| table.column(param, n).map(comparable)).collect::<Result<Vec<ArrayRef>, _>>()
         };
         let left_key = key(left, &self.left, self.param(true))?;
         let right_key = key(right, &self.right, self.param(false))?;

@@ -114,10 +114,27 @@ impl Operator for Reading {
     }
 }
 
+/// The columns that are kept or converted: the others may be of types that pipelines do not hold.
+fn asked_for(reading: &Reading, batch: RecordBatch) -> Result<RecordBatch, OperatorError> {
+    let Some(kept) = &reading.columns else { return Ok(batch) };
+    let schema = batch.schema();
+    // A name that is missing is told with all those that there are.
+    let all = Columns::of(&schema);
+    let typed = reading.types.iter().map(|(name, _)| ("types", name));
+    let asked: Vec<(&'static str, &String)> = typed.chain(kept.iter().map(|name| ("columns", name))).collect();
+    for &(param, name) in &asked {
+        all.get(param, name)?;
+    }
+    let is_asked = |name: &String| asked.iter().any(|(_, n)| *n == name);
+    let fields = schema.fields().iter().enumerate();
+    let indices: Vec<usize> = fields.filter(|(_, f)| is_asked(f.name())).map(|(i, _)| i).collect();
+    Ok(batch.project(&indices)?)
+}
+
 /// The table of what was read: rows by position, columns converted and chosen as asked.
 fn adapt(reading: &Reading, first: u64, batch: RecordBatch) -> Result<Table, OperatorError> {
     let rows = Arc::new((first..first + batch.num_rows() as u64).collect());
-    let mut table = Table::new(rows, batch)?;
+    let mut table = Table::new(rows, asked_for(reading, batch)?)?;
     for (name, wanted) in &reading.types {
         let column = table.column("types", name)?;
         if column.data_type() != wanted {
@@ -132,5 +149,34 @@ fn adapt(reading: &Reading, first: u64, batch: RecordBatch) -> Result<Table, Ope
     match &reading.columns {
         None => Ok(table),
         Some(columns) => table.select("columns", columns),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{Int64Array, TimestampSecondArray};
+
+    use super::*;
+
+    fn reading(columns: Option<&[&str]>) -> Reading {
+        let format = Format { name: "Parquet", open: |p, _| Ok(Opened::Read(mistique_datasets::read_parquet(p)?)) };
+        let columns = columns.map(|names| names.iter().map(|n| (*n).to_owned()).collect());
+        Reading { format, file: "t.parquet".into(), types: Vec::new(), columns }
+    }
+
+    #[test]
+    fn columns_that_are_left_out_may_be_of_any_type() {
+        let k: ArrayRef = Arc::new(Int64Array::from(vec![1, 2]));
+        let at: ArrayRef = Arc::new(TimestampSecondArray::from(vec![3, 4]));
+        let batch = RecordBatch::try_from_iter([("at", at), ("k", k)]).unwrap();
+        let of = |columns: Option<&[&str]>| adapt(&reading(columns), 0, batch.clone());
+        let table = of(Some(&["k"][..])).unwrap();
+        assert_eq!((table.names(), table.n_rows()), (vec!["k".to_owned()], 2));
+        for columns in [None, Some(&["k", "at"][..])] {
+            let wrong = of(columns).unwrap_err().to_string();
+            assert!(wrong.starts_with("column at is Timestamp"), "{wrong}");
+        }
+        let wrong = of(Some(&["kk"][..])).unwrap_err().to_string();
+        assert!(wrong.contains("no column kk") && wrong.contains("the columns are at, k"), "{wrong}");
     }
 }

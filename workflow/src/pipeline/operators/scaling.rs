@@ -2,7 +2,7 @@
 //!
 //! Parameters: `method`, `standard` (default: mean 0 and standard deviation 1, of the whole set, as scikit-learn) or
 //! `min_max` (to 0 ... 1); `columns` (default: all floats and whole numbers). A column of one value becomes 0. What was
-//! learnt can be applied to another table by `fit`.
+//! learnt can be applied to another table by `fit`, where of such a column that value is subtracted, and no more.
 
 use std::sync::Arc;
 
@@ -16,6 +16,7 @@ use crate::pipeline::error::{OperatorError, PipelineError};
 use crate::pipeline::learnt::{self, Num};
 use crate::pipeline::operator::{Checked, Given, Inputs, Operator, OperatorKind, Outcome, Slot};
 use crate::pipeline::params::Params;
+use crate::pipeline::table::constant;
 
 pub(crate) const KIND: OperatorKind =
     OperatorKind { name: "Scaling", version: 1, inputs: &[Slot::Table], fit: Some(&[]), parse };
@@ -53,6 +54,9 @@ impl Scaling {
 
     fn learn_column(&self, values: &Float64Array) -> (f64, f64) {
         let present = || values.iter().flatten().filter(|v| !v.is_nan());
+        if let Some(value) = constant(present()) {
+            return (value, 1.0);
+        }
         let n = present().count() as f64;
         if n == 0.0 {
             return (0.0, 1.0);

@@ -145,6 +145,25 @@ fn by_hand() {
     assert_eq!(one("DropColumns", "{columns: [t, x]}", &small).names(), ["n", "b"]);
     let constant = table(vec![("x", Arc::new(Float64Array::from(vec![4.0, 4.0])))]);
     assert_eq!(one("Scaling", "{}", &[constant]).numbers("", "x").unwrap().values().to_vec(), [0.0, 0.0]);
+    // Of ten times 0.1 the mean is another number.
+    let constant = table(vec![("x", Arc::new(Float64Array::from(vec![0.1; 10])) as ArrayRef)]);
+    let new = table(vec![("x", Arc::new(Float64Array::from(vec![0.1, 1.1])) as ArrayRef)]);
+    for yaml in ["{}", "{method: min_max}"] {
+        let (learnt, scaled) = run_with("Scaling", yaml, vec![Input::Table(constant.clone())], None).unwrap();
+        assert_eq!(scaled.tables[0].numbers("", "x").unwrap().values().to_vec(), [0.0; 10]);
+        let applied = run_with("Scaling", yaml, vec![Input::Table(new.clone())], learnt).unwrap().1;
+        let applied = applied.tables[0].numbers("", "x").unwrap();
+        assert!(applied.value(0) == 0.0 && (applied.value(1) - 1.0).abs() < 1e-12, "{applied:?}");
+    }
+    let floats = |values: [f64; 3]| Arc::new(Float64Array::from(values.to_vec())) as ArrayRef;
+    let both = [
+        table(vec![("k", floats([0.0, -0.0, 1.0]))]),
+        table(vec![("k", floats([-0.0, 1.0, f64::NAN])), ("v", floats([5.0, 6.0, 7.0]))]),
+    ];
+    let joined = one("Join", "{on: k}", &both);
+    assert_eq!(joined.numbers("", "v").unwrap().values().to_vec(), [5.0, 5.0, 6.0]);
+    // The key itself stays as it was.
+    assert!(joined.numbers("", "k").unwrap().value(1).is_sign_negative());
     let empty = table(vec![("x", Arc::new(Float64Array::from(Vec::<f64>::new())))]);
     assert_eq!(one("Scaling", "{}", &[empty]).n_rows(), 0);
     let limited = one("OneHotEncoding", "{columns: [n, b], max_categories: 1}", &small);
@@ -252,6 +271,10 @@ fn mistakes() {
     for (op, yaml, expected) in [
         ("Join", "{left_on: [t], right_on: [n]}", "column n is int64; expected text, as t of the left side"),
         ("Join", "{left_on: x}", "needs `on`"),
+        ("Join", "{on: []}", "`on` is []; expected at least one column"),
+        ("Join", "{left_on: [], right_on: []}", "`left_on` is []; expected at least one column"),
+        ("Join", "{left_on: x, right_on: []}", "`right_on` is []; expected at least one column"),
+        ("Join", "{on: n, left_on: n, right_on: n}", "either by `on` or by `left_on` and `right_on`"),
     ] {
         let found = fails(op, yaml, &both);
         assert!(found.contains(expected), "{op} {yaml}: {found}");
