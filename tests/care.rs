@@ -4,7 +4,7 @@ mod common;
 
 use std::path::Path;
 
-use common::{json, ok, output};
+use common::{fails, json, ok, output, write_npy};
 use serde_json::Value;
 
 /// Logs `digits_cnn` under a key.
@@ -112,4 +112,76 @@ fn a_log_says_where_values_are_not_kept() {
     assert!(said.contains("materialize --mode all --apply"), "{said}");
     ok(dir, &["materialize", "--mode", "all", "--apply"]);
     assert!(log(dir, "d.n", &layers).contains("all rows of 2 layers are stored already"));
+}
+
+#[test]
+fn an_export_has_what_can_be_read_and_names_the_rest() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    write_npy(&dir.join("none.npy"), &[0, 3], &[]);
+    write_npy(&dir.join("a.npy"), &[2, 3], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+    write_npy(&dir.join("b.npy"), &[2, 3], &[7.0, 8.0, 9.0, 4.0, 5.0, 6.5]);
+    for (key, file) in [("p.none.x", "none.npy"), ("p.a.x", "a.npy"), ("p.b.x", "b.npy")] {
+        ok(dir, &["append", key, file]);
+    }
+    let keys = |manifest: &Value| -> Vec<String> {
+        let all = manifest["intermediates"].as_array().unwrap().iter();
+        all.map(|i| i["key"].as_str().unwrap().to_string()).collect()
+    };
+    // Of no rows too, with its columns.
+    assert_eq!(keys(&json_of(&output(dir, &["export", "all", "--json"]).stdout)), ["p.none.x", "p.a.x", "p.b.x"]);
+    std::fs::remove_file(dir.join("s.mq/partitions/0000000001.mqp")).unwrap();
+    let out = output(dir, &["export", "some", "--json"]);
+    let manifest = json_of(&out.stdout);
+    assert!(!out.status.success(), "an export that lacks something is none");
+    assert_eq!(keys(&manifest), ["p.none.x", "p.b.x"]);
+    assert!(manifest["damage"].to_string().contains("p.a.x is left out"), "{manifest}");
+    // Appended again, it is there again.
+    ok(dir, &["append", "p.a.x", "a.npy", "--replace"]);
+    assert_eq!(keys(&json_of(&output(dir, &["export", "again", "--json"]).stdout)).len(), 3);
+    ok(dir, &["gc"]);
+    ok(dir, &["verify"]);
+}
+
+fn json_of(text: &[u8]) -> Value {
+    serde_json::from_slice(text).unwrap()
+}
+
+#[test]
+fn lost_weights_come_back_with_the_next_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    log(dir, "d.a", &["--rows", "0..20", "--materialize", "none"]);
+    let weights = std::fs::read_dir(dir.join("s.mq/operators")).unwrap().next().unwrap().unwrap().path();
+    std::fs::remove_file(&weights).unwrap();
+    assert!(fails(dir, &["get", "d.a.logits"]).contains("cannot open"));
+    assert!(log(dir, "d.a", &["--rows", "0..20"]).contains("known already"));
+    ok(dir, &["get", "d.a.logits"]);
+    std::fs::write(&weights, "not them").unwrap();
+    log(dir, "d.b", &["--rows", "0..20"]);
+    ok(dir, &["get", "d.b.logits"]);
+    ok(dir, &["verify"]);
+}
+
+#[test]
+fn a_mode_that_cannot_be_applied_is_not_set() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    log(dir, "d.a", &["--rows", "0..20", "--materialize", "none"]);
+    fails(dir, &["materialize", "--mode", "all", "--apply", "--device", "cuda:70"]);
+    assert_eq!(json(dir, &["materialize"])["mode"], "none");
+    fails(dir, &["calibrate", "--device", "cuda:70"]);
+}
+
+#[test]
+fn a_codebook_that_later_rows_leave_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let values = |scale: f32| (0..3000).map(|i| (i as f32 * 0.37).sin() * scale).collect::<Vec<f32>>();
+    write_npy(&dir.join("small.npy"), &[1000, 3], &values(1.0));
+    write_npy(&dir.join("large.npy"), &[1000, 3], &values(1000.0));
+    let warned = |file: &str| String::from_utf8(output(dir, &["append", "p.m.x", file, "--scheme", "lloyd(8)"]).stderr);
+    assert!(!warned("small.npy").unwrap().contains("off by"));
+    let said = warned("large.npy").unwrap();
+    assert!(said.contains("p.m.x: what is stored is off by 100% of the values' size"), "{said}");
 }

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Cli, npy, write_npy, write_table};
+use common::{Cli, npy, ok, write_npy, write_table};
 use serde_json::Value;
 
 #[test]
@@ -205,4 +205,46 @@ fn large_answers_are_shown_and_written_in_parts() {
     assert_eq!(plans[0]["considered"][0]["plan"], "READ");
     // One that selects nothing has no part to show.
     assert!(cli.ok(&["get", "p.m.t", "--where", "t.u0 < 0"]).contains(": 0 rows"));
+}
+
+#[test]
+fn what_is_written_can_be_read_elsewhere() {
+    use arrow::array::{ArrayRef, Date64Array, RecordBatch, TimestampSecondArray};
+    use arrow::datatypes::{DataType, TimeUnit};
+    use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+    use std::sync::Arc;
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let days: ArrayRef = Arc::new(Date64Array::from(vec![0, 86_400_000]));
+    let times: ArrayRef = Arc::new(TimestampSecondArray::from(vec![0, 1]).with_timezone("UTC"));
+    let batch = RecordBatch::try_from_iter([("day", days), ("time", times)]).unwrap();
+    let file = std::fs::File::create(dir.join("t.arrow")).unwrap();
+    let mut writer = arrow::ipc::writer::FileWriter::try_new(file, &batch.schema()).unwrap();
+    writer.write(&batch).unwrap();
+    writer.finish().unwrap();
+    let schema = |file: &str| {
+        let file = std::fs::File::open(dir.join(file)).unwrap();
+        ParquetRecordBatchReaderBuilder::try_new(file).unwrap().schema().clone()
+    };
+    let names = |file: &str| schema(file).fields().iter().map(|f| f.name().clone()).collect::<Vec<_>>();
+    // Parquet has no type for either.
+    ok(dir, &["append", "p.m.t", "t.arrow"]);
+    ok(dir, &["get", "p.m.t", "-o", "t.parquet"]);
+    let types: Vec<DataType> = schema("t.parquet").fields().iter().map(|f| f.data_type().clone()).collect();
+    assert_eq!(types[1..], [DataType::Date32, DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into()))]);
+
+    // No two columns have one name.
+    write_npy(&dir.join("v.npy"), &[2, 3], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+    ok(dir, &["append", "p.m.v", "v.npy"]);
+    ok(dir, &["append", "p.m.row_id", "v.npy"]);
+    ok(dir, &["get", "p.m.v.u0", "p.m.v.u1..3", "-o", "v.parquet"]);
+    assert_eq!(names("v.parquet"), ["row_id", "p.m.v.u0", "p.m.v.u1..u2"]);
+    ok(dir, &["get", "p.m.row_id", "-o", "r.parquet"]);
+    assert_eq!(names("r.parquet"), ["row_id", "p.m.row_id"]);
+    ok(dir, &["get", "p.m.v.u0", "p.m.v.u1..3", "p.m.row_id", "-o", "v.safetensors"]);
+    let bytes = std::fs::read(dir.join("v.safetensors")).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let mut found = file.names();
+    found.sort_unstable();
+    assert_eq!(found, ["p.m.row_id", "p.m.v.u0", "p.m.v.u1..u2", "row_id"]);
 }

@@ -141,6 +141,12 @@ fn a_file_is_one_dataset_however_it_is_named_and_a_grid_is_replaced_with_it() {
     for data in ["in/t.csv", "in/../in"] {
         assert!(cli.ok(&["log", "town.yaml", "--data", data]).contains("all 4 stages were stored already"), "{data}");
     }
+    // Replaced over the same data, too, although its settings share a stage.
+    cli.ok(&["log", "town.yaml", "--data", "in", "--replace"]);
+    for (version, values) in [("v1", [2, 3]), ("v2", [3, 4])] {
+        let answer = cli.json(&["get", &format!("pipelines.town@{version}.x.s"), "--plan", "read"]);
+        assert_eq!(answer[0]["values"], serde_json::json!(values), "{version}");
+    }
     cli.write("other.yaml", &format!("name: town\ngrid: [{{n: 3}}]\n{stages}\n"));
     let text = cli.fails(&["log", "other.yaml", "--data", "in"]);
     assert!(text.contains("another description") && text.contains("another `name` in its file"), "{text}");

@@ -1,6 +1,6 @@
 //! Columns of tables as codes: fixed-width values as they are, text as codes into a sorted dictionary.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayData, ArrayRef, BooleanArray, StringArray, make_array, new_null_array};
@@ -73,6 +73,13 @@ pub fn stored_schema(schema: &Schema) -> Result<SchemaRef> {
             },
         }),
     };
+    let mut names = HashSet::new();
+    if let Some(twice) = schema.fields().iter().find(|f| !names.insert(f.name())) {
+        return Err(EngineError::Unsupported {
+            what: format!("two columns called {:?}", twice.name()),
+            why: "a column is found by its name; rename one".into(),
+        });
+    }
     Ok(Arc::new(Schema::new(schema.fields().iter().map(field).collect::<Result<Vec<_>>>()?)))
 }
 

@@ -20,6 +20,8 @@ use super::parts::Parts;
 use super::{CliError, Result, file_error};
 use crate::{Answer, Code, Content, Data, EngineError, Store};
 
+const ROW_ID: &str = "row_id";
+
 /// Writes answers as the file's extension says; `wrote` is told how many rows, of all keys, were written.
 pub fn write(path: &Path, answers: &Parts<'_, '_>, store: &Store, wrote: &mut dyn FnMut(usize)) -> Result<()> {
     let content = |why: String| CliError::Content { path: path.to_path_buf(), why };
@@ -298,22 +300,26 @@ fn write_safetensors(
     path: &Path,
     wrote: &mut dyn FnMut(usize),
 ) -> Result<()> {
-    const ROW_ID: &str = "row_id";
     let n_rows = parts.rows().len();
     // Name, type, shape and key; row_ids are of none.
     let mut tensors: Vec<(String, Dtype, Vec<usize>, Option<usize>)> =
         vec![(ROW_ID.to_string(), Dtype::U64, vec![n_rows], None)];
     // A row tells type and shape, where there are parts.
-    for (key, answer) in parts.head(1)?.iter().enumerate() {
-        let taken = |n: &str| tensors.iter().any(|t| t.0 == n);
-        let name = match taken(&answer.key.intermediate) {
-            false => answer.key.intermediate.clone(),
-            true if !taken(&answer.key.to_string()) => answer.key.to_string(),
-            true => {
-                let why = format!("{} is asked for twice", answer.key);
-                return Err(CliError::Content { path: path.to_path_buf(), why });
-            }
+    let answers = parts.head(1)?;
+    for (key, answer) in answers.iter().enumerate() {
+        let others =
+            |same: fn(&Answer, &Answer) -> bool| answers.iter().enumerate().any(|(j, a)| j != key && same(a, answer));
+        let name = if others(|a, b| a.key == b.key) {
+            format!("{}.{}", answer.key, selector(answer))
+        } else if answer.key.intermediate == ROW_ID || others(|a, b| a.key.intermediate == b.key.intermediate) {
+            answer.key.to_string()
+        } else {
+            answer.key.intermediate.clone()
         };
+        if tensors.iter().any(|t| t.0 == name) {
+            let why = format!("{name} is asked for twice");
+            return Err(CliError::Content { path: path.to_path_buf(), why });
+        }
         let mut values = values(answer, store, parts, None)?;
         if let Some(rows) = values.shape.first_mut() {
             *rows = n_rows;
@@ -358,13 +364,16 @@ fn joined(answers: &[Answer]) -> Result<RecordBatch> {
         let batch = answer.to_arrow()?;
         let skip = usize::from(i > 0);
         // Two versions of one layer would have one name.
+        let others =
+            |same: fn(&Answer, &Answer) -> bool| answers.iter().enumerate().any(|(j, a)| j != i && same(a, answer));
+        let twice = others(|a, b| a.key.intermediate == b.key.intermediate);
+        // Units of one layer are told apart by their selectors.
+        let units = if others(|a, b| a.key == b.key) { format!(".{}", selector(answer)) } else { String::new() };
         let rename = |f: &std::sync::Arc<arrow::datatypes::Field>| {
-            let twice =
-                answers.iter().enumerate().any(|(j, a)| j != i && a.key.intermediate == answer.key.intermediate);
             let field = f.as_ref().clone();
-            match (twice, f.name() == &answer.key.intermediate) {
+            match (twice || f.name() == ROW_ID, f.name() == &answer.key.intermediate) {
                 (false, _) => field,
-                (true, true) => field.with_name(answer.key.to_string()),
+                (true, true) => field.with_name(format!("{}{units}", answer.key)),
                 (true, false) => field.with_name(format!("{}.{}", answer.key, f.name())),
             }
         };
@@ -374,6 +383,15 @@ fn joined(answers: &[Answer]) -> Result<RecordBatch> {
     }
     let schema = std::sync::Arc::new(arrow::datatypes::Schema::new(fields));
     Ok(RecordBatch::try_new(schema, columns).map_err(EngineError::from)?)
+}
+
+/// The columns of an answer: the first and the last of them.
+fn selector(answer: &Answer) -> String {
+    match &answer.columns[..] {
+        [] => String::new(),
+        [one] => one.clone(),
+        [first, .., last] => format!("{first}..{last}"),
+    }
 }
 
 /// CSV has no lists: every cell is a column, named by its selector.

@@ -117,6 +117,7 @@ pub fn run(args: &AppendArgs, path: &Path, as_json: bool) -> Result<String> {
     log.complete(model)?;
     let report = log.commit()?;
     super::log::clamp_note(&report);
+    super::log::error_note(&store, appended.iter().map(|(key, _)| key))?;
     Ok(describe(&appended, &report, as_json))
 }
 
@@ -133,7 +134,7 @@ fn append_tensor(
     rows: impl Fn(usize) -> Result<Vec<u64>>,
 ) -> Result<usize> {
     let [n, row_shape @ ..] = &shape[..] else {
-        return Err(content(&args.file, "a single number; the first axis must count rows"));
+        return Err(content(&args.file, format!("{name} is a single number; the first axis must count rows")));
     };
     let lossless = exact.then_some(if values.dtype() == crate::Code::F64 { "f64" } else { "f32" });
     let spec = TensorSpec {
@@ -182,7 +183,8 @@ fn row_numbers(
 ) -> Result<Vec<u64>> {
     if let Some(ids) = given {
         if ids.len() != n {
-            return Err(CliError::Usage(format!("{} row_ids for {n} rows", ids.len())));
+            let why = format!("{key}: {n} rows come, and {} row_ids are given; one a row is needed", ids.len());
+            return Err(content(&args.file, why));
         }
         return Ok(ids);
     }

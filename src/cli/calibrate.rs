@@ -24,6 +24,9 @@ pub struct CalibrateArgs {
 }
 
 pub fn run(args: &CalibrateArgs, store: &Store, as_json: bool) -> Result<String> {
+    // What is measured is to be kept.
+    store.check_writable()?;
+    args.device.open()?;
     let models = if args.models.is_empty() {
         store.models()?
     } else {

@@ -3,8 +3,11 @@
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
+use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
@@ -23,7 +26,24 @@ const BATCH_VALUES: usize = 1 << 24;
 /// A writer of Parquet files, whose rows come a batch at a time.
 pub fn parquet_writer<W: Write + Send>(out: W, batch: &RecordBatch) -> std::result::Result<ArrowWriter<W>, String> {
     let properties = WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default())).build();
-    ArrowWriter::try_new(out, batch.schema(), Some(properties)).map_err(|e| e.to_string())
+    ArrowWriter::try_new(out, with_parquet_types(batch)?.schema(), Some(properties)).map_err(|e| e.to_string())
+}
+
+/// Parquet has no days in milliseconds and no times in seconds: without another type they are read as integers.
+fn with_parquet_types(batch: &RecordBatch) -> std::result::Result<RecordBatch, String> {
+    let known = |t: &DataType| match t {
+        DataType::Date64 => DataType::Date32,
+        DataType::Time32(TimeUnit::Second) => DataType::Time32(TimeUnit::Millisecond),
+        DataType::Timestamp(TimeUnit::Second, zone) => DataType::Timestamp(TimeUnit::Millisecond, zone.clone()),
+        t => t.clone(),
+    };
+    let schema = batch.schema();
+    let fields = schema.fields().iter().map(|f| f.as_ref().clone().with_data_type(known(f.data_type())));
+    let fields: Vec<Field> = fields.collect();
+    let columns = batch.columns().iter().zip(&fields).map(|(c, f)| cast(c, f.data_type()));
+    let columns = columns.collect::<std::result::Result<_, _>>().map_err(|e| e.to_string())?;
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options).map_err(|e| e.to_string())
 }
 
 /// Bytes of a batch that are encoded at a time, and encoded bytes of a row group.
@@ -39,7 +59,8 @@ pub fn write_part<W: Write + Send>(
     let row_bytes = batch.get_array_memory_size() / n_rows.max(1);
     let step = (SLICE_BYTES / row_bytes.max(1)).max(1);
     for start in (0..n_rows).step_by(step) {
-        writer.write(&batch.slice(start, step.min(n_rows - start))).map_err(|e| e.to_string())?;
+        let slice = with_parquet_types(&batch.slice(start, step.min(n_rows - start)))?;
+        writer.write(&slice).map_err(|e| e.to_string())?;
         if writer.in_progress_size() > GROUP_BYTES {
             writer.flush().map_err(|e| e.to_string())?;
         }
@@ -66,7 +87,7 @@ pub fn run(store: &Store, dir: &Path, as_json: bool) -> Result<()> {
     let total: u64 = records.iter().map(|r| r.n_rows).sum();
     let mut done = 0;
     let mut manifest = Vec::new();
-    for (i, record) in records.iter().filter(|r| r.n_rows > 0).enumerate() {
+    for (i, record) in records.iter().enumerate() {
         // Names are data and never become paths: files are numbered, the manifest says what they hold.
         let name = format!("{i:05}.parquet");
         let path = dir.join(&name);
@@ -105,8 +126,8 @@ pub fn run(store: &Store, dir: &Path, as_json: bool) -> Result<()> {
 fn is_damage(e: &CliError) -> bool {
     matches!(
         e,
-        CliError::Engine(EngineError::Corrupt { .. })
-            | CliError::Query(QueryError::Engine(EngineError::Corrupt { .. }))
+        CliError::Engine(EngineError::Corrupt { .. } | EngineError::Io { .. })
+            | CliError::Query(QueryError::Engine(EngineError::Corrupt { .. } | EngineError::Io { .. }))
     )
 }
 
@@ -121,7 +142,10 @@ fn export(
     let rows: Vec<u64> = reader.store().plan_rows(record, &crate::Rows::All)?.rows.iter().collect();
     let width = (record.content.logical_row_bytes() / 4).max(1) as usize;
     let mut writer = None;
-    for part in rows.chunks((BATCH_VALUES / width).max(1)) {
+    // Of no rows a file is written too: it has the columns.
+    let none = [&rows[..0]];
+    let parts = rows.chunks((BATCH_VALUES / width).max(1)).chain(none.into_iter().filter(|_| rows.is_empty()));
+    for part in parts {
         let key = Key { intermediate: record.key.clone(), columns: None };
         // What is stored is exported as it is stored; what is not is run again.
         let plan = if record.is_whole() { PlanChoice::READ } else { PlanChoice::Auto };

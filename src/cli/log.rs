@@ -10,8 +10,8 @@ use super::progress::Progress;
 use super::{CliError, Result, file_error, pipeline};
 use crate::datasets::Dataset;
 use crate::{
-    Dedup, Device, Effort, IfExists, Input, LayerPattern, LogOptions, MapValue, Materialize, ModelKey, Network,
-    OnUnholdable, RunOptions, Scheme, Spec, Store, Weights, log_intermediates,
+    Dedup, Device, Effort, IfExists, Input, IntermediateKey, LayerPattern, LogOptions, MapValue, Materialize, ModelKey,
+    Network, OnUnholdable, RunOptions, Scheme, Spec, Store, Weights, log_intermediates,
 };
 
 #[derive(Debug, Args)]
@@ -119,12 +119,36 @@ impl WriteArgs {
     }
 }
 
+impl LogArgs {
+    /// Refuses what says how a network is run, where a pipeline is.
+    fn check_pipeline(&self) -> Result<()> {
+        let given = [
+            ("--rows", self.rows.is_some()),
+            ("--layers", self.layers != "*"),
+            ("--scheme", self.scheme.is_some()),
+            ("--weights", self.weights.is_some()),
+            ("--init", self.init.is_some()),
+            ("--device", self.device != Device::Cpu),
+            ("--clamp", self.options.clamp),
+        ];
+        match given.iter().find(|(_, given)| *given) {
+            None => Ok(()),
+            Some((name, _)) => Err(CliError::Usage(format!(
+                "{name} is of networks: a pipeline runs on the processor, all rows of all stages, which are stored as they are"
+            ))),
+        }
+    }
+}
+
 /// A built-in network or a description file.
 pub fn network(arch: &str) -> Result<Network> {
     let path = Path::new(arch);
     if path.is_file() {
         let text = std::fs::read_to_string(path).map_err(file_error(path))?;
         return Network::parse(&text).map_err(|e| CliError::Content { path: path.to_path_buf(), why: e.to_string() });
+    }
+    if path.extension().is_some_and(|e| e == "yaml" || e == "yml" || e == "json") {
+        return Err(CliError::Content { path: path.to_path_buf(), why: "there is no such file".into() });
     }
     Ok(Network::builtin(arch)?)
 }
@@ -141,6 +165,7 @@ pub fn run(args: &LogArgs, store: &Path, as_json: bool) -> Result<String> {
         .map_err(|e| CliError::Usage(format!("--checkpoint {}: {e}", args.checkpoint)))?;
     let pipelines = if args.arch.is_none() { pipeline::files(&args.what)? } else { Vec::new() };
     if !pipelines.is_empty() {
+        args.check_pipeline()?;
         let (dataset, project) = (args.dataset.clone(), args.project.clone());
         let args = pipeline::PipelineArgs { data: &args.data, dataset, project, checkpoint, options: &args.options };
         return pipeline::log(&pipelines, &args, store, as_json);
@@ -225,6 +250,8 @@ pub fn run(args: &LogArgs, store: &Path, as_json: bool) -> Result<String> {
         });
     }
     clamp_note(&log);
+    let keys: Vec<_> = report.layers.iter().map(|layer| key.intermediate(layer)).collect();
+    error_note(&store, &keys)?;
     for (layer, why) in &report.indexed.left_out {
         eprintln!("{key}.{layer} is not indexed: {why}; `mistique index create` does it");
     }
@@ -267,6 +294,27 @@ pub fn left_out_note(dataset: &dyn Dataset) {
 }
 
 /// Says on standard error how many values were clamped.
+/// Warns of intermediates whose codebook, fitted on the first rows, does not hold what came later.
+pub fn error_note<'a>(store: &Store, keys: impl IntoIterator<Item = &'a IntermediateKey>) -> Result<()> {
+    /// Of the values' own size, root mean square.
+    const FAR_OFF: f64 = 0.5;
+    for key in keys {
+        let record = store.intermediate(key)?;
+        let scheme = record.content.scheme_text();
+        let Some(errors) = store.catalog().errors(record.id)? else { continue };
+        let mut all = crate::UnitError::default();
+        errors.units.iter().for_each(|unit| all.merge(unit));
+        if all.relative() >= FAR_OFF && (scheme.contains("kbit") || scheme.contains("lloyd")) {
+            eprintln!(
+                "warning: {key}: what is stored is off by {:.0}% of the values' size: {scheme} was fitted on the first rows, \
+                 and later ones lie beyond them, or it has too few bits; log them under a new version, or as f16",
+                100.0 * all.relative()
+            );
+        }
+    }
+    Ok(())
+}
+
 pub fn clamp_note(report: &crate::LogReport) {
     if report.clamped > 0 {
         eprintln!(

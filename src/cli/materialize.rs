@@ -22,13 +22,18 @@ pub struct MaterializeArgs {
 }
 
 pub fn run(args: &MaterializeArgs, store: &Store, as_json: bool) -> Result<String> {
+    let before = store.materialize()?;
     if let Some(mode) = args.mode {
         store.set_materialize(mode)?;
     }
     let mode = store.materialize()?;
     let mut applied = None;
     if args.apply {
-        applied = Some(apply(store, mode, args.device)?);
+        let done = apply(store, mode, args.device);
+        if done.is_err() {
+            store.set_materialize(before)?;
+        }
+        applied = Some(done?);
     }
     let gammas = reader(store, args.device).gammas()?;
     let mut rows = Rows::new(&[
@@ -85,7 +90,8 @@ fn apply(store: &Store, mode: Materialize, device: Device) -> Result<String> {
     }
     let gammas = reader(store, device).gammas()?;
     let not_worth = gammas.iter().map(|g| g.not_worth(mode)).collect();
-    let freed = evict(store, mode, &gammas, not_worth)?;
+    let mut freed = evict(store, mode, &gammas, not_worth)?;
+    freed += keep_budget(store)?;
     let gc = store.gc()?;
     Ok(format!("values of {} left the store; {} freed", bytes(freed as u64), bytes(gc.freed_bytes)))
 }
@@ -94,12 +100,19 @@ fn apply(store: &Store, mode: Materialize, device: Device) -> Result<String> {
 /// budget, or room in it.
 pub fn keep_budget(store: &Store) -> Result<f64> {
     let mode = store.materialize()?;
+    let mut left = 0.0;
     if mode.budget().is_none() {
-        return Ok(0.0);
+        return Ok(left);
     }
-    let gammas = reader(store, Device::Cpu).gammas()?;
-    let nothing = gammas.iter().map(|g| vec![false; g.sizes.len()]).collect();
-    evict(store, mode, &gammas, nothing)
+    // What shares its chunks with others leaves its share of them to these: they are weighed again.
+    loop {
+        let gammas = reader(store, Device::Cpu).gammas()?;
+        let nothing = gammas.iter().map(|g| vec![false; g.sizes.len()]).collect();
+        match evict(store, mode, &gammas, nothing)? {
+            0.0 => return Ok(left),
+            freed => left += freed,
+        }
+    }
 }
 
 /// Lets groups leave: those that are to in any case, by intermediate, and those that a budget has no room for.

@@ -17,7 +17,7 @@ impl Rows {
     /// Columns; a title that begins with `>` is aligned right.
     pub fn new(titles: &[&str]) -> Self {
         let right = titles.iter().map(|t| t.starts_with('>')).collect();
-        let titles = titles.iter().map(|t| t.strip_prefix('>').unwrap_or(t).to_string()).collect();
+        let titles = titles.iter().map(|t| plain(t.strip_prefix('>').unwrap_or(t), &[]).into_owned()).collect();
         Self { titles, right, ..Self::default() }
     }
 
@@ -29,8 +29,11 @@ impl Rows {
 
     /// The text of the table.
     pub fn table(&self) -> String {
+        /// Wider cells stand out of their column.
+        const WIDEST: usize = 200;
         let lines = || std::iter::once(&self.titles).chain(&self.shown);
-        let widest = |c: usize| lines().filter_map(|l| l.get(c)).map(|t| t.chars().count()).max().unwrap_or(0);
+        let widest =
+            |c: usize| lines().filter_map(|l| l.get(c)).map(|t| t.chars().count()).max().unwrap_or(0).min(WIDEST);
         let widths: Vec<usize> = (0..self.titles.len()).map(widest).collect();
         let line = |l: &Vec<String>| {
             let pad = |((cell, width), right): ((&String, &usize), &bool)| {
@@ -195,6 +198,18 @@ mod tests {
         assert_eq!(plain("a\x1b[31m\nb\u{9b}ä€", &[]), "a\\u{1b}[31m\\nb\\u{9b}ä€");
         assert_eq!(plain("a\n\tb\r", &['\n', '\t']), "a\n\tb\\r");
         assert!(matches!(plain("a\n", &['\n']), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn tables_of_any_width() {
+        let mut rows = Rows::new(&["key", ">n"]);
+        let long = "x".repeat(70_000);
+        rows.push(vec![long.clone(), "1".into()], Value::Null);
+        rows.push(vec!["y".into(), "22".into()], Value::Null);
+        let table = rows.table();
+        let lines: Vec<&str> = table.lines().collect();
+        assert_eq!(lines[1], format!("{long}   1"));
+        assert_eq!((lines[0].len(), lines[2].len()), (204, 204));
     }
 
     #[test]

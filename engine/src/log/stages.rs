@@ -38,8 +38,9 @@ impl Logger {
             return Ok(Some(id));
         }
         let stored = self.catalog.intermediates_by_stage(stage)?;
-        let stays =
-            |i: &&IntermediateRecord| !self.replaced.contains(&i.id) && !self.replaced_models.contains(&i.model_id);
+        // Nor what a later model of this log replaces: it is gone with the commit.
+        let goes = |id: &i64| self.replaced_models.contains(id) || self.to_replace.contains(id);
+        let stays = |i: &&IntermediateRecord| !self.replaced.contains(&i.id) && !goes(&i.model_id);
         Ok(stored.iter().find(stays).map(|i| i.id))
     }
 

@@ -2,7 +2,7 @@
 
 use arrow::array::ArrayRef;
 use arrow::compute::{cast, concat_batches};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 use arrow::record_batch::RecordBatch;
 
 use crate::error::{EngineError, Result};
@@ -141,8 +141,13 @@ pub fn conform(key: &IntermediateKey, schema: &SchemaRef, batch: &RecordBatch) -
     let pairs = schema.fields().iter().zip(given.fields()).zip(batch.columns());
     let columns = pairs
         .map(|((want, got), column)| {
-            let text = want.data_type() == &arrow::datatypes::DataType::Utf8;
-            if want.name() != got.name() || (!text && want.data_type() != got.data_type()) {
+            // Text is UTF-8 here, and a dictionary its values.
+            let unpacked = match got.data_type() {
+                DataType::Dictionary(_, value) => value,
+                kind => kind,
+            };
+            let text = want.data_type() == &DataType::Utf8;
+            if want.name() != got.name() || (!text && want.data_type() != unpacked) {
                 return Err(EngineError::Shape {
                     key: key.to_string(),
                     what: "column",
@@ -150,7 +155,8 @@ pub fn conform(key: &IntermediateKey, schema: &SchemaRef, batch: &RecordBatch) -
                     got: format!("{} of type {}", got.name(), got.data_type()),
                 });
             }
-            Ok(if text { cast(column, want.data_type())? } else { std::sync::Arc::clone(column) })
+            let as_is = want.data_type() == got.data_type();
+            Ok(if as_is { std::sync::Arc::clone(column) } else { cast(column, want.data_type())? })
         })
         .collect::<Result<Vec<_>>>()?;
     Ok(RecordBatch::try_new(std::sync::Arc::clone(schema), columns)?)

@@ -44,8 +44,9 @@ impl Store {
 
     /// Changes what the store materializes from now on; values that are stored stay until they are evicted.
     ///
-    /// Errors: `Catalog`.
+    /// Errors: `ReadOnly`, `Catalog`.
     pub fn set_materialize(&self, mode: Materialize) -> Result<()> {
+        self.check_writable()?;
         mode.keep(&self.catalog())
     }
 

@@ -45,6 +45,9 @@ pub fn safetensors(path: &Path) -> Result<Vec<Item>> {
         let data = numbers(path, &name, &view)?;
         item(path, Some(name), shape, data, rows.clone())
     };
+    if names.is_empty() {
+        return Err(content(path, "it holds no tensors"));
+    }
     names.into_iter().map(item_of).collect()
 }
 

@@ -13,7 +13,10 @@ use super::content;
 /// The row_ids of a `.npy` file of integers, or of a text file with one a line.
 pub fn file(path: &Path) -> Result<Vec<u64>> {
     if path.extension().is_some_and(|e| e == "npy") {
-        let NpyArray { data, .. } = read_npy(path)?;
+        let NpyArray { data, shape } = read_npy(path)?;
+        if shape.len() != 1 {
+            return Err(content(path, format!("row_ids are one integer a row; this has the shape {shape:?}")));
+        }
         return numbers(path, data);
     }
     let text = std::fs::read_to_string(path).map_err(file_error(path))?;

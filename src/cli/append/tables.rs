@@ -33,6 +33,9 @@ pub fn items(path: &Path, batch: RecordBatch) -> Result<Vec<Item>> {
         rows = Some(row_ids::column(path, batch.column(i))?);
         keep.remove(i);
     }
+    if keep.is_empty() {
+        return Err(content(path, "it has no column of values"));
+    }
     let batch = batch.project(&keep).map_err(|e| content(path, e.to_string()))?;
     if let [column] = batch.columns()
         && let Some((width, values)) = list(path, column)?
