@@ -234,6 +234,14 @@ fn what_is_written_can_be_read_elsewhere() {
     assert_eq!(types[1..], [DataType::Date32, DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into()))]);
 
     // No two columns have one name.
+    std::fs::write(dir.join("t.csv"), "row_id,a\n5,1\n").unwrap();
+    std::fs::write(dir.join("t.yaml"), "name: t\nstages: [{name: r, op: ReadCSV, file: t.csv}]\n").unwrap();
+    ok(dir, &["log", "t.yaml", "--data", "."]);
+    ok(dir, &["get", "pipelines.t.r", "-o", "r.csv"]);
+    let written = std::fs::read_to_string(dir.join("r.csv")).unwrap();
+    assert_eq!(written.lines().next(), Some("row_id,pipelines.t.r.row_id,a"));
+    ok(dir, &["get", "pipelines.t.r", "-o", "r.parquet"]);
+    assert_eq!(names("r.parquet"), ["row_id", "pipelines.t.r.row_id", "a"]);
     write_npy(&dir.join("v.npy"), &[2, 3], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
     ok(dir, &["append", "p.m.v", "v.npy"]);
     ok(dir, &["append", "p.m.row_id", "v.npy"]);

@@ -402,7 +402,8 @@ fn write_csv(
     error: impl Fn(std::io::Error) -> CliError,
 ) -> Result<()> {
     if titled {
-        let title = |a: &Answer, c: &String| if answers.len() > 1 { format!("{}.{c}", a.key) } else { c.clone() };
+        let several = answers.len() > 1;
+        let title = |a: &Answer, c: &String| if several || c == ROW_ID { format!("{}.{c}", a.key) } else { c.clone() };
         let columns: Vec<String> =
             answers.iter().flat_map(|a| a.columns.iter().map(|c| csv_quoted(&title(a, c)))).collect();
         writeln!(out, "row_id,{}", columns.join(",")).map_err(&error)?;

@@ -71,7 +71,8 @@ pub struct ExplainArgs {
     /// Only plan; do not run the choice.
     #[arg(long)]
     dry: bool,
-    /// Run every possible plan, each in a session of its own, and show its time beside the predicted one.
+    /// Run every possible plan three times, each time in a session of its own within this process, and show the shortest
+    /// time beside the predicted one.
     #[arg(long, conflicts_with = "dry")]
     all: bool,
 }

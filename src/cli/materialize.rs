@@ -153,7 +153,11 @@ pub fn note(report: Option<MaterializeReport>) {
         eprintln!("note: values of this RERUN are materialized now ({} written)", bytes(r.written_bytes));
     }
     if r.waiting_rows > 0 {
-        eprintln!("note: {} rows were not stored: they are part of a RowBlock", count(r.waiting_rows));
+        eprintln!(
+            "note: {} rows were not stored: they are part of a RowBlock of which many parts are stored already; a question of all \
+             its rows stores the whole",
+            count(r.waiting_rows)
+        );
     }
     if r.gave_way > 0 {
         eprintln!("note: values of this RERUN were not stored: another process is writing");

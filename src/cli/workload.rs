@@ -36,7 +36,7 @@ pub enum WorkloadCommand {
         /// The same seed gives the same queries.
         #[arg(long, default_value_t = 1)]
         seed: u64,
-        /// Categories, in turn.
+        /// Categories to draw from, each as likely as it is named often.
         #[arg(long, value_delimiter = ',', default_value = "FCFR,FCMR,MCFR,MCMR")]
         mix: Vec<Category>,
         /// Write to a file instead of standard output.
