@@ -41,7 +41,7 @@ pub fn verify(store: &Store, as_json: bool) -> Result<()> {
 }
 
 pub fn gc(store: &Store, as_json: bool) -> Result<String> {
-    let left = super::materialize::keep_budget(store)? as u64;
+    let left = super::materialize::keep_budget(store, crate::Device::Cpu)? as u64;
     let r = store.gc()?;
     if as_json {
         let (chunks, operators) = (r.n_chunks, r.n_operators);

@@ -90,53 +90,53 @@ fn apply(store: &Store, mode: Materialize, device: Device) -> Result<String> {
     }
     let gammas = reader(store, device).gammas()?;
     let not_worth = gammas.iter().map(|g| g.not_worth(mode)).collect();
-    let mut freed = evict(store, mode, &gammas, not_worth)?;
-    freed += keep_budget(store)?;
+    let left = evict(store, &gammas, not_worth)? + keep_budget(store, device)?;
     let gc = store.gc()?;
-    Ok(format!("values of {} left the store; {} freed", bytes(freed as u64), bytes(gc.freed_bytes)))
+    Ok(format!("values of {} left the store; {} freed", bytes(left as u64), bytes(gc.freed_bytes)))
 }
 
 /// Lets the values of the lowest γ leave until a byte budget is kept, and says how many bytes left: none where there is no
 /// budget, or room in it.
-pub fn keep_budget(store: &Store) -> Result<f64> {
-    let mode = store.materialize()?;
+pub fn keep_budget(store: &Store, device: Device) -> Result<f64> {
     let mut left = 0.0;
-    if mode.budget().is_none() {
-        return Ok(left);
-    }
+    let Some(budget) = store.materialize()?.budget() else { return Ok(left) };
     // What shares its chunks with others leaves its share of them to these: they are weighed again.
     loop {
-        let gammas = reader(store, Device::Cpu).gammas()?;
-        let nothing = gammas.iter().map(|g| vec![false; g.sizes.len()]).collect();
-        match evict(store, mode, &gammas, nothing)? {
-            0.0 => return Ok(left),
-            freed => left += freed,
+        let gammas = reader(store, device).gammas()?;
+        let freed = evict(store, &gammas, over(budget, &gammas))?;
+        if freed == 0.0 {
+            return Ok(left);
         }
+        left += freed;
     }
 }
 
-/// Lets groups leave: those that are to in any case, by intermediate, and those that a budget has no room for.
-fn evict(store: &Store, mode: Materialize, gammas: &[GammaRecord], mut leaving: Vec<Vec<bool>>) -> Result<f64> {
-    if let Some(budget) = mode.budget() {
-        let fixed: f64 = gammas.iter().filter(|g| g.fixed.is_some()).map(GammaRecord::stored_bytes).sum();
-        let mut candidates = Vec::new();
-        for (g, leaving) in gammas.iter().zip(&leaving).filter(|(g, _)| g.fixed.is_none()) {
-            for (group, ((size, gamma), leaves)) in g.sizes.iter().zip(&g.group_gammas).zip(leaving).enumerate() {
-                if size.stored_rows > 0 && !leaves {
-                    let (intermediate_id, gamma, bytes) = (g.record.id, *gamma, size.stored_bytes);
-                    candidates.push(Candidate { intermediate_id, group, gamma, bytes, is_stored: true });
-                }
-            }
-        }
-        let keep = within_budget((budget as f64 - fixed).max(0.0), &candidates);
-        for (c, _) in candidates.iter().zip(keep).filter(|(_, keep)| !keep) {
-            let at = gammas.iter().position(|g| g.record.id == c.intermediate_id);
-            let groups = at.and_then(|at| leaving.get_mut(at));
-            if let Some(leaves) = groups.and_then(|groups| groups.get_mut(c.group)) {
-                *leaves = true;
+/// The groups that a budget has no room for, by intermediate.
+fn over(budget: u64, gammas: &[GammaRecord]) -> Vec<Vec<bool>> {
+    let mut leaving: Vec<Vec<bool>> = gammas.iter().map(|g| vec![false; g.sizes.len()]).collect();
+    let fixed: f64 = gammas.iter().filter(|g| g.fixed.is_some()).map(GammaRecord::stored_bytes).sum();
+    let mut candidates = Vec::new();
+    for g in gammas.iter().filter(|g| g.fixed.is_none()) {
+        for (group, (size, gamma)) in g.sizes.iter().zip(&g.group_gammas).enumerate() {
+            if size.stored_rows > 0 {
+                let (intermediate_id, gamma, bytes) = (g.record.id, *gamma, size.stored_bytes);
+                candidates.push(Candidate { intermediate_id, group, gamma, bytes, is_stored: true });
             }
         }
     }
+    let keep = within_budget((budget as f64 - fixed).max(0.0), &candidates);
+    for (c, _) in candidates.iter().zip(keep).filter(|(_, keep)| !keep) {
+        let at = gammas.iter().position(|g| g.record.id == c.intermediate_id);
+        let groups = at.and_then(|at| leaving.get_mut(at));
+        if let Some(leaves) = groups.and_then(|groups| groups.get_mut(c.group)) {
+            *leaves = true;
+        }
+    }
+    leaving
+}
+
+/// Lets groups leave, given by intermediate; what cannot be run again stays. Returns the bytes that left.
+fn evict(store: &Store, gammas: &[GammaRecord], leaving: Vec<Vec<bool>>) -> Result<f64> {
     let leaving: Vec<_> = gammas
         .iter()
         .zip(leaving)

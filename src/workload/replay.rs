@@ -55,26 +55,25 @@ impl Scratch {
         let n = NUMBER.fetch_add(1, Ordering::Relaxed);
         name.push(format!(".workload-{}-{n}", std::process::id()));
         let scratch = Self(beside.with_file_name(name));
-        remove_abandoned(beside);
+        if n == 0 {
+            name_abandoned(beside);
+        }
         store.copy_to(&scratch.0)?;
         Ok(scratch)
     }
 }
 
-/// Removes copies of runs that were killed. On systems without /proc they stay.
-fn remove_abandoned(beside: &Path) {
+/// Names copies of runs that were killed. They are not removed: whether a run of another machine or container still uses
+/// one cannot be told.
+fn name_abandoned(beside: &Path) {
     let (Some(name), Some(folder)) = (beside.file_name(), beside.parent()) else { return };
     let prefix = format!("{}.workload-", name.to_string_lossy());
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let mine = format!("{prefix}{}-", std::process::id());
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let of = name.to_str().and_then(|n| n.strip_prefix(&prefix)?.split_once('-')?.0.parse::<u32>().ok());
-        let is_running =
-            |pid: u32| !Path::new("/proc/self").exists() || Path::new("/proc").join(pid.to_string()).exists();
-        if of.is_some_and(|pid| !is_running(pid))
-            && let Err(e) = std::fs::remove_dir_all(entry.path())
-        {
-            eprintln!("warning: {} is left behind: {e}", entry.path().display());
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with(&prefix) && !name.starts_with(&mine) {
+            eprintln!("note: {} is a copy of another run; remove it if none is running", entry.path().display());
         }
     }
 }
