@@ -116,7 +116,7 @@ pub fn run(args: &AppendArgs, path: &Path, as_json: bool) -> Result<String> {
     }
     log.complete(model)?;
     let report = log.commit()?;
-    super::log::clamp_note(&report);
+    super::log::report_note(&report);
     super::log::error_note(&store, appended.iter().map(|(key, _)| key))?;
     Ok(describe(&appended, &report, as_json))
 }

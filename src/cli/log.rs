@@ -249,7 +249,7 @@ pub fn run(args: &LogArgs, store: &Path, as_json: bool) -> Result<String> {
             ),
         });
     }
-    clamp_note(&log);
+    report_note(&log);
     let keys: Vec<_> = report.layers.iter().map(|layer| key.intermediate(layer)).collect();
     error_note(&store, &keys)?;
     for (layer, why) in &report.indexed.left_out {
@@ -315,7 +315,14 @@ pub fn error_note<'a>(store: &Store, keys: impl IntoIterator<Item = &'a Intermed
     Ok(())
 }
 
-pub fn clamp_note(report: &crate::LogReport) {
+/// Says what of a log was clamped, and what of the store it repaired.
+pub fn report_note(report: &crate::LogReport) {
+    if report.rewritten_chunks > 0 {
+        let n = count(report.rewritten_chunks);
+        eprintln!(
+            "note: {n} chunks of the same content were damaged or gone, and are written anew; `mistique gc` frees the old"
+        );
+    }
     if report.clamped > 0 {
         eprintln!(
             "warning: {} values did not fit their scheme and were clamped; `mistique show` of an intermediate says how many \

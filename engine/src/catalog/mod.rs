@@ -180,7 +180,6 @@ pub(crate) fn check_not_lost(storage: &dyn Storage) -> Result<()> {
 
 fn create_tables(conn: &mut Connection, storage: &dyn Storage) -> Result<()> {
     const DOING: &str = "create the catalogue";
-    check_not_lost(storage)?;
     // IMMEDIATE: another process may be creating the same store.
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(DOING)?;
     let made: i64 =

@@ -39,6 +39,8 @@ pub struct LogReport {
     pub new_chunks: u64,
     /// Chunks that were stored already.
     pub duplicate_chunks: u64,
+    /// Chunks that were stored before and found to be damaged or gone, written anew.
+    pub rewritten_chunks: u64,
     /// Chunks written that are coded against a similar one.
     pub similar_chunks: u64,
     /// Bytes of the chunks written.
@@ -140,6 +142,7 @@ impl ChunkWriter {
             // Under its number, so that all that name it have it again.
             Some((id, _)) => {
                 self.rewritten.insert(id);
+                self.report.rewritten_chunks += 1;
                 id
             }
             None => {
