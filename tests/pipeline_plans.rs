@@ -117,6 +117,39 @@ fn ancestors_do_without_the_files() {
 }
 
 #[test]
+fn only_what_a_plan_needs_is_looked_at() {
+    let (cli, store) = logged();
+    let before = values(&store, &request("again"));
+    let record = store.model(&ModelKey::new("town", "plans")).unwrap();
+    let stages = store.catalog().stages(record.id).unwrap();
+    let filled = stages.iter().find(|s| s.name == "filled").unwrap().artifact.unwrap();
+    let hex: String = filled.iter().map(|byte| format!("{byte:02x}")).collect();
+    let learnt = cli.path("s.mq").join("operators").join(hex);
+    let why = |stage: &str, plan: &str| {
+        let explained = session(&store).explain(&request(stage)).unwrap();
+        explained.considered.into_iter().find(|c| c.plan == plan).unwrap().unavailable
+    };
+    for damage in [true, false] {
+        if damage {
+            std::fs::write(&learnt, b"other").unwrap();
+        } else {
+            std::fs::remove_file(&learnt).unwrap();
+        }
+        for stage in ["filled", "again"] {
+            let why = why(stage, "RERUN").unwrap();
+            assert!(why.contains("what filled learnt"), "{why}");
+        }
+        let why_not = why("filled", "ANCESTOR").unwrap();
+        assert!(why_not.contains("what filled learnt"), "{why_not}");
+        assert_eq!((why("homes", "RERUN"), why("again", "ANCESTOR"), why("scaled", "ANCESTOR")), (None, None, None));
+        assert_eq!(values(&store, &request("again").with_plan(PlanChoice::ANCESTOR)), before);
+        values(&store, &request("homes").with_plan(PlanChoice::RERUN));
+        let error = session(&store).get(&request("again").with_plan(PlanChoice::RERUN)).unwrap_err().to_string();
+        assert!(error.contains("filled"), "{error}");
+    }
+}
+
+#[test]
 fn bytes_are_those_of_the_files_and_the_store() {
     let (cli, store) = logged();
     let explained = session(&store).explain(&request("filled")).unwrap();

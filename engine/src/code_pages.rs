@@ -103,7 +103,8 @@ impl Store {
             }
         }
         let bytes: usize = pages.iter().map(|p| layout.page_rows * p.row_codes * layout.code.width()).sum();
-        let cached = self.pool().admits_pages(bytes);
+        let first = pages.first().map(|p| (p.chunk, p.page as u32));
+        let cached = first.is_some_and(|first| self.pool().admits_pages(bytes, first));
         pages.iter_mut().for_each(|p| p.cached = cached);
         Ok(pages)
     }

@@ -1,5 +1,6 @@
 //! The InMemoryStore: an LRU buffer pool of decoded pages, and of whole chunks of columns, under a byte budget.
 
+use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lru::LruCache;
@@ -40,8 +41,13 @@ impl Held {
     }
 }
 
+/// Large requests that are remembered.
+const REMEMBERED: NonZeroUsize = NonZeroUsize::new(64).unwrap();
+
 struct Inner {
     pages: LruCache<PageKey, Held>,
+    /// First pages of large requests, so that one that comes again is known.
+    asked: LruCache<PageKey, ()>,
     stats: PoolStats,
 }
 
@@ -62,7 +68,7 @@ impl InMemoryStore {
     /// An empty pool of `budget_bytes`.
     pub fn new(budget_bytes: usize) -> Self {
         let stats = PoolStats { budget_bytes, ..PoolStats::default() };
-        Self { inner: Mutex::new(Inner { pages: LruCache::unbounded(), stats }) }
+        Self { inner: Mutex::new(Inner { pages: LruCache::unbounded(), asked: LruCache::new(REMEMBERED), stats }) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -120,10 +126,25 @@ impl InMemoryStore {
         bytes <= self.lock().stats.budget_bytes / 4
     }
 
-    /// The same of a request for pages of so many bytes. Holding pages that were not held takes longer than decoding
-    /// them (fresh memory), which pays where the same few are asked for again.
-    pub fn admits_pages(&self, bytes: usize) -> bool {
+    /// Whether pages of so many bytes are held when they are first asked for. Holding pages that were not held takes longer
+    /// than decoding them (fresh memory), which pays where the same are asked for again: few are held at once, many when
+    /// they come for the second time.
+    pub fn holds_at_once(&self, bytes: usize) -> bool {
         bytes <= self.lock().stats.budget_bytes / 32
+    }
+
+    /// Whether a request for pages of so many bytes, of which that is the first, would be held.
+    pub fn would_hold(&self, bytes: usize, first: PageKey) -> bool {
+        self.holds_at_once(bytes) || (self.admits(bytes) && self.lock().asked.contains(&first))
+    }
+
+    /// As [`InMemoryStore::would_hold`], of a request that is made now.
+    pub fn admits_pages(&self, bytes: usize, first: PageKey) -> bool {
+        let admitted = self.would_hold(bytes, first);
+        if self.admits(bytes) && !self.holds_at_once(bytes) {
+            self.lock().asked.put(first, ());
+        }
+        admitted
     }
 
     /// How many of these pages are held; asking uses none of them.
@@ -149,6 +170,7 @@ impl InMemoryStore {
     pub fn clear(&self) {
         let mut inner = self.lock();
         inner.pages.clear();
+        inner.asked.clear();
         inner.stats.held_bytes = 0;
     }
 
@@ -176,6 +198,23 @@ mod tests {
         assert!(pool.get(1, 0..1)[0].is_none() && pool.get(2, 0..1)[0].is_some());
         let stats = pool.stats();
         assert_eq!((stats.hits, stats.misses, stats.held_bytes), (3, 3, 80));
-        assert!(pool.admits(25) && !pool.admits(26) && pool.admits_pages(3) && !pool.admits_pages(4));
+        assert!(pool.admits(25) && !pool.admits(26));
+    }
+
+    #[test]
+    fn many_pages_are_held_when_they_come_again() {
+        let pool = InMemoryStore::new(100);
+        assert!(pool.admits_pages(3, (0, 0)));
+        for bytes in [4, 25] {
+            let first = (bytes as i64, 0);
+            assert!(!pool.would_hold(bytes, first) && !pool.admits_pages(bytes, first));
+            assert!(pool.would_hold(bytes, first) && pool.admits_pages(bytes, first));
+        }
+        assert!(!pool.would_hold(4, (5, 0)), "another request");
+        assert!(!pool.admits_pages(26, (0, 0)) && !pool.admits_pages(26, (0, 0)), "a scan must not empty it");
+        (0..64).for_each(|i| assert!(!pool.admits_pages(4, (100 + i, 0))));
+        assert!(!pool.would_hold(4, (4, 0)), "it is forgotten");
+        pool.clear();
+        assert!(!pool.would_hold(4, (163, 0)));
     }
 }

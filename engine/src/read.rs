@@ -179,7 +179,12 @@ pub(crate) fn read_f32(
     let blocks = strips(plan, layout.page_rows);
     let n_pages: usize = blocks.iter().map(|strips| strips.chunk_by(|a, b| a.page == b.page).count()).sum();
     let page_bytes = layout.page_rows * layout.group_units * layout.stored.cells() * layout.code.width();
-    let cached = may_hold && chunks.pool().admits_pages(n_pages * pieces.len() * page_bytes);
+    let first = || {
+        let (block, strips) = plan.blocks.iter().zip(&blocks).find(|(_, strips)| !strips.is_empty())?;
+        Some((*block.chunks.get(pieces.first()?.group)?, strips.first()?.page as u32))
+    };
+    let pool_bytes = n_pages * pieces.len() * page_bytes;
+    let cached = may_hold && first().is_some_and(|first| chunks.pool().admits_pages(pool_bytes, first));
     let n_chunks = pieces.len() * blocks.iter().filter(|b| !b.is_empty()).count();
     let alone = on_one_thread(layout, n_pages * pieces.len(), n_chunks);
     let parts = if alone { 1 } else { parts_of(n_chunks) };

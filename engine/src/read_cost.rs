@@ -124,7 +124,12 @@ fn tensor_work(
     let n_chunks = touched.blocks.len() * pieces.len();
     let chunk = |block: usize, piece: &Piece| blocks.get(block)?.chunks.get(piece.group).copied();
     let step = n_pages.div_ceil(SAMPLE).max(1);
-    let held = if pool.admits_pages(n_pages * page_bytes(layout)) {
+    let first = || {
+        let (block, pages) = touched.blocks.first()?;
+        Some((chunk(*block, pieces.first()?)?, *pages.first()?))
+    };
+    let admitted = first().is_some_and(|first| pool.would_hold(n_pages * page_bytes(layout), first));
+    let held = if admitted {
         let pages = touched.blocks.iter().flat_map(|(block, pages)| {
             pieces.iter().flat_map(move |piece| pages.iter().map(move |page| (*block, piece, *page)))
         });
@@ -137,7 +142,7 @@ fn tensor_work(
     let chunks = touched.blocks.iter().flat_map(|(b, _)| pieces.iter().map(move |p| (*b, p)));
     let mut ids = chunks.step_by(step).filter_map(|(block, piece)| chunk(block, piece));
     let unknown = 1.0 - known(&mut ids) as f64 / n_chunks.div_ceil(step).max(1) as f64;
-    work_of(layout, &row, touched, pool, held, unknown)
+    work_of(layout, &row, touched, admitted, held, unknown)
 }
 
 /// What of a row is read: pieces of columns, the values of the pages that hold them, and those wanted of these.
@@ -151,12 +156,13 @@ fn page_bytes(layout: &TensorLayout) -> usize {
     layout.page_rows * layout.group_units * layout.stored.cells() * layout.code.width()
 }
 
-/// The work of a read of which the shares `held` of its pages are in memory, and `unknown` of its chunks to be looked up.
+/// The work of a read that the InMemoryStore admits or not, of which the shares `held` of its pages are in memory, and
+/// `unknown` of its chunks to be looked up.
 fn work_of(
     layout: &TensorLayout,
     row: &RowOf,
     touched: &Touched,
-    pool: &InMemoryStore,
+    admitted: bool,
     held: f64,
     unknown: f64,
 ) -> ReadWork {
@@ -179,7 +185,7 @@ fn work_of(
         fresh_values: cost::fresh_values(out_values),
         bytes: values * f64::from(layout.code.bits()) / 8.0,
         tasks: if alone { opens.min(1) } else { opens } as f64,
-        admitted: pool.admits_pages(n_pages * page_bytes(layout)),
+        admitted,
     }
 }
 
@@ -214,7 +220,8 @@ impl Store {
         let touched = Touched::in_order(rows, record.n_rows as usize, layout.block_rows, layout.page_rows);
         let n = layout.stored_values();
         let row = RowOf { pieces: layout.n_groups(), values: n, wanted: n };
-        Ok(work_of(layout, &row, &touched, self.pool(), 0.0, 1.0))
+        let admitted = self.pool().holds_at_once(touched.pages * row.pieces * page_bytes(layout));
+        Ok(work_of(layout, &row, &touched, admitted, 0.0, 1.0))
     }
 
     /// Seconds that the work takes by the rates measured on this machine (Eq. 5.4).
@@ -347,7 +354,7 @@ mod tests {
         let pool = InMemoryStore::new(1 << 30);
         let touched = Touched::in_order(&RowSet::Range(0..1), 2048, layout.block_rows, layout.page_rows);
         let row = RowOf { pieces: 64, values: 64 * 256, wanted: 64 * 256 };
-        let work = work_of(&layout, &row, &touched, &pool, 0.0, 1.0);
+        let work = work_of(&layout, &row, &touched, true, 0.0, 1.0);
         // One row of all units: a page of 32 × 256 values of each of 64 chunks; 64 × 256 values are wanted.
         assert_eq!((work.places, work.opens, work.values), (64.0, 64.0, 64.0 * 8192.0));
         assert_eq!((work.out_values, work.tasks, work.admitted), (16384.0, 64.0, true));
@@ -359,12 +366,19 @@ mod tests {
         let work = tensor_work(&layout, &whole, &touched, &blocks, &pool, |ids| ids.count());
         assert_eq!((work.places, work.opens, work.values), (0.0, 0.0, 0.0));
         assert_eq!((work.held_pages, work.held_values), (64.0, 16384.0));
-        // A request beyond a quarter of the pool goes straight to the answer.
-        let small = InMemoryStore::new(1 << 20);
-        assert!(!work_of(&layout, &row, &touched, &small, 0.0, 1.0).admitted);
+        // A request beyond a quarter of the pool goes straight to the answer, one beyond a thirty-second when it comes first.
+        let admitted = |pool: &InMemoryStore| {
+            tensor_work(&layout, &whole, &touched, &blocks, pool, |ids| ids.count()).admitted
+        };
+        let (small, middle) = (InMemoryStore::new(1 << 21), InMemoryStore::new(1 << 22));
+        assert_eq!((admitted(&pool), admitted(&small), admitted(&middle)), (true, false, false));
+        for pool in [&small, &middle] {
+            pool.admits_pages(1 << 20, (0, 0));
+        }
+        assert_eq!((admitted(&small), admitted(&middle)), (false, true));
         // What is larger than the allocator keeps is touched for the first time.
         let touched = Touched::in_order(&RowSet::Range(0..1024), 2048, layout.block_rows, layout.page_rows);
-        let work = work_of(&layout, &row, &touched, &pool, 0.0, 1.0);
+        let work = work_of(&layout, &row, &touched, true, 0.0, 1.0);
         assert_eq!((work.out_values, work.fresh_values), (16_777_216.0, 16_777_216.0));
     }
 }

@@ -59,7 +59,7 @@ pub trait Rerun: Send + Sync {
     /// Whether `model` is ready to run: its description, weights and dataset are in memory.
     fn is_loaded(&self, model: &ModelRecord) -> bool;
 
-    /// Why `model` cannot be run again here and now; `None` when it can. Cheap: called for plans.
+    /// Why none of `model` can be run again here and now; `None` when it can. Cheap: called for plans.
     fn unavailable(&self, model: &ModelRecord) -> Option<String>;
 
     /// As [`Rerun::unavailable`], but after reading the operators and comparing them with what was logged.
@@ -76,6 +76,25 @@ pub trait Rerun: Send + Sync {
     /// As [`Rerun::dataset_unavailable`], but after reading the dataset and comparing its fingerprint.
     fn verify_dataset(&self, model: &ModelRecord) -> Option<String> {
         self.dataset_unavailable(model)
+    }
+
+    /// Why one stage of a model cannot be run, of a model whose stages have operators or files of their own; read and compared
+    /// with what was logged where `verify` is set. Cheap otherwise.
+    fn stage_unavailable(&self, model: &ModelRecord, stage: &str, verify: bool) -> Option<String> {
+        let _ = (model, stage, verify);
+        None
+    }
+
+    /// Why not all of `model` can be run, its operators and its dataset read and compared with what was logged where `verify`
+    /// is set.
+    fn lacks(&self, model: &ModelRecord, verify: bool) -> Option<String> {
+        let operators = if verify { self.verify(model) } else { self.unavailable(model) };
+        let dataset = || if verify { self.verify_dataset(model) } else { self.dataset_unavailable(model) };
+        let stages = || match self.graph(model) {
+            Ok(graph) => graph.iter().find_map(|stage| self.stage_unavailable(model, &stage.name, verify)),
+            Err(e) => Some(e.to_string()),
+        };
+        operators.or_else(dataset).or_else(stages)
     }
 
     /// Tells for any store whether its models can be run again by such a workflow; without one of its own, none can, and

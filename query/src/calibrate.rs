@@ -220,8 +220,7 @@ impl ChunkReader<'_> {
         missing: &mut Vec<String>,
     ) -> Result<()> {
         let key = &model.spec.key;
-        let why = workflow.unavailable(model).or_else(|| workflow.dataset_unavailable(model));
-        if let Some(why) = why {
+        if let Some(why) = workflow.lacks(model, false) {
             missing.push(format!("runs of {key}: {why}"));
             return Ok(());
         }

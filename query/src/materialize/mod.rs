@@ -185,10 +185,7 @@ impl ChunkReader<'_> {
         match self.workflows().iter().find(|w| w.runs(model)) {
             None => Some(format!("{} values cannot be run again", model.spec.kind.name())),
             Some(workflow) => {
-                // What is loaded was verified when it was.
-                let weights =
-                    || if workflow.is_loaded(model) { workflow.unavailable(model) } else { workflow.verify(model) };
-                self.verified().get_or(model.id, || weights().or_else(|| workflow.verify_dataset(model)))
+                self.verified().get_or(model.id, || workflow.lacks(model, true))
             }
         }
     }

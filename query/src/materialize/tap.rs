@@ -82,6 +82,10 @@ impl Rerun for Tap<'_> {
         self.inner.verify_dataset(model)
     }
 
+    fn stage_unavailable(&self, model: &ModelRecord, stage: &str, verify: bool) -> Option<String> {
+        self.inner.stage_unavailable(model, stage, verify)
+    }
+
     fn verifier(&self) -> Verifier {
         self.inner.verifier()
     }

@@ -40,7 +40,8 @@ fn find<'s>(context: &Context<'_>, stages: &'s Stages<'_>, request: &Resolved) -
             }
         }
     }
-    Ok(Err(format!("nothing that {name} can be run from is stored exactly for these rows")))
+    let lacks = stages.lacks(&[target]).map_or(String::new(), |why| format!("; {why}"));
+    Ok(Err(format!("nothing that {name} can be run from is stored exactly for these rows{lacks}")))
 }
 
 impl PlanKind for FromAncestor {

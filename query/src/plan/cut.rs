@@ -9,8 +9,8 @@ use std::collections::VecDeque;
 /// A stage, priced in nanoseconds.
 #[derive(Debug, Clone)]
 pub(crate) struct Node<'a> {
-    /// To run it over the rows it needs.
-    pub run: u64,
+    /// To run it over the rows it needs; `None` where it cannot.
+    pub run: Option<u64>,
     /// To read it instead, where it is stored as it was logged.
     pub read: Option<u64>,
     /// The stages it takes.
@@ -45,7 +45,7 @@ pub(crate) struct Cut {
 const NEVER: u64 = 1 << 60;
 
 /// The cheapest way to the wanted stages; `dataset` and `model` are paid once, where they are needed. `None` when there
-/// is no way, because what it needs is neither stored nor can be run (`dataset` is `None`).
+/// is no way, because what it needs is neither stored nor can be run (nor the dataset read: `dataset` is `None`).
 pub(crate) fn cheapest(nodes: &[Node<'_>], wanted: &[Wanted], dataset: Option<u64>, model: u64) -> Option<Cut> {
     const WANTED: usize = 0;
     const PAID: usize = 1;
@@ -68,7 +68,7 @@ pub(crate) fn cheapest(nodes: &[Node<'_>], wanted: &[Wanted], dataset: Option<u6
             continue;
         }
         flow.edge(there(v), runs(v), node.read.unwrap_or(NEVER));
-        flow.edge(runs(v), PAID, node.run);
+        flow.edge(runs(v), PAID, node.run.unwrap_or(NEVER));
         flow.edge(runs(v), MODEL, NEVER);
         if node.takes_dataset {
             flow.edge(runs(v), DATASET, NEVER);
@@ -177,7 +177,7 @@ mod tests {
     use super::*;
 
     fn node(run: u64, read: Option<u64>, inputs: &[usize]) -> Node<'_> {
-        Node { run, read, inputs, takes_dataset: inputs.is_empty() }
+        Node { run: Some(run), read, inputs, takes_dataset: inputs.is_empty() }
     }
 
     fn run(node: usize) -> [Wanted; 1] {
@@ -197,6 +197,11 @@ mod tests {
         // Without the dataset it is the only way; without either there is none.
         assert_eq!(cheapest(&nodes, &run(3), None, 2).unwrap().read, [1]);
         assert_eq!(cheapest(&nodes, &run(0), None, 2), None);
+        // Where stage 1 cannot run either, it is read; what stage 0 lacks does not matter then.
+        let cannot = |read| Node { run: None, ..node(0, read, &[0]) };
+        let nodes = [Node { run: None, ..node(0, None, &[]) }, cannot(Some(30)), node(10, None, &[1])];
+        assert_eq!(cheapest(&nodes, &run(2), Some(3), 2).unwrap().read, [1]);
+        assert_eq!(cheapest(&nodes, &run(1), Some(3), 2), None);
     }
 
     #[test]
@@ -232,7 +237,8 @@ mod tests {
             let mut cost = if runs == 0 { 0 } else { model };
             let (mut reads, mut takes) = (0u32, false);
             for (v, node) in nodes.iter().enumerate().filter(|(v, _)| is(*v)) {
-                cost += node.run;
+                let Some(run) = node.run else { continue 'sets };
+                cost += run;
                 takes |= node.takes_dataset;
                 node.inputs.iter().filter(|i| !is(**i)).for_each(|i| reads |= 1 << i);
                 let _ = v;
@@ -269,7 +275,7 @@ mod tests {
             let nodes: Vec<Node<'_>> = inputs
                 .iter()
                 .map(|i| Node {
-                    run: 1 + random(50),
+                    run: (random(8) > 0).then(|| 1 + random(50)),
                     read: (random(2) == 0).then(|| 1 + random(80)),
                     inputs: i,
                     takes_dataset: i.is_empty() || random(5) == 0,

@@ -38,7 +38,8 @@ impl PlanKind for FromInput {
         let how = format!("{}, {} rows of the dataset", stages.describe_run(&cut), request.rows.len());
         let source = output::source(request, None);
         let considered = Considered::new(NAME, how, price.estimate, price.bytes).from(source);
-        Ok(Some(Considered { unavailable: stages.no_dataset.clone(), ..considered }))
+        let unavailable = stages.no_dataset.clone().or_else(|| stages.lacks(&cut.run));
+        Ok(Some(Considered { unavailable, ..considered }))
     }
 
     fn run(&self, planning: &Planning<'_>) -> Result<Vec<Answered>> {

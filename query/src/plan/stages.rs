@@ -56,7 +56,10 @@ pub(crate) struct Stages<'a> {
     device: String,
     load: Estimate,
     dataset: Estimate,
-    /// Seconds of stages that were asked for: every plan asks anew.
+    verify: bool,
+    /// Why stages that were asked for cannot be run: every plan asks anew.
+    lacks: RefCell<HashMap<usize, Option<String>>>,
+    /// Seconds of them.
     seconds: RefCell<HashMap<usize, Option<Estimate>>>,
 }
 
@@ -127,6 +130,8 @@ impl<'a> Stages<'a> {
             device,
             load,
             dataset,
+            verify: context.verify,
+            lacks: RefCell::default(),
             seconds: RefCell::default(),
         }))
     }
@@ -163,6 +168,15 @@ impl<'a> Stages<'a> {
             }
         }
         needed
+    }
+
+    /// Why one of these stages cannot be run, if one cannot.
+    pub(crate) fn lacks(&self, stages: &[usize]) -> Option<String> {
+        stages.iter().find_map(|stage| {
+            let mut known = self.lacks.borrow_mut();
+            let look = || self.workflow.stage_unavailable(self.model, &self.graph.get(*stage)?.name, self.verify);
+            known.entry(*stage).or_insert_with(look).clone()
+        })
     }
 
     /// The copies of needed stages that hold exactly what was logged for the rows.
@@ -252,9 +266,10 @@ impl<'a> Stages<'a> {
         let mut nodes = Vec::with_capacity(self.graph.len());
         for (v, stage) in self.graph.iter().enumerate() {
             let is_needed = needed.get(v).copied().unwrap_or_default();
-            let run = if is_needed { self.seconds(context, v)? } else { None };
+            let can_run = is_needed && self.lacks(&[v]).is_none();
+            let seconds = if can_run { self.seconds(context, v)? } else { None };
             nodes.push(Node {
-                run: nanos(run.unwrap_or(Estimate::guess(UNMEASURED_STAGE))),
+                run: can_run.then(|| nanos(seconds.unwrap_or(Estimate::guess(UNMEASURED_STAGE)))),
                 read: copies.get(&v).map(|c| nanos(c.estimate)),
                 inputs: &stage.inputs,
                 takes_dataset: stage.takes_dataset,

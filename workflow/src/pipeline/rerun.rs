@@ -23,6 +23,9 @@ use super::table::Table;
 /// Values from which on picking them tells a rate.
 const RATE_VALUES: usize = 4096;
 
+/// Version of the catalogue; why what a stage learnt cannot be used, by the stage.
+type Gone = ((i64, u64), Arc<HashMap<usize, String>>);
+
 struct Loaded {
     plan: Plan,
     records: Vec<StageRecord>,
@@ -36,8 +39,8 @@ pub struct PipelineRerun<'a> {
     store: &'a Store,
     loaded: Mutex<HashMap<i64, Arc<Loaded>>>,
     data: Mutex<HashMap<String, Arc<Data>>>,
-    /// Of models all of whose operators were there, the version of the catalogue that said so.
-    whole: Mutex<HashMap<i64, (i64, u64)>>,
+    /// By model, which of its stages' operators are gone, and the version of the catalogue that said so.
+    gone: Mutex<HashMap<i64, Gone>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -59,7 +62,7 @@ fn why(e: EngineError) -> String {
 impl<'a> PipelineRerun<'a> {
     /// Runs what `store` holds.
     pub fn new(store: &'a Store) -> Self {
-        Self { store, loaded: Mutex::default(), data: Mutex::default(), whole: Mutex::default() }
+        Self { store, loaded: Mutex::default(), data: Mutex::default(), gone: Mutex::default() }
     }
 
     fn load(&self, model: &ModelRecord) -> Result<Arc<Loaded>> {
@@ -119,29 +122,58 @@ impl<'a> PipelineRerun<'a> {
         }
     }
 
-    /// That what its stages learnt is there; looked up once for each version of the catalogue.
-    fn check_operators(&self, model: &ModelRecord) -> Result<()> {
+    /// Which of what its stages learnt is gone; looked up once for each version of the catalogue.
+    fn gone(&self, model: &ModelRecord, loaded: &Loaded) -> Result<Arc<HashMap<usize, String>>> {
         let version = self.store.catalog_version()?;
-        if lock(&self.whole).get(&model.id) == Some(&version) {
-            return Ok(());
+        if let Some((of, gone)) = lock(&self.gone).get(&model.id)
+            && *of == version
+        {
+            return Ok(Arc::clone(gone));
         }
-        let records = self.store.catalog().stages(model.id)?;
-        for record in &records {
+        let mut gone = HashMap::new();
+        for (stage, record) in loaded.records.iter().enumerate() {
             let Some(hash) = record.artifact else { continue };
             if self.store.catalog().operator(&hash)?.is_none() {
-                let why = format!("what {} learnt ({}) is no longer in operators/", record.name, hex(&hash));
-                return Err(refuse(model, why));
+                gone.insert(stage, format!("what {} learnt ({}) is no longer in operators/", record.name, hex(&hash)));
             }
         }
-        lock(&self.whole).insert(model.id, version);
-        Ok(())
+        let gone = Arc::new(gone);
+        lock(&self.gone).insert(model.id, (version, Arc::clone(&gone)));
+        Ok(gone)
+    }
+
+    /// Refuses a stage whose operator, or file, is gone, or has other content where `verify` is set.
+    fn check_stage(&self, model: &ModelRecord, loaded: &Loaded, stage: usize, verify: bool) -> Result<()> {
+        let Some((described, own)) = loaded.plan.pipeline.stages().get(stage).zip(loaded.plan.stages.get(stage)) else {
+            return Ok(());
+        };
+        let inputs = own.inputs.iter().filter_map(|from| match *from {
+            ReadFrom::Learnt { stage } => Some(stage),
+            ReadFrom::Table { .. } => None,
+        });
+        for learnt in inputs.chain(own.learns) {
+            if let Some(why) = self.gone(model, loaded)?.get(&learnt) {
+                return Err(refuse(model, why));
+            }
+            if verify && loaded.records.get(learnt).is_some_and(|r| r.artifact.is_some()) {
+                self.learnt(model, loaded, learnt)?;
+            }
+        }
+        let Some(file) = described.operator.file() else { return Ok(()) };
+        let data = self.data(model)?;
+        match loaded.records.get(stage) {
+            Some(record) if verify => self.check_file(model, &data, record, file),
+            _ => Ok(()),
+        }
     }
 
     fn learnt(&self, model: &ModelRecord, loaded: &Loaded, stage: usize) -> Result<Learnt> {
         let hash = loaded.records.get(stage).and_then(|r| r.artifact);
         let hash = hash.ok_or_else(|| refuse(model, "what a stage learnt was not stored"))?;
         let operator = loaded.plan.pipeline.stages().get(stage).map_or("", |s| s.op());
-        Ok(Learnt { operator, bytes: self.store.operator(&hash)?.into() })
+        let name = loaded.records.get(stage).map_or("", |r| r.name.as_str());
+        let bytes = self.store.operator(&hash).map_err(|e| refuse(model, format!("what {name} learnt: {e}")))?;
+        Ok(Learnt { operator, bytes: bytes.into() })
     }
 
     /// Row_ids of a given table: of all its rows, or of those asked for.
@@ -295,33 +327,16 @@ impl Rerun for PipelineRerun<'_> {
     }
 
     fn unavailable(&self, model: &ModelRecord) -> Option<String> {
-        self.check_operators(model).and_then(|()| self.load(model)).err().map(why)
+        self.load(model).err().map(why)
     }
 
-    fn dataset_unavailable(&self, model: &ModelRecord) -> Option<String> {
-        self.data(model).err().map(why)
-    }
-
-    fn verify(&self, model: &ModelRecord) -> Option<String> {
-        self.unavailable(model).or_else(|| {
-            let loaded = self.load(model).ok()?;
-            let hashes = loaded.records.iter().filter_map(|r| Some((r, r.artifact?)));
-            let gone = |(r, hash): (&StageRecord, _)| {
-                self.store.operator(&hash).err().map(|e| format!("what {} learnt: {e}", r.name))
-            };
-            hashes.filter_map(gone).next()
-        })
-    }
-
-    fn verify_dataset(&self, model: &ModelRecord) -> Option<String> {
-        let (loaded, data) = match self.load(model).and_then(|loaded| Ok((loaded, self.data(model)?))) {
-            Ok(both) => both,
-            Err(e) => return Some(why(e)),
+    fn stage_unavailable(&self, model: &ModelRecord, stage: &str, verify: bool) -> Option<String> {
+        let check = || {
+            let loaded = self.load(model)?;
+            let place = loaded.plan.intermediate(stage);
+            place.map_or(Ok(()), |(stage, _)| self.check_stage(model, &loaded, stage, verify))
         };
-        let described = loaded.plan.pipeline.stages().iter().zip(&loaded.records);
-        let files = described.filter_map(|(stage, record)| Some((stage.operator.file()?, record)));
-        let mut wrong = files.filter_map(|(file, record)| self.check_file(model, &data, record, file).err());
-        wrong.next().map(why)
+        check().err().map(why)
     }
 
     fn verifier(&self) -> Verifier {
@@ -330,7 +345,7 @@ impl Rerun for PipelineRerun<'_> {
             if !anew.runs(model) {
                 return Err("it is no pipeline".into());
             }
-            anew.verify(model).or_else(|| anew.verify_dataset(model)).map_or(Ok(()), Err)
+            anew.lacks(model, true).map_or(Ok(()), Err)
         })
     }
 
