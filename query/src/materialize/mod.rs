@@ -190,9 +190,11 @@ impl ChunkReader<'_> {
         }
     }
 
-    /// Says which values of the requests are wanted, should a RERUN produce them (Alg. 3).
+    /// Says which values of the requests are wanted, should a RERUN produce them (Alg. 3). Of what is READ none are: to
+    /// find that out takes as long as a small READ does.
     pub(crate) fn want_values<'r>(&self, requests: impl Iterator<Item = (&'r Resolved, &'r Explanation)>) {
-        for (request, explanation) in requests.filter(|(r, _)| self.counts() && !r.record.is_whole()) {
+        let is_read = |e: &Explanation| e.considered.get(e.chosen).is_some_and(|c| c.plan == plan::READ);
+        for (request, explanation) in requests.filter(|(r, e)| self.counts() && !r.record.is_whole() && !is_read(e)) {
             match self.worth(request, explanation) {
                 Ok(Some(groups)) => self.net().want(Wanted { record: request.record.clone(), groups }),
                 Ok(None) => {}
