@@ -13,6 +13,8 @@ use mistique::{Dedup, IfExists, LogOptions, LogReport, ModelKey, ModelSpec, Rows
 
 const N: usize = 100_000;
 const COLUMNS: usize = 24;
+/// Logs beside many chunks.
+const LOGS: usize = 8;
 
 fn main() {
     if wanted("saved") {
@@ -177,11 +179,16 @@ fn lookup() {
         conn.execute_batch("COMMIT; PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
         drop(conn);
         let store = Store::open(&path).unwrap();
-        let (report, _) = log(&store, "similar", &stage(3), Dedup::Approximate);
-        let chunks = (report.new_chunks + report.duplicate_chunks) as f64;
-        let each = report.search_ns as f64 / chunks / 1e3;
-        plain(&format!("  hash, signature and look-up of a chunk beside {n}"), each, "µs");
-        times.push(each);
+        // A hundred chunks take five milliseconds, in which the machine may do something else.
+        let log_one = |v: usize| {
+            let (report, _) = log(&store, &format!("similar-{v}"), &stage(v), Dedup::Approximate);
+            report.search_ns as f64 / (report.new_chunks + report.duplicate_chunks) as f64 / 1e3
+        };
+        let each: Vec<f64> = (3..3 + LOGS).map(log_one).collect();
+        let shortest = each.iter().copied().fold(f64::INFINITY, f64::min);
+        plain(&format!("  hash, signature and look-up of a chunk beside {n}, the first of {LOGS} logs"), each[0], "µs");
+        plain("  the same, the quickest of them", shortest, "µs");
+        times.push(shortest);
     }
-    at_most("  slower by", times[1] / times[0], "×", 1.5);
+    at_most("  slower by, the quickest", times[1] / times[0], "×", 1.1);
 }
