@@ -90,6 +90,32 @@ fn stats_take_the_version_logged_last() {
 }
 
 #[test]
+fn stats_tell_savings_in_one_way() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let values: Vec<f32> = (0..4000).map(|i| (i as f32 * 0.37).sin()).collect();
+    write_npy(&dir.join("x.npy"), &[1000, 4], &values);
+    for key in ["p.first.x", "p.second.x"] {
+        ok(dir, &["append", key, "x.npy", "--scheme", "f32"]);
+    }
+    let saved = |rows: &Value| -> Vec<Value> { rows.as_array().unwrap().iter().map(|s| s["saved"].clone()).collect() };
+    let of = |key: &str| {
+        let stats = json(dir, &["stats", key, "--by", "model"]);
+        let (schemes, models) = (saved(&stats["by_scheme"]), saved(&stats["by_model"]));
+        // One scheme and all of them, and one model.
+        assert_eq!(schemes, [models[0].clone(), models[0].clone()], "{key}: {stats}");
+        (models[0]["exact_bytes"].as_f64().unwrap(), stats["by_model"][0]["stored_bytes"].as_f64().unwrap())
+    };
+    let ((none, share), (all, same_share)) = (of("p.first"), of("p.second"));
+    assert_eq!((none, share), (0.0, same_share));
+    assert!(all > 0.0 && all == 2.0 * share, "{all} bytes were not added, of which each has {share}");
+    let whole = json(dir, &["stats"]);
+    assert_eq!(whole["saved"], saved(&whole["by_scheme"])[0]);
+    let text = ok(dir, &["stats", "p.second"]);
+    assert!(text.contains("the first of equal ones saved nothing\nthe whole store: 1 distinct chunks"), "{text}");
+}
+
+#[test]
 fn a_log_says_which_rows_it_added() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();

@@ -44,6 +44,53 @@ fn saved_json(saved: &Saved) -> Value {
     json!({"exact_bytes": saved.exact, "linked_bytes": saved.linked, "similar_bytes": saved.similar})
 }
 
+/// Bytes that were not stored, for any reason.
+fn saved_bytes(saved: &Saved) -> u64 {
+    saved.exact + saved.linked + saved.similar
+}
+
+/// What the columns of both tables mean, where intermediates share what is stored.
+const SHARED: &str = "stored: of what several share, each has its part; saved: what each did not add when it was logged, so that the \
+                      first of equal ones saved nothing\n";
+
+/// Intermediates of one scheme, or of all.
+#[derive(Default)]
+struct Total {
+    n: u64,
+    logical: u64,
+    stored: f64,
+    saved: Saved,
+    error: crate::UnitError,
+}
+
+impl Total {
+    fn add(&mut self, other: &Self) {
+        self.n += other.n;
+        self.logical += other.logical;
+        self.stored += other.stored;
+        self.saved += other.saved;
+        self.error.merge(&other.error);
+    }
+
+    fn push(&self, name: &str, rows: &mut Rows) {
+        let relative = self.error.relative();
+        let cells = vec![
+            name.to_string(),
+            count(self.n),
+            bytes(self.logical),
+            bytes(self.stored.round() as u64),
+            times(self.logical as f64, self.stored),
+            bytes(saved_bytes(&self.saved)),
+            if self.error.n == 0 { "exact".into() } else { float(relative) },
+        ];
+        let json = json!({
+            "scheme": name, "intermediates": self.n, "logical_bytes": self.logical, "stored_bytes": self.stored,
+            "saved": saved_json(&self.saved), "relative_error": relative,
+        });
+        rows.push(cells, json);
+    }
+}
+
 /// What each kind of de-duplication saved, in the order of logging.
 fn savings(chosen: &[&IntermediateStats], by: Level) -> Rows {
     let mut groups: Vec<(String, u64, f64, Saved)> = Vec::new();
@@ -99,20 +146,20 @@ pub fn run(store: &Store, key: Option<&str>, by: Level, as_json: bool) -> Result
         Some(key) => of_key(store, &stats.intermediates, key)?,
         None => stats.intermediates.iter().collect(),
     };
-    let mut schemes: BTreeMap<String, (u64, u64, u64, f64, crate::UnitError)> = BTreeMap::new();
+    let mut schemes: BTreeMap<String, Total> = BTreeMap::new();
+    let mut all = Total::default();
     for s in &chosen {
-        let entry = schemes.entry(s.record.content.scheme_text()).or_default();
-        entry.0 += 1;
-        entry.1 += s.logical_bytes;
-        entry.2 += s.chunk_bytes;
-        entry.3 += s.stored_bytes;
+        let (logical, stored, saved) = (s.logical_bytes, s.stored_bytes, s.saved);
+        let mut own = Total { n: 1, logical, stored, saved, error: crate::UnitError::default() };
         match store.catalog().errors(s.record.id) {
-            Ok(errors) => errors.iter().flat_map(|e| &e.units).for_each(|u| entry.4.merge(u)),
+            Ok(errors) => errors.iter().flat_map(|e| &e.units).for_each(|u| own.error.merge(u)),
             Err(e) => {
                 let (key, why) = (s.record.key.to_string(), e.to_string());
                 stats.damage.push(Damage { place: "catalog.db".into(), why, keys: vec![key] });
             }
         }
+        schemes.entry(s.record.content.scheme_text()).or_default().add(&own);
+        all.add(&own);
     }
     damage_note(&stats.damage);
     let mut rows = Rows::new(&[
@@ -124,36 +171,13 @@ pub fn run(store: &Store, key: Option<&str>, by: Level, as_json: bool) -> Result
         ">saved by dedup",
         ">relative error",
     ]);
-    let line = |name: String,
-                (n, logical, chunks, stored, error): (u64, u64, u64, f64, crate::UnitError),
-                rows: &mut Rows| {
-        let saved = chunks.saturating_sub(stored.round() as u64);
-        let relative = error.relative();
-        let cells = vec![
-            name.clone(),
-            count(n),
-            bytes(logical),
-            bytes(stored.round() as u64),
-            times(logical as f64, stored),
-            bytes(saved),
-            if error.n == 0 { "exact".into() } else { float(relative) },
-        ];
-        let json = json!({
-            "scheme": name, "intermediates": n, "logical_bytes": logical, "stored_bytes": stored, "dedup_saved_bytes": saved,
-            "relative_error": relative,
-        });
-        rows.push(cells, json);
-    };
-    let mut total = (0, 0, 0, 0.0, crate::UnitError::default());
-    for (name, entry) in schemes {
-        total.0 += entry.0;
-        total.1 += entry.1;
-        total.2 += entry.2;
-        total.3 += entry.3;
-        total.4.merge(&entry.4);
-        line(name, entry, &mut rows);
+    for (name, total) in &schemes {
+        total.push(name, &mut rows);
     }
-    line("all".into(), total, &mut rows);
+    all.push("all", &mut rows);
+    let is_shared = chosen.iter().any(|s| s.stored_bytes.round() < s.chunk_bytes as f64) || saved_bytes(&all.saved) > 0;
+    let note = if is_shared { SHARED } else { "" };
+    let of_all = if key.is_some() { "the whole store: " } else { "" };
     let savings = savings(&chosen, by);
     let (pool, answers) = (store.lifetime_pool_stats()?, store.lifetime_answers()?);
     if as_json {
@@ -178,8 +202,9 @@ pub fn run(store: &Store, key: Option<&str>, by: Level, as_json: bool) -> Result
     Ok(rows.table()
         + "\n"
         + &savings.table()
+        + note
         + &format!(
-            "{} distinct chunks, {} of them coded against others, in {} of partitions, {} of operators, {} of indexes, {} of garbage (`mistique gc`)\nInMemoryStore: {} hits, {} misses; answers held for repeats: {} hits, {} misses\n",
+            "{of_all}{} distinct chunks, {} of them coded against others, in {} of partitions, {} of operators, {} of indexes, {} of garbage (`mistique gc`)\nInMemoryStore: {} hits, {} misses; answers held for repeats: {} hits, {} misses\n",
             count(stats.n_chunks),
             count(stats.n_similar),
             bytes(stats.partition_bytes),
