@@ -61,6 +61,54 @@ fn a_damaged_model_leaves_the_others() {
 }
 
 #[test]
+fn a_damaged_catalogue_is_named_with_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    log(dir, "d.n", &["--layers", "logits", "--rows", "0..20"]);
+    let file = dir.join("s.mq/catalog.db");
+    let whole = std::fs::read(&file).unwrap();
+    let catalog = rusqlite::Connection::open(&file).unwrap();
+    let number = |sql: &str| catalog.query_row(sql, [], |r| r.get::<_, i64>(0)).unwrap() as usize;
+    let page_len = number("PRAGMA page_size");
+    let roots =
+        ["models", "partitions"].map(|t| number(&format!("SELECT rootpage FROM sqlite_master WHERE name = '{t}'")));
+    drop(catalog);
+    let put = |bytes: &[u8]| {
+        for beside in ["-wal", "-shm"] {
+            let _ = std::fs::remove_file(dir.join(format!("s.mq/catalog.db{beside}")));
+        }
+        std::fs::write(&file, bytes).unwrap();
+    };
+    let lost = |what: &str| {
+        for args in [&["ls"][..], &["verify"], &["get", "d.n.logits"], &["gc"]] {
+            let said = fails(dir, args);
+            let named = said.contains(&format!("{}: damaged: ", file.display()));
+            assert!(named && said.contains("put the store back from a copy"), "{what}, {args:?}: {said}");
+            assert!(!said.contains("`mistique verify`"), "it would say the same: {said}");
+        }
+    };
+    for bytes in [&whole[..whole.len() / 2], &whole[..100], &[], &[b'x'; 5000]] {
+        put(bytes);
+        lost(&format!("{} bytes", bytes.len()));
+    }
+    std::fs::remove_file(&file).unwrap();
+    lost("no file");
+    // A page of one table: the rest is named by `verify`.
+    for root in roots {
+        let mut bytes = whole.clone();
+        bytes[(root - 1) * page_len..root * page_len].fill(0x77);
+        put(&bytes);
+        let said = fails(dir, &["gc"]);
+        assert!(said.contains(&format!("{}: damaged: cannot ", file.display())), "{said}");
+        assert!(said.contains("`mistique verify` lists all damage") && said.contains("from a copy"), "{said}");
+        let found = String::from_utf8(output(dir, &["verify"]).stdout).unwrap();
+        assert!(found.contains("damaged: catalog.db: "), "{found}");
+    }
+    put(&whole);
+    assert!(ok(dir, &["verify"]).contains("no damage"));
+}
+
+#[test]
 fn only_questions_count() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();

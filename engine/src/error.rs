@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use mistique_quantize::QuantizeError;
+use rusqlite::ErrorCode;
 
 /// Result of this crate.
 pub type Result<T, E = EngineError> = std::result::Result<T, E>;
@@ -73,6 +74,16 @@ pub enum EngineError {
         offset: u64,
         /// What is wrong.
         why: String,
+    },
+    /// A catalogue that is damaged, or gone.
+    #[error("{path}: damaged: {why}; {advice}")]
+    DamagedCatalog {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        why: String,
+        /// What of the store can still be read, and what to do.
+        advice: &'static str,
     },
     /// The MetadataDB failed.
     #[error("catalog: {context}: {source}")]
@@ -206,6 +217,20 @@ pub enum EngineError {
     Arrow(#[from] arrow::error::ArrowError),
 }
 
+/// Of a catalogue that tells nothing.
+const LOST: &str = "nothing of the store can be read without it: put the store back from a copy (the catalogue alone where nothing \
+                    was written since), or log again into another one (--store PATH)";
+/// Of a catalogue of which a part is damaged.
+const PARTLY: &str = "`mistique verify` lists all damage, other data stays readable; put the store back from a copy, or log again \
+                      into another one (--store PATH)";
+
+/// Whether the catalogue is not what was written.
+fn is_damage(e: &rusqlite::Error) -> bool {
+    use rusqlite::Error::{FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType};
+    matches!(e.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+        || matches!(e, FromSqlConversionFailure(..) | IntegralValueOutOfRange(..) | InvalidColumnType(..))
+}
+
 /// The indefinite article of a word.
 pub fn article(word: &str) -> &'static str {
     if word.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" }
@@ -227,6 +252,43 @@ impl EngineError {
 
     pub(crate) fn corrupt(path: impl Into<String>, offset: u64, why: impl Into<String>) -> Self {
         Self::Corrupt { path: path.into(), offset, why: why.into() }
+    }
+
+    /// A catalogue of the store at `store` that tells nothing.
+    pub(crate) fn lost_catalog(store: &str, why: String) -> Self {
+        Self::DamagedCatalog { path: format!("{store}/catalog.db"), why, advice: LOST }
+    }
+
+    /// The same error; damage that was met while a catalogue was opened names the store.
+    pub(crate) fn on_opening(self, store: &str) -> Self {
+        match self {
+            Self::Catalog { context, source } if is_damage(&source) => {
+                Self::lost_catalog(store, format!("cannot {context}: {source}"))
+            }
+            other => other,
+        }
+    }
+
+    /// What damage of the catalogue that was met while it was in use says of the store at `store`; `None` for any other
+    /// error.
+    pub fn in_catalog_of(&self, store: &str) -> Option<Self> {
+        match self {
+            Self::Catalog { context, source } if is_damage(source) => {
+                let why = format!("cannot {context}: {source}");
+                Some(Self::DamagedCatalog { path: format!("{store}/catalog.db"), why, advice: PARTLY })
+            }
+            Self::LogFailed(e) => e.in_catalog_of(store).map(|e| Self::LogFailed(Arc::new(e))),
+            _ => None,
+        }
+    }
+
+    /// Whether a part of the store is not what was written.
+    pub(crate) fn is_damage(&self) -> bool {
+        match self {
+            Self::Corrupt { .. } => true,
+            Self::Catalog { source, .. } => is_damage(source),
+            _ => false,
+        }
     }
 
     pub(crate) fn quantize(key: impl ToString, source: QuantizeError) -> Self {

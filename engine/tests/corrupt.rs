@@ -366,7 +366,7 @@ fn a_catalogue_of_another_version_is_refused() {
     }
     storage.open_catalog().unwrap().execute_batch("UPDATE meta SET value = 'new'").unwrap();
     let opened = Store::on(Arc::new(storage.clone()), true, StoreOptions::default());
-    assert!(matches!(opened, Err(EngineError::Catalog { .. })));
+    assert!(matches!(opened, Err(EngineError::DamagedCatalog { .. })));
     assert_eq!(bytes(&storage, PARTITIONS[0]).len() % 64, 0, "its files stay");
 }
 
@@ -377,7 +377,7 @@ fn a_lost_catalogue_is_no_new_store() {
     storage.open_catalog().unwrap().execute_batch(lost).unwrap();
     for create in [true, false] {
         let opened = Store::on(Arc::new(storage.clone()), create, StoreOptions::default());
-        assert!(matches!(opened, Err(EngineError::Corrupt { .. } | EngineError::NoStore { .. })));
+        assert!(matches!(opened, Err(EngineError::DamagedCatalog { .. })));
     }
     assert_eq!(storage.list("partitions").unwrap().len(), 3, "its files stay");
 }

@@ -191,6 +191,24 @@ pub enum CliError {
     Output(#[from] std::io::Error),
 }
 
+impl CliError {
+    /// The store's error, where it is one.
+    fn engine(&self) -> Option<&EngineError> {
+        match self {
+            Self::Engine(e) | Self::Query(QueryError::Engine(e)) => Some(e),
+            Self::Workflow(e) => match &**e {
+                WorkflowError::Engine(e) => Some(e),
+                _ => None,
+            },
+            Self::Pipeline(e) => match &**e {
+                crate::pipeline::PipelineError::Engine(e) => Some(e),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+}
+
 impl From<WorkflowError> for CliError {
     fn from(e: WorkflowError) -> Self {
         Self::Workflow(Box::new(e))
@@ -220,7 +238,9 @@ pub fn run() -> ExitCode {
         Err(CliError::Output(e)) if e.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(e) => {
             let hint = if wait::is_locked(&e) { " (--wait SECONDS waits for it)" } else { "" };
-            eprintln!("error: {}{hint}", output::plain(&e.to_string(), &LINES));
+            let damaged = e.engine().and_then(|e| e.in_catalog_of(&args.store.display().to_string()));
+            let said = damaged.map_or_else(|| e.to_string(), |damaged| damaged.to_string());
+            eprintln!("error: {}{hint}", output::plain(&said, &LINES));
             ExitCode::FAILURE
         }
     }

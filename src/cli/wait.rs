@@ -4,8 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::{CliError, Result};
-use crate::pipeline::PipelineError;
-use crate::{EngineError, LocalStorage, QueryError, Storage, WorkflowError};
+use crate::{EngineError, LocalStorage, Storage};
 
 /// Between two looks at the lock.
 const LOOK: Duration = Duration::from_millis(100);
@@ -41,17 +40,5 @@ fn is_written(store: &Path) -> bool {
 
 /// Whether a command was kept from writing by another process.
 pub fn is_locked(e: &CliError) -> bool {
-    let engine = match e {
-        CliError::Engine(e) | CliError::Query(QueryError::Engine(e)) => e,
-        CliError::Workflow(e) => match &**e {
-            WorkflowError::Engine(e) => e,
-            _ => return false,
-        },
-        CliError::Pipeline(e) => match &**e {
-            PipelineError::Engine(e) => e,
-            _ => return false,
-        },
-        _ => return false,
-    };
-    matches!(engine, EngineError::Locked { .. })
+    matches!(e.engine(), Some(EngineError::Locked { .. }))
 }

@@ -48,8 +48,12 @@ pub struct Catalog {
 impl Catalog {
     /// Opens the catalogue; `create` makes its tables where there are none.
     ///
-    /// Errors: `Catalog`, `UnsupportedVersion`, `NoStore`.
+    /// Errors: `Catalog`, `DamagedCatalog`, `UnsupportedVersion`, `NoStore`.
     pub fn open(storage: &dyn Storage, create: bool) -> Result<Self> {
+        Self::connect(storage, create).map_err(|e| e.on_opening(&storage.describe()))
+    }
+
+    fn connect(storage: &dyn Storage, create: bool) -> Result<Self> {
         let mut conn = storage.open_catalog()?;
         conn.busy_timeout(Duration::from_secs(20)).doing("set the busy timeout")?;
         // FULL: a commit that was reported must survive a power cut.
@@ -172,8 +176,8 @@ pub(crate) fn check_not_lost(storage: &dyn Storage) -> Result<()> {
     match storage.list(partition::DIR)?.iter().find(|f| partition::id_of(&f.name).is_some()) {
         None => Ok(()),
         Some(file) => {
-            let why = format!("it is missing, but {}/{} is there: put the catalogue back", partition::DIR, file.name);
-            Err(EngineError::corrupt("catalog.db", 0, why))
+            let why = format!("it is missing or empty, but {}/{} is there", partition::DIR, file.name);
+            Err(EngineError::lost_catalog(&storage.describe(), why))
         }
     }
 }

@@ -26,7 +26,7 @@ const LOCK_PAUSE: Duration = Duration::from_millis(5);
 impl LocalStorage {
     /// The store in `root`, which is created where it is absent.
     ///
-    /// Errors: `Io` when the folder cannot be made.
+    /// Errors: `Io` when the folder cannot be made; `DamagedCatalog` where only the catalogue is gone.
     pub fn create(root: impl Into<PathBuf>) -> Result<Self> {
         let this = Self { root: root.into() };
         if !this.root.join("catalog.db").is_file() {
@@ -42,7 +42,7 @@ impl LocalStorage {
 
     /// The store in `root`, which must exist.
     ///
-    /// Errors: `NoStore`.
+    /// Errors: `NoStore`; `DamagedCatalog` where only the catalogue is gone.
     pub fn existing(root: impl Into<PathBuf>) -> Result<Self> {
         let this = Self { root: root.into() };
         if this.root.join("catalog.db").is_file() {

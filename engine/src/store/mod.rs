@@ -99,7 +99,7 @@ fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Store {
     /// The store in the folder `path`, which must exist.
     ///
-    /// Errors: `NoStore`, `UnsupportedVersion`, `Catalog`.
+    /// Errors: `NoStore`, `UnsupportedVersion`, `Catalog`, `DamagedCatalog`.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let storage = LocalStorage::existing(path.as_ref())?;
         Self::on(Arc::new(storage), false, StoreOptions::default())
@@ -107,7 +107,7 @@ impl Store {
 
     /// The store in the folder `path`, made where there is none.
     ///
-    /// Errors: `Io`, `UnsupportedVersion`, `Catalog`.
+    /// Errors: `Io`, `UnsupportedVersion`, `Catalog`, `DamagedCatalog`.
     pub fn open_or_create(path: impl AsRef<Path>) -> Result<Self> {
         let storage: Arc<dyn Storage> = Arc::new(LocalStorage::create(path.as_ref())?);
         // One that is there may be for reading only; one that is being made has no tables yet.
@@ -151,7 +151,7 @@ impl Store {
             Ok(guard) => {
                 match this.remove_orphans() {
                     // Other data stays readable, and `verify` names it: nothing is removed.
-                    Err(e @ EngineError::Corrupt { .. }) => tracing::debug!("orphans are not looked for: {e}"),
+                    Err(e) if e.is_damage() => tracing::debug!("orphans are not looked for: {e}"),
                     removed => removed?,
                 }
                 drop(guard);

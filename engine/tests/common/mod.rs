@@ -155,6 +155,7 @@ pub fn names_damage(e: &EngineError) -> bool {
             | EngineError::UnsupportedVersion { .. }
             | EngineError::Io { .. }
             | EngineError::Catalog { .. }
+            | EngineError::DamagedCatalog { .. }
             | EngineError::Quantize { .. }
             | EngineError::NoSuchRow { .. }
     )
