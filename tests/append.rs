@@ -6,7 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BooleanArray, FixedSizeListArray, Float64Array, Int16Array, Int64Array, ListArray, RecordBatch,
+    ArrayRef, BinaryArray, BooleanArray, FixedSizeListArray, Float64Array, Int16Array, Int64Array, ListArray,
+    RecordBatch,
 };
 use arrow::datatypes::{Float64Type, Int64Type};
 use common::{json as answer, run};
@@ -186,6 +187,47 @@ fn what_a_scheme_cannot_hold_is_named() {
     run(dir, &["append", "p.m.maps", "maps.npy", "--scheme", "pool(S,max)+f32"]).unwrap();
     let maps = get(dir, "p.m.maps");
     assert_eq!((&maps["values"], &maps["shape"]), (&json!([5.0, 11.0]), &json!([2, 1, 1])));
+}
+
+#[test]
+fn what_a_file_cannot_give_is_told_of_that_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let told = |args: &[&str], file: &str, wants: &[&str]| {
+        let error = run(dir, &[&["append"], args].concat()).unwrap_err();
+        assert!(error.contains(&format!("error: {file}: ")), "{error}");
+        wants.iter().for_each(|want| assert!(error.contains(want), "{want}: {error}"));
+        error
+    };
+    let bytes: ArrayRef = Arc::new(BinaryArray::from(vec![&b"a"[..], b"b"]));
+    write_parquet(&dir.join("b.parquet"), vec![("x", bytes)]);
+    told(&["p.m.b", "b.parquet"], "b.parquet", &["column \"x\" of type Binary", "convert it first"]);
+    write_npy(&dir.join("nan.npy"), "<f4", "(300, 2)", &le([f32::NAN; 600].map(f32::to_le_bytes)));
+    let wants = ["p.m.nan: lloyd(8) is fitted on the first 300 rows", "no value is finite", "f32 holds all values"];
+    told(&["p.m.nan", "nan.npy", "--scheme", "lloyd(8)", "--clamp"], "nan.npy", &wants);
+
+    write_npy(&dir.join("v.npy"), "<f4", "(3, 1)", &le([1f32, 2.0, 3.0].map(f32::to_le_bytes)));
+    let ids = |ids: [u64; 3]| write_npy(&dir.join("ids.npy"), "<u8", "(3,)", &le(ids.map(u64::to_le_bytes)));
+    let with_ids = |file| ["p.m.t", "v.npy", "--row-ids", file];
+    ids([1, (1 << 63) + 5, 2]);
+    told(&with_ids("ids.npy"), "ids.npy", &["row_id 9223372036854775813 of row 1 is too large", "below 2^63"]);
+    // What is twice in a file is not replaced.
+    ids([7, 3, 7]);
+    std::fs::write(dir.join("ids.txt"), "7\n3\n7\n").unwrap();
+    let column: ArrayRef = Arc::new(Int64Array::from(vec![7, 3, 7]));
+    write_parquet(&dir.join("twice.parquet"), vec![("row_id", column.clone()), ("x", column)]);
+    for (args, file) in [
+        (&with_ids("ids.npy")[..], "ids.npy"),
+        (&with_ids("ids.txt"), "ids.txt"),
+        (&["p.m.table", "twice.parquet"], "twice.parquet"),
+    ] {
+        let error = told(args, file, &["row_id 7 is given to two rows, 0 and 2 (counted from 0)"]);
+        assert!(!error.contains("--replace"), "{error}");
+    }
+    // What is stored already is.
+    ids([7, 3, 9]);
+    run(dir, &[&["append"], &with_ids("ids.npy")[..]].concat()).unwrap();
+    told(&with_ids("ids.npy"), "v.npy", &["p.m.t: row_id 7 is already logged", "--replace"]);
 }
 
 #[test]

@@ -15,8 +15,8 @@ use super::log::WriteArgs;
 use super::output::{bytes, count, pretty};
 use super::{CliError, Result};
 use crate::{
-    IfExists, IntermediateKey, LogReport, Logger, ModelHandle, ModelKey, ModelSpec, Rows, Scheme, Store, TensorSource,
-    TensorSpec, UnitAxis,
+    EngineError, IfExists, IntermediateKey, LogReport, Logger, ModelHandle, ModelKey, ModelSpec, Rows, Scheme, Store,
+    TensorSource, TensorSpec, UnitAxis,
 };
 
 #[derive(Debug, Args)]
@@ -105,17 +105,16 @@ pub fn run(args: &AppendArgs, path: &Path, as_json: bool) -> Result<String> {
                 if args.scheme.is_some() {
                     return Err(CliError::Usage("--scheme is for tensors; a table is stored as it is".into()));
                 }
-                let handle = log.table(model, &name, position as i64, &batch.schema())?;
+                let handle = log.table(model, &name, position as i64, &batch.schema()).map_err(of_file(&args.file))?;
                 let ids = rows(batch.num_rows(), own)?;
                 log.reserve(batch.get_array_memory_size() as u64)?;
-                log.append_table(handle, &ids, &batch)?;
+                log.append_table(handle, &ids, &batch).map_err(of_file(&args.file))?;
                 batch.num_rows()
             }
         };
         appended.push((key, n));
     }
-    log.complete(model)?;
-    let report = log.commit()?;
+    let report = log.complete(model).and_then(|()| log.commit()).map_err(of_file(&args.file))?;
     super::log::report_note(&report);
     super::log::error_note(&store, appended.iter().map(|(key, _)| key))?;
     Ok(describe(&appended, &report, as_json))
@@ -146,11 +145,11 @@ fn append_tensor(
         scheme: args.scheme.clone().or_else(|| lossless.and_then(|s| s.parse().ok())),
     };
     let ids = rows(*n)?;
-    let handle = log.tensor(model, &spec)?;
+    let handle = log.tensor(model, &spec).map_err(of_file(&args.file))?;
     let most = spec.max_bytes(*n as u64);
     eprintln!("appending {n} rows of {row_shape:?}, at most {}", bytes(most));
     log.reserve(most)?;
-    log.append_boxed(handle, &ids, values)?;
+    log.append_boxed(handle, &ids, values).map_err(of_file(&args.file))?;
     Ok(*n)
 }
 
@@ -171,6 +170,25 @@ fn describe(appended: &[(IntermediateKey, usize)], report: &LogReport, as_json: 
 
 fn content(path: &Path, why: impl Into<String>) -> CliError {
     CliError::Content { path: path.to_path_buf(), why: why.into() }
+}
+
+/// What the store says of values, with the file that they came from.
+fn of_file(path: &Path) -> impl Fn(EngineError) -> CliError {
+    move |e| if is_of_values(&e) { content(path, e.to_string()) } else { e.into() }
+}
+
+fn is_of_values(e: &EngineError) -> bool {
+    match e {
+        EngineError::LogFailed(e) => is_of_values(e),
+        EngineError::Arrow(_)
+        | EngineError::Conflict { .. }
+        | EngineError::DuplicateRow { .. }
+        | EngineError::Quantize { .. }
+        | EngineError::Shape { .. }
+        | EngineError::Unholdable { .. }
+        | EngineError::Unsupported { .. } => true,
+        _ => false,
+    }
 }
 
 /// Row_ids of new rows: as given, else on from the largest that is stored.

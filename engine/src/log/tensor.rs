@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use mistique_quantize::{OnUnholdable, Params, UnitError};
+use mistique_quantize::{Code, OnUnholdable, Params, QuantizeError, UnitError};
 use rayon::prelude::*;
 
 use super::growing::GrowingChunk;
@@ -211,17 +211,17 @@ impl TensorBuilder {
             let mut add = |v: Values<'_>| sample.extend(sample_f32(v, every, axis, units, map.cells()));
             p.source.with(&mut add).map_err(|why| unreadable(&self.key, why))?;
         }
-        let quantize = |e| EngineError::quantize(&self.key, e);
         if let Some(tolerance) = self.content.scheme.is_auto() {
             let every = sample.len().div_ceil(CHOOSE_VALUES).max(1);
             let few: Vec<f32> = sample.chunks(layout.row_values().max(1)).step_by(every).flatten().copied().collect();
-            let scheme = mistique_quantize::Scheme::choose(tolerance, map, units, &few).map_err(quantize)?;
+            let scheme = mistique_quantize::Scheme::choose(tolerance, map, units, &few);
+            let scheme = scheme.map_err(|e| EngineError::quantize(&self.key, e))?;
             let code = crate::catalog::stored_code(&scheme, self.content.dtype);
             self.content.layout = TensorLayout::new(&self.content.shape, axis, &scheme, code);
             self.content.scheme = scheme;
         }
         self.content.params = match self.content.scheme.needs_fit() {
-            true => self.content.scheme.fit(map, units, &sample).map_err(quantize)?,
+            true => self.content.scheme.fit(map, units, &sample).map_err(|e| self.unfitted(e))?,
             false => Params::none(),
         };
         drop(sample);
@@ -231,6 +231,21 @@ impl TensorBuilder {
             self.encode(&p.rows, &*p.source, with)?;
         }
         Ok(())
+    }
+
+    /// A scheme that what is pending tells nothing about.
+    fn unfitted(&self, e: QuantizeError) -> EngineError {
+        if e != QuantizeError::EmptySample {
+            return EngineError::quantize(&self.key, e);
+        }
+        let n_rows: usize = self.pending.iter().map(|p| p.rows.len()).sum();
+        let other = if self.content.dtype == Code::F64 { "f64" } else { "f32" };
+        let why = format!(
+            "{} is fitted on the first {n_rows} rows, of which no value is finite; pass another --scheme: {other} holds \
+             all values",
+            self.content.scheme
+        );
+        EngineError::Unsupported { what: self.key.to_string(), why }
     }
 
     fn encode(&mut self, rows: &[u64], source: &dyn TensorSource, with: &mut Tools<'_>) -> Result<()> {

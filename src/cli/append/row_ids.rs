@@ -1,5 +1,6 @@
 //! Row_ids that come with values: of a file of their own, a column, or a tensor.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use arrow::array::{Array, ArrayRef, UInt64Array};
@@ -23,22 +24,44 @@ pub fn file(path: &Path) -> Result<Vec<u64>> {
     let line = |(i, l): (usize, &str)| {
         l.trim().parse().map_err(|_| content(path, format!("line {}: expected a row_id, found {l:?}", i + 1)))
     };
-    text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty()).map(line).collect()
+    let ids = text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty()).map(line);
+    checked(path, ids.collect::<Result<Vec<u64>>>()?)
 }
 
 /// The row_ids that an array holds.
 pub fn numbers(path: &Path, data: NpyData) -> Result<Vec<u64>> {
-    match data {
-        NpyData::U64(v) => Ok(v),
-        NpyData::I64(v) => signed(path, v),
-        NpyData::I32(v) => signed(path, v),
-        NpyData::I16(v) => signed(path, v),
-        NpyData::I8(v) => signed(path, v),
-        NpyData::U32(v) => Ok(v.into_iter().map(u64::from).collect()),
-        NpyData::U16(v) => Ok(v.into_iter().map(u64::from).collect()),
-        NpyData::U8(v) => Ok(v.into_iter().map(u64::from).collect()),
-        other => Err(not_integers(path, other.dtype())),
+    let ids = match data {
+        NpyData::U64(v) => v,
+        NpyData::I64(v) => signed(path, v)?,
+        NpyData::I32(v) => signed(path, v)?,
+        NpyData::I16(v) => signed(path, v)?,
+        NpyData::I8(v) => signed(path, v)?,
+        NpyData::U32(v) => v.into_iter().map(u64::from).collect(),
+        NpyData::U16(v) => v.into_iter().map(u64::from).collect(),
+        NpyData::U8(v) => v.into_iter().map(u64::from).collect(),
+        other => return Err(not_integers(path, other.dtype())),
+    };
+    checked(path, ids)
+}
+
+/// The same, where a store can hold each of them and no two rows share one.
+fn checked(path: &Path, ids: Vec<u64>) -> Result<Vec<u64>> {
+    if let Some((row, id)) = ids.iter().enumerate().find(|(_, id)| **id > i64::MAX as u64) {
+        return Err(content(path, format!("row_id {id} of row {row} is too large: row_ids are below 2^63")));
     }
+    if ids.is_sorted_by(|a, b| a < b) {
+        return Ok(ids);
+    }
+    let mut rows = HashMap::with_capacity(ids.len());
+    for (row, id) in ids.iter().enumerate() {
+        if let Some(first) = rows.insert(*id, row) {
+            let why = format!(
+                "row_id {id} is given to two rows, {first} and {row} (counted from 0); give each row one of its own"
+            );
+            return Err(content(path, why));
+        }
+    }
+    Ok(ids)
 }
 
 fn signed<T: Into<i64>>(path: &Path, values: Vec<T>) -> Result<Vec<u64>> {
@@ -58,5 +81,5 @@ pub fn column(path: &Path, column: &ArrayRef) -> Result<Vec<u64>> {
     let ids = cast(column, &DataType::UInt64).map_err(|e| content(path, e.to_string()))?;
     let ids = ids.as_any().downcast_ref::<UInt64Array>().filter(|a| a.null_count() == 0);
     let ids = ids.ok_or_else(|| content(path, "column row_id has nulls or negative values"))?;
-    Ok(ids.values().to_vec())
+    checked(path, ids.values().to_vec())
 }
