@@ -132,11 +132,12 @@ pub fn read_npy_from(reader: &mut dyn Read, path: impl AsRef<Path>) -> Result<Np
         _ => None,
     };
     let Some(read) = read else {
-        return Err(DatasetError::Unsupported {
-            origin: path.display().to_string(),
-            what: format!("element type {descr}"),
-            hint: "convert the array to a float, integer or bool type before numpy.save",
-        });
+        let origin = path.display().to_string();
+        let (what, hint) = match descr.starts_with('[') {
+            true => (format!("record type {descr}"), RECORD_HINT),
+            false => (format!("element type {descr}"), TYPE_HINT),
+        };
+        return Err(DatasetError::Unsupported { origin, what, hint });
     };
     let (data, found) = read.map_err(io_error(path, "read"))?;
     let expected = count as u64 * element_len;
@@ -166,6 +167,10 @@ pub fn write_npy(writer: impl Write, shape: &[usize], values: &[f32]) -> io::Res
     npy.finish()?;
     writer.flush()
 }
+
+const TYPE_HINT: &str = "convert the array to a float, integer or bool type before numpy.save";
+const RECORD_HINT: &str = "elements are of one float, integer or bool type: save each field by itself, as in \
+                           numpy.save('a.npy', array['a'])";
 
 const MAGIC: &[u8] = b"\x93NUMPY";
 const MAX_HEADER_LEN_BYTES: u32 = 1 << 16;
@@ -204,8 +209,11 @@ struct Header {
 /// The three entries of a header. Our own parser because npyz's multiplies a hostile file's dimensions unchecked.
 fn parse_header(text: &str) -> Result<Header, String> {
     let entry = |name: &str| {
-        let found = text.split_once(&format!("'{name}'")).and_then(|(_, rest)| rest.trim_start().strip_prefix(':'));
-        found.map(str::trim_start).ok_or_else(|| format!("its header has no '{name}'"))
+        let quoted = format!("'{name}'");
+        // A field of a record may have that name too.
+        let after = |(at, name): (usize, &str)| text.get(at + name.len()..)?.trim_start().strip_prefix(':');
+        let mut found = text.match_indices(&quoted).filter_map(after);
+        found.next().map(str::trim_start).ok_or_else(|| format!("its header has no '{name}'"))
     };
     let fortran_order = match entry("fortran_order")? {
         value if value.starts_with("True") => true,
@@ -221,8 +229,29 @@ fn parse_header(text: &str) -> Result<Header, String> {
     let descr = entry("descr")?;
     let plain = descr.strip_prefix('\'').and_then(|rest| rest.split_once('\''));
     // What is no plain type is a list of record fields: kept as it is, to be named in the error.
-    let descr = plain.map_or_else(|| descr.chars().take(60).collect(), |(descr, _)| descr.to_owned());
+    let descr = plain.map_or_else(|| record_descr(descr), |(descr, _)| descr.to_owned());
     Ok(Header { descr, fortran_order, shape })
+}
+
+/// A list of record fields, up to the bracket that closes it; the beginning of a long one.
+fn record_descr(text: &str) -> String {
+    const MOST: usize = 200;
+    let mut depth = 0;
+    let mut is_name = false;
+    let end = text.char_indices().find(|(_, c)| {
+        match *c {
+            '\'' => is_name = !is_name,
+            '[' if !is_name => depth += 1,
+            ']' if !is_name => depth -= 1,
+            _ => {}
+        }
+        *c == ']' && depth == 0
+    });
+    let whole = end.and_then(|(at, _)| text.get(..=at)).unwrap_or(text);
+    match whole.char_indices().nth(MOST).and_then(|(at, _)| whole.get(..at)) {
+        Some(begun) => format!("{begun}…"),
+        None => whole.to_owned(),
+    }
 }
 
 /// An element of fixed size.

@@ -107,7 +107,23 @@ fn truncated_and_foreign_files() {
         (file(&header("<c8", "False", "(1,)"), &[0; 8]), "element type <c8 is not supported"),
         (file(&header("|O", "False", "(1,)"), &[0; 8]), "element type |O is not supported"),
         (file(&header("", "False", "(1,)"), &[0; 8]), "is not supported"),
-        (file("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (1,)}", &[]), "is not supported"),
+        (
+            file("{'descr': [('a', '<f4'), ('b', '<i4')], 'fortran_order': False, 'shape': (1,)}", &[]),
+            "record type [('a', '<f4'), ('b', '<i4')] is not supported; elements are of one float, integer or bool type: \
+             save each field by itself",
+        ),
+        // Fields of fields, and with the names of the header's own entries.
+        (
+            file(
+                "{'descr': [('descr', [('shape', '<f4', (2,))]), (']', '|b1')], 'fortran_order': True, 'shape': ()}",
+                &[],
+            ),
+            "record type [('descr', [('shape', '<f4', (2,))]), (']', '|b1')] is not supported",
+        ),
+        (
+            file(&format!("{{'descr': [{}], 'fortran_order': True, 'shape': ()}}", "('ä', '<f4'), ".repeat(40)), &[]),
+            "('ä… is not supported",
+        ),
     ] {
         let error = read(&bytes).unwrap_err().to_string();
         assert!(error.contains(part) && error.contains("x.npy"), "{part}: {error}");
