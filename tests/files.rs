@@ -76,6 +76,30 @@ fn files_of_any_framework_are_appended() {
 }
 
 #[test]
+fn an_array_of_one_axis_comes_back_with_one() {
+    let cli = Cli::new();
+    let values = [1.5f32, -2.0, 0.25, 1e30];
+    for (key, file, shape) in [("p.m.v", "v.npy", &[4][..]), ("p.m.w", "w.npy", &[4, 1])] {
+        write_npy(&cli.path(file), shape, &values);
+        let said = String::from_utf8(cli.output(&["append", key, file, "--scheme", "f32"]).stderr).unwrap();
+        assert_eq!(said.contains("4 rows of one value, at most"), shape.len() == 1, "{said}");
+        cli.ok(&["get", key, "-o", "back.npy"]);
+        assert_eq!(npy(&cli.path("back.npy")), (shape.to_vec(), values.to_vec()));
+        assert_eq!(cli.json(&["get", key])[0]["shape"], serde_json::json!(shape[1..]));
+        cli.ok(&["get", key, "-o", "back.safetensors"]);
+        let again = key.replace("p.m", "p.again");
+        cli.ok(&["append", &again, "back.safetensors", "--scheme", "f32"]);
+        assert_eq!(cli.json(&["ls", &again])[0]["kind"], cli.json(&["ls", key])[0]["kind"]);
+    }
+    assert!(cli.ok(&["get", "p.m.v"]).contains("4 rows of one value; source: read f32"));
+    assert!(cli.ok(&["get", "p.m.w"]).contains("4 rows of [1]; source: read f32"));
+    let listed = cli.ok(&["ls"]);
+    assert!(listed.contains("one f32") && listed.contains("f32 [1]") && !listed.contains("[]"), "{listed}");
+    cli.ok(&["get", "p.m.v.u0,u0", "-o", "twice.npy"]);
+    assert_eq!(npy(&cli.path("twice.npy")).0, [4, 2]);
+}
+
+#[test]
 fn what_get_writes_append_reads() {
     let cli = Cli::new();
     let values: Vec<f32> = (0..2 * 12).map(|i| i as f32 / 4.0).collect();

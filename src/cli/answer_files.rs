@@ -107,6 +107,14 @@ fn whole(path: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> Result<()>) -> 
     moved
 }
 
+/// The shape of a row: that of a single value where it was logged as one.
+pub fn row_shape<'a>(answer: &'a Answer, content: &Content) -> &'a [usize] {
+    match content {
+        Content::Tensor(t) if t.shape.is_empty() && answer.columns.len() == 1 => &[],
+        _ => &answer.shape,
+    }
+}
+
 /// Values of an answer in one type, row-major: that which they were logged in, where they still are of it.
 struct Values<'a> {
     dtype: Dtype,
@@ -117,10 +125,11 @@ struct Values<'a> {
 impl<'a> Values<'a> {
     /// Of an answer, or of a part of one, whose type no value of another part may change.
     fn of(answer: &'a Answer, store: &Store, is_part: bool) -> Result<Self> {
-        let shape = std::iter::once(answer.rows.len()).chain(answer.shape.iter().copied()).collect();
+        let content = store.intermediate(&answer.key)?.content;
+        let shape = std::iter::once(answer.rows.len()).chain(row_shape(answer, &content).iter().copied()).collect();
         let (dtype, bytes) = match &answer.data {
             Data::F64(v) => (Dtype::F64, in_place(v, f64::to_le_bytes)),
-            Data::F32(v) => match &*store.intermediate(&answer.key)?.content {
+            Data::F32(v) => match &*content {
                 Content::Tensor(t)
                     if t.dtype == Code::F16
                         && (!is_part || t.layout.code == Code::F16)
@@ -442,6 +451,8 @@ mod tests {
         let spec = TensorSpec::new("halves", &[4]).of(Code::F16);
         let handle = log.tensor(model, &spec).unwrap();
         log.append(handle, &rows, halves).unwrap();
+        let handle = log.tensor(model, &TensorSpec::new("single", &[])).unwrap();
+        log.append(handle, &rows, rows.iter().map(|r| *r as f32 / 2.0).collect::<Vec<_>>()).unwrap();
         let fields = [("n", DataType::Int64), ("is", DataType::Boolean), ("text", DataType::Utf8)];
         let schema = Arc::new(Schema::new(fields.map(|(n, t)| Field::new(n, t, true)).to_vec()));
         let columns: Vec<ArrayRef> = vec![
@@ -474,7 +485,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = store(dir.path());
         let reader = ChunkReader::new(&store);
-        for keys in [&["maps"][..], &["halves"], &["table"], &["maps.u1", "halves", "table"], &["table.is"]] {
+        for keys in
+            [&["maps"][..], &["halves"], &["single"], &["table"], &["maps.u1", "halves", "table"], &["table.is"]]
+        {
             for rows in [&ROWS[..], &ROWS[..1], &[]] {
                 let request = |key: &&str| {
                     Request::new(format!("p.m.{key}").parse().unwrap()).with_rows(RowSelection::List(rows.to_vec()))

@@ -12,7 +12,7 @@ use mistique_datasets::read_parquet;
 use serde_json::json;
 
 use super::log::WriteArgs;
-use super::output::{bytes, count, pretty};
+use super::output::{bytes, count, pretty, shape_text};
 use super::{CliError, Result};
 use crate::{
     EngineError, IfExists, IntermediateKey, LogReport, Logger, ModelHandle, ModelKey, ModelSpec, Rows, Scheme, Store,
@@ -147,7 +147,7 @@ fn append_tensor(
     let ids = rows(*n)?;
     let handle = log.tensor(model, &spec).map_err(of_file(&args.file))?;
     let most = spec.max_bytes(*n as u64);
-    eprintln!("appending {n} rows of {row_shape:?}, at most {}", bytes(most));
+    eprintln!("appending {n} rows of {}, at most {}", shape_text(row_shape), bytes(most));
     log.reserve(most)?;
     log.append_boxed(handle, &ids, values).map_err(of_file(&args.file))?;
     Ok(*n)

@@ -8,7 +8,7 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::log::{left_out_json, left_out_note};
-use super::output::{Rows, bytes, count, pretty};
+use super::output::{Rows, bytes, count, pretty, shape_text};
 use super::progress::Progress;
 use super::{Result, file_error};
 use crate::Spec;
@@ -87,10 +87,10 @@ pub fn run(command: &DatasetCommand, as_json: bool) -> Result<String> {
                 }))
             } else {
                 format!(
-                    "{}: {} rows of {:?}, {} labels, fingerprint {fingerprint}\n",
+                    "{}: {} rows of {}, {} labels, fingerprint {fingerprint}\n",
                     spec.name(),
                     count(dataset.n_rows() as u64),
-                    dataset.row_shape(),
+                    shape_text(dataset.row_shape()),
                     if dataset.labels().is_some() { "with" } else { "no" },
                 )
             })

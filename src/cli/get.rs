@@ -10,8 +10,9 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use serde_json::{Value, json};
 
 use super::Result;
+use super::answer_files::row_shape;
 use super::cells::{cells, json_values};
-use super::output::{Rows, bytes, count, pretty, seconds, times};
+use super::output::{Rows, bytes, count, pretty, seconds, shape_text, times};
 use super::parts::Parts;
 use super::progress::Progress;
 use crate::{
@@ -148,8 +149,11 @@ pub fn get(args: &GetArgs, store: &Store, as_json: bool) -> Result<()> {
                 false => format!("{}: {} rows\n", path.display(), count(n_rows as u64)),
             }
         }
-        None if as_json => pretty(&Value::Array(answers.all(0)?.iter().map(as_value).collect::<Result<_>>()?)),
-        None => table(&answers.head(SHOWN_ROWS)?, n_rows)?,
+        None if as_json => {
+            let values = answers.all(0)?.iter().map(|answer| as_value(answer, store)).collect::<Result<Vec<_>>>();
+            pretty(&Value::Array(values?))
+        }
+        None => table(&answers.head(SHOWN_ROWS)?, n_rows, store)?,
     };
     super::print(&text)?;
     super::materialize::note(reader.finish_materializing());
@@ -310,7 +314,7 @@ fn explanation_json(key: &str, e: &Explanation, indexes: &[Serving]) -> Value {
 }
 
 /// The first of so many rows of answers.
-fn table(answers: &[Answer], n_rows: usize) -> Result<String> {
+fn table(answers: &[Answer], n_rows: usize, store: &Store) -> Result<String> {
     let mut out = String::new();
     for answer in answers {
         let (shown_rows, n_columns) = (answer.rows.len().min(SHOWN_ROWS), answer.columns.len().min(SHOWN_COLUMNS));
@@ -327,10 +331,10 @@ fn table(answers: &[Answer], n_rows: usize) -> Result<String> {
         let of = if answer.rows.len() < n_rows { ", these rows" } else { "" };
         let took = answer.explanation.actual.map_or(String::new(), |d| format!("{of} in {}", seconds(d.as_secs_f64())));
         out += &format!(
-            "{}: {} rows of {:?}; source: {}{took}{}{}\n",
+            "{}: {} rows of {}; source: {}{took}{}{}\n",
             answer.key,
             count(n_rows as u64),
-            answer.shape,
+            shape_text(row_shape(answer, &store.intermediate(&answer.key)?.content)),
             answer.source,
             more(n_rows, shown_rows, "rows"),
             more(answer.columns.len(), n_columns, "columns (write them with -o)"),
@@ -339,9 +343,11 @@ fn table(answers: &[Answer], n_rows: usize) -> Result<String> {
     Ok(out)
 }
 
-fn as_value(answer: &Answer) -> Result<Value> {
+fn as_value(answer: &Answer, store: &Store) -> Result<Value> {
+    let content = store.intermediate(&answer.key)?.content;
     Ok(json!({
-        "key": answer.key.to_string(), "row_ids": answer.rows, "columns": answer.columns, "shape": answer.shape,
+        "key": answer.key.to_string(), "row_ids": answer.rows, "columns": answer.columns,
+        "shape": row_shape(answer, &content),
         "values": json_values(answer)?, "source": answer.source.to_string(),
         "seconds": answer.explanation.actual.map(|d| d.as_secs_f64()),
     }))

@@ -7,12 +7,14 @@ use serde_json::{Value, json};
 use super::output::{Rows, bytes, count, damage_note, float, plain, pretty};
 use super::{CliError, Result};
 use crate::engine_types::IntermediateStats;
-use crate::{Content, EngineError, IntermediateKey, ModelKey, ModelKind, ModelRecord, Store};
+use crate::{Code, Content, EngineError, IntermediateKey, ModelKey, ModelKind, ModelRecord, Store};
 
 /// Shape and type of an intermediate's rows.
 fn kind(content: &Content) -> String {
+    let dtype = |code: Code| format!("{code:?}").to_lowercase();
     match content {
-        Content::Tensor(t) => format!("{} {:?}", format!("{:?}", t.dtype).to_lowercase(), t.shape),
+        Content::Tensor(t) if t.shape.is_empty() => format!("one {}", dtype(t.dtype)),
+        Content::Tensor(t) => format!("{} {:?}", dtype(t.dtype), t.shape),
         Content::Table(t) => format!("table of {} columns", t.schema.fields().len()),
     }
 }

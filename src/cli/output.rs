@@ -160,6 +160,11 @@ pub fn count(n: u64) -> String {
     out
 }
 
+/// What a row of that shape is.
+pub fn shape_text(shape: &[usize]) -> String {
+    if shape.is_empty() { "one value".into() } else { format!("{shape:?}") }
+}
+
 /// A value to six significant digits at most.
 pub fn float(v: f64) -> String {
     if v == 0.0 || !v.is_finite() {
