@@ -233,6 +233,32 @@ fn columns_that_a_network_does_not_see_are_said() {
 }
 
 #[test]
+fn a_key_that_lacks_rows_of_the_first_says_which() {
+    let cli = Cli::new();
+    write_npy(&cli.path("a.npy"), &[5, 1], &[1.0, 2.0, 3.0, 4.0, 5.0]);
+    cli.ok(&["append", "p.a.x", "a.npy"]);
+    for (key, ids, lacking, advice) in [
+        ("p.run.y", "0 1 2 7 8", "2 of these 5 rows of p.a.x, the first of them row_id 3", "have: --rows 0..3"),
+        ("p.apart.y", "0 9 3 8 7", "3 of these 5 rows of p.a.x, the first of them row_id 1", "have: --rows 0,3"),
+        ("p.none.y", "5 6 7 8 9", "5 of these 5 rows of p.a.x, the first of them row_id 0", "ask for each by itself"),
+    ] {
+        cli.write("ids.txt", &ids.replace(' ', "\n"));
+        cli.ok(&["append", key, "a.npy", "--row-ids", "ids.txt"]);
+        for command in [&["get", "p.a.x", key][..], &["get", "p.a.x", key, "--json"], &["explain", "p.a.x", key]] {
+            let said = cli.fails(command);
+            assert!(said.contains(&format!("{key} lacks {lacking}; ")) && said.contains(advice), "{said}");
+        }
+        if let Some((_, rows)) = advice.split_once("--rows ") {
+            cli.ok(&["get", "p.a.x", key, "--rows", rows]);
+        }
+    }
+    let said = cli.fails(&["get", "p.a.x", "p.run.y", "--rows", "2,4,3"]);
+    assert!(said.contains("p.run.y lacks 2 of these 3 rows of p.a.x, the first of them row_id 4"), "{said}");
+    // The first one's own rows.
+    assert!(cli.fails(&["get", "p.a.x", "p.run.y", "--rows", "7"]).contains("p.a.x: row_id 7 is not stored"));
+}
+
+#[test]
 fn files_of_one_name_are_told_apart_by_a_name_given() {
     let cli = Cli::new();
     std::fs::create_dir(cli.path("sub")).unwrap();

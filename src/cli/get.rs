@@ -9,15 +9,15 @@ use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use serde_json::{Value, json};
 
-use super::Result;
 use super::answer_files::row_shape;
 use super::cells::{cells, json_values};
 use super::output::{Rows, bytes, count, pretty, seconds, shape_text, times};
 use super::parts::Parts;
 use super::progress::Progress;
+use super::{CliError, Result};
 use crate::{
-    Answer, ChunkReader, Device, Explanation, Key, NetworkRerun, PlanChoice, Predicate, Request, RowSelection, Serving,
-    Store,
+    Answer, ChunkReader, Device, EngineError, Explanation, Key, NetworkRerun, PlanChoice, Predicate, QueryError,
+    Request, RowSelection, RowSet, Serving, Store,
 };
 
 /// Rows and columns that a table on the terminal shows.
@@ -121,9 +121,10 @@ pub fn get(args: &GetArgs, store: &Store, as_json: bool) -> Result<()> {
     let requests = args.request.requests()?;
     let answers = match (&args.output, as_json) {
         // Every value is printed.
-        (None, true) => Parts::Whole(reader.get_intermediates(&requests)?),
-        _ => Parts::of(&reader, &requests)?,
+        (None, true) => reader.get_intermediates(&requests).map(Parts::Whole).map_err(CliError::from),
+        _ => Parts::of(&reader, &requests),
     };
+    let answers = answers.map_err(|e| with_lack(e, store, args.request.device, &requests))?;
     args.request.record()?;
     let n_rows = answers.rows().len();
     if let ([first, others @ ..], None, None) = (&requests[..], &args.request.rows, &args.request.filter) {
@@ -160,6 +161,49 @@ pub fn get(args: &GetArgs, store: &Store, as_json: bool) -> Result<()> {
     Ok(())
 }
 
+/// Rows that are written out where they are not consecutive.
+const LISTED_ROWS: usize = 10;
+
+/// An error; that a key lacks rows of the first one is said in full.
+fn with_lack(e: CliError, store: &Store, device: Device, requests: &[Request]) -> CliError {
+    match lack(&e, store, device, requests) {
+        Ok(Some(said)) => CliError::Usage(said),
+        _ => e,
+    }
+}
+
+/// How many rows of the first key the one that an error names lacks, and for which rows both can be asked.
+fn lack(e: &CliError, store: &Store, device: Device, requests: &[Request]) -> Result<Option<String>> {
+    let CliError::Query(QueryError::Engine(EngineError::NoSuchRow { key, row, .. })) = e else { return Ok(None) };
+    let Some((first, others)) = requests.split_first() else { return Ok(None) };
+    let session = reader(store, device).uncounted();
+    let scan = session.scan(first)?;
+    let rows: Vec<u64> = scan.rows().iter().collect();
+    for other in others {
+        let record = store.intermediate(&other.key().intermediate)?;
+        if record.key.to_string() != *key {
+            continue;
+        }
+        let (both, is_stored) = store.plan_stored(&record, &rows)?;
+        let lacking = is_stored.iter().filter(|stored| !**stored).count();
+        let advice = match &both.rows {
+            _ if both.n_rows() == 0 => "ask for each by itself".to_string(),
+            RowSet::Range(shared) => format!("ask for rows that both have: --rows {}..{}", shared.start, shared.end),
+            RowSet::List(shared) if shared.len() <= LISTED_ROWS => {
+                let shared: Vec<String> = shared.iter().map(u64::to_string).collect();
+                format!("ask for rows that both have: --rows {}", shared.join(","))
+            }
+            RowSet::List(_) => "name rows that both have with --rows, or ask for each by itself".to_string(),
+        };
+        let (lacking, all) = (count(lacking as u64), count(rows.len() as u64));
+        return Ok(Some(format!(
+            "{key} lacks {lacking} of these {all} rows of {}, the first of them row_id {row}; {advice}",
+            scan.key()
+        )));
+    }
+    Ok(None)
+}
+
 /// How often `explain --all` runs each plan; the shortest time counts, since other work only ever adds to it.
 const RUNS: usize = 3;
 
@@ -167,7 +211,8 @@ pub fn explain(args: &ExplainArgs, store: &Store, as_json: bool) -> Result<()> {
     args.request.record()?;
     let requests = args.request.requests()?;
     let reader = reader(store, args.request.device);
-    let mut explanations = reader.explain_intermediates(&requests)?;
+    let explanations = reader.explain_intermediates(&requests).map_err(CliError::from);
+    let mut explanations = explanations.map_err(|e| with_lack(e, store, args.request.device, &requests))?;
     if args.all {
         measure_all(store, args.request.device, &requests, &mut explanations)?;
     } else if !args.dry {
