@@ -166,6 +166,31 @@ fn rows_are_read_and_run() {
 }
 
 #[test]
+fn what_is_not_divided_says_which_plan_answers_it() {
+    let world = World::new();
+    let store = Store::open_or_create(world.path("s.mq")).unwrap();
+    world.log(&store, "m", "after", "f16", 200);
+    let split = |row| request("p.m.after").with_rows(RowSelection::List(vec![row])).with_plan(PlanChoice::SPLIT);
+    let lossy = "READ: the stored copy is f16, and exact values were asked for";
+    for (request, want) in [
+        (split(3), "all of its rows are stored; use --plan read".to_string()),
+        (split(3).with_exact(true), format!("all of its rows are stored; {lossy}; use --plan rerun")),
+        (split(250), "no values of its rows are stored; use --plan rerun".to_string()),
+    ] {
+        let refused = session(&store).get(&request).unwrap_err().to_string();
+        assert_eq!(refused, format!("p.m.after: SPLIT is not possible: SPLIT: {want}"));
+        let (_, plan) = want.rsplit_once("--plan ").unwrap();
+        session(&store).get(&request.with_plan(plan.parse().unwrap())).unwrap();
+    }
+    // Where nothing can run it, nothing is advised.
+    let refused = ChunkReader::new(&store).get(&split(250)).unwrap_err().to_string();
+    assert!(
+        refused.contains("no values of its rows are stored; RERUN: ") && !refused.contains("use --plan"),
+        "{refused}"
+    );
+}
+
+#[test]
 fn one_run_gives_several_layers() {
     let world = World::new();
     let store = Store::open_or_create(world.path("s.mq")).unwrap();

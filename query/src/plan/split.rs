@@ -3,7 +3,7 @@
 use arrow::compute::interleave_record_batch;
 use mistique_engine::{EngineError, RowSet};
 
-use super::{Answered, Considered, KINDS, Part, PlanChoice, PlanKind, Planning, Resolved, read};
+use super::{Answered, Considered, KINDS, Part, PlanChoice, PlanKind, Planning, Resolved, read, rerun};
 use crate::answer::{Data, Source};
 use crate::error::Result;
 
@@ -48,6 +48,35 @@ fn plans(planning: &Planning<'_>, halves: &[Resolved; 2]) -> Result<std::result:
     Ok(chosen.map_err(|_| "it has no two halves".to_string()))
 }
 
+/// Why a request has no two halves: what is stored of it, and the plan that answers it whole.
+fn undivided(planning: &Planning<'_>) -> Result<String> {
+    let request = planning.request;
+    let is_stored = request.stored.is_ok();
+    let mut said = if is_stored { "all of its rows are stored" } else { unstored(planning)? }.to_string();
+    let kinds: [&dyn PlanKind; 2] = [&read::Read, &rerun::FromInput];
+    for kind in kinds.iter().skip(usize::from(!is_stored)) {
+        match kind.consider(planning)?.map(|considered| considered.unavailable) {
+            Some(None) => return Ok(format!("{said}; use --plan {}", kind.name().to_lowercase())),
+            Some(Some(why)) => said += &format!("; {}: {why}", kind.name()),
+            None => {}
+        }
+    }
+    Ok(said)
+}
+
+/// What there is of a request that is not stored, and of which no part can be read.
+fn unstored(planning: &Planning<'_>) -> Result<&'static str> {
+    let request = planning.request;
+    let ids: Vec<u64> = request.rows.iter().collect();
+    let (stored, _) = planning.context.store.plan_stored(&request.record, &ids)?;
+    let (lacking, touched) = stored.lacking(&request.columns.groups(&request.record.content));
+    Ok(if lacking < touched {
+        "some of its rows are stored, but not all of their values"
+    } else {
+        "no values of its rows are stored"
+    })
+}
+
 fn split_source(request: &Resolved, [read, rerun]: [usize; 2], from: Source) -> Source {
     let scheme = request.record.content.scheme_text();
     Source::Split { read, scheme, rerun, from: Box::new(from), exact: read::is_lossless(request) }
@@ -62,12 +91,12 @@ impl PlanKind for Split {
         "What is stored, and a run for the other rows"
     }
 
-    fn inapplicable(&self) -> &'static str {
-        "all of its rows are stored, or none; use --plan read or --plan rerun"
-    }
-
     fn consider(&self, planning: &Planning<'_>) -> Result<Option<Considered>> {
-        let Some(part) = &planning.request.part else { return Ok(None) };
+        let Some(part) = &planning.request.part else {
+            let is_demanded = planning.request.choice == PlanChoice::SPLIT;
+            let why = is_demanded.then(|| undivided(planning)).transpose()?;
+            return Ok(why.map(|why| Considered::impossible(NAME, why)));
+        };
         let halves = halves(planning.request, part);
         let [stored, others] = match plans(planning, &halves)? {
             Err(why) => return Ok(Some(Considered::impossible(NAME, why))),
@@ -94,7 +123,7 @@ impl PlanKind for Split {
     fn run(&self, planning: &Planning<'_>) -> Result<Vec<Answered>> {
         let request = planning.request;
         let Some(part) = &request.part else {
-            return planning.refuse(NAME, "all of its rows are stored, or none");
+            return planning.refuse(NAME, undivided(planning)?);
         };
         let halves = halves(request, part);
         let plans = plans(planning, &halves)?.or_else(|why| planning.refuse(NAME, why))?;
