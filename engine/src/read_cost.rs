@@ -158,14 +158,7 @@ fn page_bytes(layout: &TensorLayout) -> usize {
 
 /// The work of a read that the InMemoryStore admits or not, of which the shares `held` of its pages are in memory, and
 /// `unknown` of its chunks to be looked up.
-fn work_of(
-    layout: &TensorLayout,
-    row: &RowOf,
-    touched: &Touched,
-    admitted: bool,
-    held: f64,
-    unknown: f64,
-) -> ReadWork {
+fn work_of(layout: &TensorLayout, row: &RowOf, touched: &Touched, admitted: bool, held: f64, unknown: f64) -> ReadWork {
     let n_pages = touched.pages * row.pieces;
     let n_chunks = touched.blocks.len() * row.pieces;
     let alone = on_one_thread(layout, n_pages, n_chunks);
@@ -367,9 +360,8 @@ mod tests {
         assert_eq!((work.places, work.opens, work.values), (0.0, 0.0, 0.0));
         assert_eq!((work.held_pages, work.held_values), (64.0, 16384.0));
         // A request beyond a quarter of the pool goes straight to the answer, one beyond a thirty-second when it comes first.
-        let admitted = |pool: &InMemoryStore| {
-            tensor_work(&layout, &whole, &touched, &blocks, pool, |ids| ids.count()).admitted
-        };
+        let admitted =
+            |pool: &InMemoryStore| tensor_work(&layout, &whole, &touched, &blocks, pool, |ids| ids.count()).admitted;
         let (small, middle) = (InMemoryStore::new(1 << 21), InMemoryStore::new(1 << 22));
         assert_eq!((admitted(&pool), admitted(&small), admitted(&middle)), (true, false, false));
         for pool in [&small, &middle] {

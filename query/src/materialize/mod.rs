@@ -184,9 +184,7 @@ impl ChunkReader<'_> {
     fn cannot_rerun(&self, model: &ModelRecord) -> Option<String> {
         match self.workflows().iter().find(|w| w.runs(model)) {
             None => Some(format!("{} values cannot be run again", model.spec.kind.name())),
-            Some(workflow) => {
-                self.verified().get_or(model.id, || workflow.lacks(model, true))
-            }
+            Some(workflow) => self.verified().get_or(model.id, || workflow.lacks(model, true)),
         }
     }
 
