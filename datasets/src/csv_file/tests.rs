@@ -1,7 +1,7 @@
 use std::fs;
 
 use arrow::array::{Array, AsArray};
-use arrow::datatypes::{DataType, Date32Type, Float64Type, Int64Type};
+use arrow::datatypes::{DataType, Date32Type, Float32Type, Float64Type, Int64Type};
 
 use super::*;
 use crate::open;
@@ -94,6 +94,19 @@ fn dates() {
     ] {
         assert_eq!(parse_date(text), days, "{text}");
     }
+}
+
+#[test]
+fn numbers_beyond_float32_are_no_float32() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("t.csv");
+    let types = [("x".to_owned(), DataType::Float32)];
+    fs::write(&path, "x\n0.1\n-3e38\ninf\n").unwrap();
+    let x = read_csv_as(&path, &types).unwrap();
+    assert_eq!(x.column(0).as_primitive::<Float32Type>().values().to_vec(), [0.1, -3e38, f32::INFINITY]);
+    fs::write(&path, "x\n0.1\n4e38\n").unwrap();
+    let wrong = read_csv_as(&path, &types).unwrap_err().to_string();
+    assert!(wrong.contains("line 3, column x: \"4e38\" is not a number within float32"), "{wrong}");
 }
 
 #[test]

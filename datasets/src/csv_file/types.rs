@@ -30,7 +30,7 @@ impl Look {
         let (fits, what) = match data_type {
             DataType::Int64 => (parse_int(text).is_some(), "a whole number"),
             DataType::Float64 => (parse_float(text).is_some(), "a number"),
-            DataType::Float32 => (parse_single(text).is_some(), "a number"),
+            DataType::Float32 => (parse_single(text).is_some(), "a number within float32"),
             DataType::Boolean => (parse_bool(text).is_some(), "true or false"),
             DataType::Date32 => (parse_date(text).is_some(), "a date such as 2016-01-31"),
             _ => (true, "a text"),
@@ -120,8 +120,11 @@ pub(super) fn parse_float(text: &str) -> Option<f64> {
     text.trim().parse().ok()
 }
 
+/// A number that is finite as float64 must be so here too.
 pub(super) fn parse_single(text: &str) -> Option<f32> {
-    text.trim().parse().ok()
+    let single: f32 = text.trim().parse().ok()?;
+    let is_held = single.is_finite() || parse_float(text).is_none_or(|number| !number.is_finite());
+    is_held.then_some(single)
 }
 
 pub(super) fn parse_bool(text: &str) -> Option<bool> {

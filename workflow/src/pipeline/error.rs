@@ -250,6 +250,22 @@ pub enum OperatorError {
         /// What was expected.
         expected: String,
     },
+    /// A value of a file is none of the type that was asked for.
+    #[error(
+        "{file}: row {row}, column {column}: {found} is not {expected}; give {column} another type in `types`, or correct the file"
+    )]
+    Cell {
+        /// The file, as the stage names it.
+        file: String,
+        /// The row_id: its position in the file.
+        row: u64,
+        /// The column.
+        column: String,
+        /// The value.
+        found: String,
+        /// What the type holds.
+        expected: &'static str,
+    },
     /// Several rows of a join's right side have one key.
     #[error(
         "the right side of the join has {count} rows whose {column} is {value}; make them unique, or say `on_duplicate: first` or `last`"
@@ -315,6 +331,7 @@ impl OperatorError {
             }
             Self::Param { param, .. } => Some((param, "")),
             Self::Entry { param, entry, .. } => Some((param, entry)),
+            Self::Cell { column, .. } => Some(("types", column)),
             _ => None,
         }
     }

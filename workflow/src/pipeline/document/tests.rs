@@ -144,6 +144,11 @@ fn mistakes_are_reported_with_their_place_and_the_nearest_name() {
             "`types` is \"flaot64\"; expected types among float64, float32, int64, boolean, date, text (did you mean float64?)",
         ),
         (
+            "{name: x, op: ReadCSV, file: housing.csv, types: {population: int64, median_income: int64}}",
+            "median_income",
+            "stage x (ReadCSV): housing.csv: row ",
+        ),
+        (
             "{name: x, op: Evaluate, inputs: [homes, homes], target: population, metrics: [mse, acuracy]}",
             "acuracy",
             "`metrics` is \"acuracy\"; expected some of mse, mae, accuracy, auroc (did you mean accuracy?)",

@@ -4,6 +4,7 @@ mod avg;
 mod category;
 mod combine_predictions;
 mod compute_neighborhood;
+mod convert;
 mod drop_columns;
 mod evaluate;
 mod expression;

@@ -4,13 +4,12 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::ArrayRef;
-use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::DataType;
 use arrow::record_batch::RecordBatch;
 
 use mistique_datasets::{DatasetError, TableFile};
 
+use super::convert::{Unfit, convert};
 use crate::pipeline::columns::{Columns, TYPES, type_name, type_of_name};
 use crate::pipeline::data::Data;
 use crate::pipeline::error::{OperatorError, PipelineError};
@@ -138,10 +137,18 @@ fn adapt(reading: &Reading, first: u64, batch: RecordBatch) -> Result<Table, Ope
     for (name, wanted) in &reading.types {
         let column = table.column("types", name)?;
         if column.data_type() != wanted {
-            let options = CastOptions { safe: false, ..CastOptions::default() };
-            let column: ArrayRef = cast_with_options(column, wanted, &options).map_err(|e| OperatorError::Param {
-                param: "types",
-                why: format!("column {name} cannot become {}: {e}", type_name(wanted)),
+            let column = convert(column, wanted).map_err(|unfit| match unfit {
+                Unfit::Types(e) => OperatorError::Param {
+                    param: "types",
+                    why: format!("column {name} cannot become {}: {e}", type_name(wanted)),
+                },
+                Unfit::Value { at, found, expected } => OperatorError::Cell {
+                    file: reading.file.clone(),
+                    row: first + at as u64,
+                    column: name.clone(),
+                    found,
+                    expected,
+                },
             })?;
             table = table.with_columns(vec![(name.clone(), column)])?;
         }
@@ -154,7 +161,8 @@ fn adapt(reading: &Reading, first: u64, batch: RecordBatch) -> Result<Table, Ope
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{Int64Array, TimestampSecondArray};
+    use arrow::array::{ArrayRef, AsArray, Float64Array, Int64Array, StringArray, TimestampSecondArray};
+    use arrow::datatypes::{Float32Type, Int64Type};
 
     use super::*;
 
@@ -178,5 +186,43 @@ mod tests {
         }
         let wrong = of(Some(&["kk"][..])).unwrap_err().to_string();
         assert!(wrong.contains("no column kk") && wrong.contains("the columns are at, k"), "{wrong}");
+    }
+
+    /// The column x of these values, of another type, from row 10 on.
+    fn converted(x: ArrayRef, wanted: DataType) -> Result<ArrayRef, OperatorError> {
+        let reading = Reading { types: vec![("x".to_owned(), wanted)], ..reading(None) };
+        let table = adapt(&reading, 10, RecordBatch::try_from_iter([("x", x)]).unwrap())?;
+        Ok(Arc::clone(table.column("", "x").unwrap()))
+    }
+
+    #[test]
+    fn what_a_type_holds_is_converted_and_nulls_stay() {
+        let floats = |values: &[Option<f64>]| Arc::new(Float64Array::from(values.to_vec())) as ArrayRef;
+        let whole = converted(floats(&[Some(2.0), None, Some(-3.0)]), DataType::Int64).unwrap();
+        assert_eq!(whole.as_primitive::<Int64Type>().iter().collect::<Vec<_>>(), [Some(2), None, Some(-3)]);
+        // A float32 rounds, as float64 does too; infinity is one of its values.
+        let single = converted(floats(&[Some(0.1), None, Some(f64::INFINITY)]), DataType::Float32).unwrap();
+        let single = single.as_primitive::<Float32Type>().iter().collect::<Vec<_>>();
+        assert_eq!(single, [Some(0.1), None, Some(f32::INFINITY)]);
+    }
+
+    #[test]
+    fn what_a_type_does_not_hold_is_named_by_file_row_and_column() {
+        let floats = |values: &[Option<f64>]| Arc::new(Float64Array::from(values.to_vec())) as ArrayRef;
+        let texts = |values: &[&str]| Arc::new(StringArray::from(values.to_vec())) as ArrayRef;
+        for (x, wanted, expected) in [
+            (floats(&[Some(2.0), None, Some(1.7)]), DataType::Int64, "row 12, column x: 1.7 is not a whole number"),
+            (floats(&[Some(f64::NAN)]), DataType::Int64, "row 10, column x: NaN is not a whole number within int64"),
+            (floats(&[Some(0.0), Some(1e300)]), DataType::Int64, "row 11, column x: 1e300 is not a whole number"),
+            (floats(&[Some(3e38), Some(-4e38)]), DataType::Float32, "row 11, column x: -4e38 is not a number within"),
+            (texts(&["7", "four"]), DataType::Int64, "row 11, column x: \"four\" is not a whole number within int64"),
+            (texts(&["1e39"]), DataType::Float32, "row 10, column x: \"1e39\" is not a number within float32"),
+        ] {
+            let wrong = converted(x, wanted).unwrap_err().to_string();
+            assert!(wrong.starts_with("t.parquet: ") && wrong.contains(expected), "{wrong}");
+            assert!(wrong.contains("give x another type in `types`"), "{wrong}");
+        }
+        let wrong = converted(floats(&[Some(1.0)]), DataType::Date32).unwrap_err().to_string();
+        assert!(wrong.contains("column x cannot become date"), "{wrong}");
     }
 }

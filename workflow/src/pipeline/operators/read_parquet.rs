@@ -1,7 +1,7 @@
 //! ReadParquet: a Parquet file. Its rows are numbered by their position in the file: that is their row_id.
 //!
-//! Parameters: `file`, found by `--data`; `types`, such as `{parcelid: int64}`, to which columns are converted;
-//! `columns`, to keep only some.
+//! Parameters: `file`, found by `--data`; `types`, such as `{parcelid: int64}`, to which columns are converted (a value that
+//! the type does not hold, as 1.7 in int64, is refused); `columns`, to keep only some.
 
 use mistique_datasets::read_parquet;
 
