@@ -3,15 +3,18 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Datum, Float64Array, Int64Array, Scalar, StringArray, UInt32Array,
-    new_null_array,
+    Array, ArrayRef, AsArray, BooleanArray, Datum, Float64Array, Int64Array, NullArray, Scalar, StringArray,
+    UInt32Array, UInt64Array, new_null_array,
 };
 use arrow::buffer::{BooleanBuffer, NullBuffer};
-use arrow::compute::kernels::{cmp, numeric, zip::zip};
-use arrow::compute::{CastOptions, DatePart, and_kleene, cast_with_options, date_part, is_null, not, or_kleene, take};
-use arrow::datatypes::{DataType, Float32Type, Float64Type, Int64Type};
+use arrow::compute::kernels::{cmp, merge::merge, numeric, zip::zip};
+use arrow::compute::{
+    CastOptions, DatePart, and_kleene, cast_with_options, date_part, filter, is_null, not, or_kleene, take,
+};
+use arrow::datatypes::{DataType, Float32Type, Float64Type, Int64Type, UInt64Type};
 
-use super::{Arithmetic, Comparison, Expr, Function, common, is_date_pair};
+use super::{Arithmetic, Checker, Comparison, Expr, Function, common, is_date_pair};
+use crate::pipeline::columns::Columns;
 use crate::pipeline::error::OperatorError;
 use crate::pipeline::table::Table;
 
@@ -59,26 +62,62 @@ impl Value {
     }
 }
 
-/// The values of `root`, whose type is `result`.
-pub(super) fn evaluate(param: &'static str, table: &Table, root: &Expr, result: &DataType) -> Result<ArrayRef> {
-    let evaluator = Evaluator { param, table };
+/// The values of `root`, whose type is `result`, for a table of these columns.
+pub(super) fn evaluate(
+    param: &'static str,
+    table: &Table,
+    columns: &Columns,
+    root: &Expr,
+    result: &DataType,
+) -> Result<ArrayRef> {
+    let evaluator = Evaluator { param, table, columns, at: None };
     evaluator.value(root)?.cast(result)?.column(table.n_rows())
 }
 
+/// Computes values for rows of a table.
+#[derive(Clone)]
 struct Evaluator<'a> {
     param: &'static str,
     table: &'a Table,
+    columns: &'a Columns,
+    /// Positions of the rows; `None` for all.
+    at: Option<UInt64Array>,
 }
 
 impl Evaluator<'_> {
+    fn n_rows(&self) -> usize {
+        self.at.as_ref().map_or_else(|| self.table.n_rows(), Array::len)
+    }
+
+    /// For those of the rows for which `chosen` is true.
+    fn only(&self, chosen: &BooleanArray) -> Result<Self> {
+        let at = match &self.at {
+            Some(at) => filter(at, chosen)?,
+            None => filter(&UInt64Array::from_iter_values(0..self.table.n_rows() as u64), chosen)?,
+        };
+        Ok(Self { at: Some(at.as_primitive::<UInt64Type>().clone()), ..*self })
+    }
+
+    fn checker(&self) -> Checker<'_> {
+        Checker { param: self.param, columns: self.columns }
+    }
+
+    fn column(&self, name: &str) -> Result<ArrayRef> {
+        let column = self.table.column(self.param, name)?;
+        match &self.at {
+            Some(at) => Ok(take(column, at, None)?),
+            None => Ok(Arc::clone(column)),
+        }
+    }
+
     fn value(&self, expr: &Expr) -> Result<Value> {
         Ok(match expr {
             Expr::Whole(n) => Value::one(Int64Array::from(vec![*n])),
             Expr::Number(n) => Value::one(Float64Array::from(vec![*n])),
             Expr::Text(t) => Value::one(StringArray::from(vec![t.as_str()])),
             Expr::Boolean(b) => Value::one(BooleanArray::from(vec![*b])),
-            Expr::Null => Value::one(arrow::array::NullArray::new(1)),
-            Expr::Column(name) => Value { array: Arc::clone(self.table.column(self.param, name)?), one: false },
+            Expr::Null => Value::one(NullArray::new(1)),
+            Expr::Column(name) => Value { array: self.column(name)?, one: false },
             Expr::Negate(of) => {
                 let of = self.number(of)?;
                 Value { array: numeric::neg(&of.array)?, one: of.one }
@@ -96,15 +135,15 @@ impl Evaluator<'_> {
             Expr::And(a, b) => self.logical(a, b, and_kleene)?,
             Expr::Or(a, b) => self.logical(a, b, or_kleene)?,
             Expr::In(of, among) => {
-                let mut any = Value::one(BooleanArray::from(vec![false])).column(self.table.n_rows())?;
+                let mut any = Value::one(BooleanArray::from(vec![false])).column(self.n_rows())?;
                 for item in among {
                     let equal = compare(Comparison::Equal, self.value(of)?, self.value(item)?)?;
-                    let equal = equal.column(self.table.n_rows())?;
+                    let equal = equal.column(self.n_rows())?;
                     any = Arc::new(or_kleene(any.as_boolean(), equal.as_boolean())?);
                 }
                 Value { array: any, one: false }
             }
-            Expr::When(cases, otherwise) => self.when(cases, otherwise)?,
+            Expr::When(cases, otherwise) => self.when(&self.checker().type_of(expr)?, cases, otherwise)?,
             Expr::Call(function, arguments) => self.call(*function, arguments)?,
         })
     }
@@ -117,7 +156,7 @@ impl Evaluator<'_> {
     }
 
     fn boolean(&self, expr: &Expr) -> Result<BooleanArray> {
-        let column = self.value(expr)?.cast(&DataType::Boolean)?.column(self.table.n_rows())?;
+        let column = self.value(expr)?.cast(&DataType::Boolean)?.column(self.n_rows())?;
         Ok(column.as_boolean().clone())
     }
 
@@ -130,28 +169,57 @@ impl Evaluator<'_> {
         Ok(Value { array: Arc::new(kernel(&self.boolean(a)?, &self.boolean(b)?)?), one: false })
     }
 
-    /// The last case first, so that the first true condition wins.
-    fn when(&self, cases: &[(Expr, Expr)], otherwise: &Expr) -> Result<Value> {
-        let mut result = self.value(otherwise)?;
-        for (condition, value) in cases.iter().rev() {
-            let value = self.value(value)?;
-            let to = common(value.array.data_type(), result.array.data_type()).unwrap_or(DataType::Null);
-            let (value, otherwise) = (value.cast(&to)?, result.cast(&to)?);
-            let condition = self.boolean(condition)?;
-            // A null condition is not true.
-            let condition = BooleanArray::new(
-                condition.nulls().map_or_else(|| condition.values().clone(), |n| condition.values() & n.inner()),
-                None,
-            );
-            result = Value { array: zip(&condition, &*value.datum(), &*otherwise.datum())?, one: false };
+    /// Each condition is computed for the rows that no case before took, and each value for those that take it, so that
+    /// what cannot be computed for other rows does no harm.
+    fn when(&self, to: &DataType, cases: &[(Expr, Expr)], otherwise: &Expr) -> Result<Value> {
+        let mut left = self.clone();
+        let mut parts = Vec::new();
+        let mut last = otherwise;
+        for (condition, value) in cases {
+            let taken = is_true(&left.boolean(condition)?);
+            match taken.true_count() {
+                0 => {}
+                n if n == taken.len() => {
+                    last = value;
+                    break;
+                }
+                _ => {
+                    let part = left.only(&taken)?.value(value)?.cast(to)?;
+                    left = left.only(&not(&taken)?)?;
+                    parts.push((taken, part));
+                }
+            }
         }
-        Ok(result)
+        let last = left.value(last)?.cast(to)?;
+        merged(parts, last)
+    }
+
+    /// Each argument is computed for the rows alone for which all before it are null.
+    fn coalesce(&self, to: &DataType, arguments: &[Expr]) -> Result<Value> {
+        let mut left = self.clone();
+        let mut parts = Vec::new();
+        let mut last = Value::one(NullArray::new(1)).cast(to)?;
+        for argument in arguments {
+            let value = left.value(argument)?.cast(to)?;
+            let missing = is_null(&value.array)?;
+            match missing.true_count() {
+                0 => {
+                    last = value;
+                    break;
+                }
+                n if n == missing.len() => {}
+                _ => {
+                    let there = not(&missing)?;
+                    let part = Value { array: filter(&value.array, &there)?, one: false };
+                    left = left.only(&missing)?;
+                    parts.push((there, part));
+                }
+            }
+        }
+        merged(parts, last)
     }
 
     fn call(&self, function: Function, arguments: &[Expr]) -> Result<Value> {
-        if matches!(function, Function::Min | Function::Max | Function::Coalesce) {
-            return self.fold(function, arguments);
-        }
         let Some(argument) = arguments.first() else {
             return Err(OperatorError::Param { param: self.param, why: format!("{} takes a value", function.name()) });
         };
@@ -188,13 +256,14 @@ impl Evaluator<'_> {
             Function::Year => date(DatePart::Year),
             Function::Month => date(DatePart::Month),
             Function::Day => date(DatePart::Day),
-            Function::Min | Function::Max | Function::Coalesce => self.fold(function, arguments),
+            Function::Min | Function::Max => self.extreme(function, arguments),
+            Function::Coalesce => self.coalesce(&self.checker().call(function, arguments)?, arguments),
         }
     }
 
-    /// min, max and coalesce of two values or more.
-    fn fold(&self, function: Function, arguments: &[Expr]) -> Result<Value> {
-        let mut result = Value::one(arrow::array::NullArray::new(1));
+    /// min and max of two values or more.
+    fn extreme(&self, function: Function, arguments: &[Expr]) -> Result<Value> {
+        let mut result = Value::one(NullArray::new(1));
         for (i, argument) in arguments.iter().enumerate() {
             let next = self.value(argument)?;
             let to = common(result.array.data_type(), next.array.data_type()).unwrap_or(DataType::Null);
@@ -203,25 +272,35 @@ impl Evaluator<'_> {
                 result = right;
                 continue;
             }
-            let n = self.table.n_rows();
+            let n = self.n_rows();
             let (left, right) = (left.column(n)?, right.column(n)?);
-            let choose_right = if function == Function::Coalesce {
-                is_null(&left)?
-            } else {
-                let less = if function == Function::Min { Comparison::Less } else { Comparison::Greater };
-                let both = |a: &ArrayRef| Value { array: Arc::clone(a), one: false };
-                let less = compare(less, both(&right), both(&left))?.array;
-                // A null on either side is the result, else a NaN on either side, so the right one is taken where it is
-                // null, and where it is NaN unless the left one is null.
-                let null = is_null(&right)?;
-                let less = less.as_boolean();
-                let better = |i| is_nan(&right, i) && left.is_valid(i) || less.is_valid(i) && less.value(i);
-                BooleanArray::from_iter((0..n).map(|i| Some(null.value(i) || better(i))))
-            };
+            let less = if function == Function::Min { Comparison::Less } else { Comparison::Greater };
+            let both = |a: &ArrayRef| Value { array: Arc::clone(a), one: false };
+            let less = compare(less, both(&right), both(&left))?.array;
+            // A null on either side is the result, else a NaN on either side, so the right one is taken where it is
+            // null, and where it is NaN unless the left one is null.
+            let null = is_null(&right)?;
+            let less = less.as_boolean();
+            let better = |i| is_nan(&right, i) && left.is_valid(i) || less.is_valid(i) && less.value(i);
+            let choose_right = BooleanArray::from_iter((0..n).map(|i| Some(null.value(i) || better(i))));
             result = Value { array: zip(&choose_right, &right, &left)?, one: false };
         }
         Ok(result)
     }
+}
+
+/// Where a condition is true: a null one is not.
+fn is_true(condition: &BooleanArray) -> BooleanArray {
+    let values = condition.values();
+    BooleanArray::new(condition.nulls().map_or_else(|| values.clone(), |nulls| values & nulls.inner()), None)
+}
+
+/// The values of all rows: of each part those for which its mask is true, among the rows that the parts before left; of
+/// the rest `last`.
+fn merged(parts: Vec<(BooleanArray, Value)>, last: Value) -> Result<Value> {
+    parts.into_iter().rev().try_fold(last, |rest, (taken, part)| {
+        Ok(Value { array: merge(&taken, &*part.datum(), &*rest.datum())?, one: false })
+    })
 }
 
 /// Whether a value is NaN; one that is null may be, too.

@@ -131,8 +131,9 @@ impl Expression {
     ///
     /// Errors: as [`Expression::check`]; `Arrow` for an overflow or a division of whole numbers by zero.
     pub(crate) fn evaluate(&self, param: &'static str, table: &Table) -> Result<ArrayRef, OperatorError> {
-        let result = self.check(param, &Columns::of(&table.schema()))?;
-        evaluate::evaluate(param, table, &self.root, &result)
+        let columns = Columns::of(&table.schema());
+        let result = self.check(param, &columns)?;
+        evaluate::evaluate(param, table, &columns, &self.root, &result)
     }
 }
 

@@ -83,6 +83,33 @@ fn values_by_hand() {
 }
 
 #[test]
+fn a_branch_is_computed_for_the_rows_that_take_it() {
+    // i is 1, -2, null and 7: 10 % (i - 1) ends a run in the first row, and 100 % (i + 2) in the second.
+    for (text, expected) in [
+        ("when(i != 1, 10 % (i - 1), 0)", "0 1 0 4"),
+        ("when(i = 1, 0, 10 % (i - 1))", "0 1 _ 4"),
+        ("when(i = 1, 0, 10 % (i - 1) = 1, 5, 6)", "0 5 6 6"),
+        ("when(b, when(i > 5, 100 % (i - 6), i), when(i = -2, 3, 100 % (i + 2)))", "1 3 _ 0"),
+        ("when(i < 5, i + 9223372036854775806, i)", "9223372036854775807 9223372036854775804 _ 7"),
+        ("coalesce(f, 10 % (i - 1))", "0.5 -0.0 NaN 4.0"),
+        ("coalesce(null, when(b, t, null), when(i = -2, 'z', null), 'x')", "a z x "),
+        ("coalesce(when(i != 1, i, null), 1, 10 % 0)", "1 -2 1 7"),
+        // All rows or none.
+        ("when(i is null, 1, i is not null, 2, 10 % 0)", "2 2 1 2"),
+        ("when(null, 10 % 0, 3)", "3 3 3 3"),
+        ("when(true, i, 10 % 0)", "1 -2 _ 7"),
+        // The type is that of all branches, also where all rows take one.
+        ("when(i < 100 or i is null, i, 0.5) % 2", "1.0 -0.0 _ 1.0"),
+        ("coalesce(-\"two words\", 0.5) % 10", "-0.0 -0.0 -0.0 -0.0"),
+    ] {
+        assert_eq!(shown(text), expected, "{text}");
+    }
+    for text in ["when(i = 1, 10 % (i - 1), 0)", "when(10 % (i - 1) = 1, 0, 5)", "coalesce(10 % (i - 1), 0)"] {
+        assert!(Expression::parse(text).unwrap().evaluate("where", &sample()).is_err(), "{text}");
+    }
+}
+
+#[test]
 fn mistakes_say_what_was_expected() {
     for (text, expected) in [
         ("1 +", "a value at the end"),

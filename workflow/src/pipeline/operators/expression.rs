@@ -3,8 +3,8 @@
 //! Parameters: `columns`, expressions by name of the new column, such as `{rooms_each: total_rooms / households}`; one of the
 //! name of a column takes its place, as in `{rooms: rooms + 1}`, and a later one uses those before it. An expression has numbers, 'texts', true, false, null; columns by name (double-quoted where
 //! the name is no word); `+ - * / %`; `= != < <= > >=`; `and or not`; `is null`, `is not null`; `in (1, 2)`;
-//! `when(condition, value, ..., otherwise)`; abs, sqrt, exp, log, log1p, floor, ceil, round, year, month, day, min, max,
-//! coalesce, float, int. As in SQL, a null makes its result null, except in `and`, `or` and `coalesce` where the other side decides. `/` gives float64.
+//! `when(condition, value, ..., otherwise)`, each value computed for the rows alone that take it; abs, sqrt, exp, log, log1p,
+//! floor, ceil, round, year, month, day, min, max, coalesce, float, int. As in SQL, a null makes its result null, except in `and`, `or` and `coalesce` where the other side decides. `/` gives float64.
 
 use crate::pipeline::data::Data;
 use crate::pipeline::error::{OperatorError, PipelineError};
