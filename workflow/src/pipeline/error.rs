@@ -266,6 +266,16 @@ pub enum OperatorError {
         /// What the type holds.
         expected: &'static str,
     },
+    /// A number that `int` cannot make whole.
+    #[error(
+        "row {row}: int takes numbers within int64, found {found}; give such rows another value, as in `when(abs(x) < 9e18, int(x), null)`"
+    )]
+    NotWhole {
+        /// The row_id.
+        row: u64,
+        /// The number.
+        found: String,
+    },
     /// Several rows of a join's right side have one key.
     #[error(
         "the right side of the join has {count} rows whose {column} is {value}; make them unique, or say `on_duplicate: first` or `last`"

@@ -12,6 +12,7 @@ use arrow::compute::{
     CastOptions, DatePart, and_kleene, cast_with_options, date_part, filter, is_null, not, or_kleene, take,
 };
 use arrow::datatypes::{DataType, Float32Type, Float64Type, Int64Type, UInt64Type};
+use arrow::util::display::array_value_to_string;
 
 use super::{Arithmetic, Checker, Comparison, Expr, Function, common, is_date_pair};
 use crate::pipeline::columns::Columns;
@@ -96,6 +97,15 @@ impl Evaluator<'_> {
             None => filter(&UInt64Array::from_iter_values(0..self.table.n_rows() as u64), chosen)?,
         };
         Ok(Self { at: Some(at.as_primitive::<UInt64Type>().clone()), ..*self })
+    }
+
+    /// Row_id of the row at `position`.
+    fn row(&self, position: usize) -> Option<u64> {
+        let position = match &self.at {
+            Some(at) => *at.values().get(position)? as usize,
+            None => position,
+        };
+        self.table.rows().get(position).copied()
     }
 
     fn checker(&self) -> Checker<'_> {
@@ -252,12 +262,28 @@ impl Evaluator<'_> {
             Function::Log => float(f64::ln),
             Function::Log1p => float(f64::ln_1p),
             Function::Float => self.value(argument)?.cast(&DataType::Float64),
-            Function::Int => self.value(argument)?.cast(&DataType::Int64),
+            Function::Int => self.whole(self.value(argument)?),
             Function::Year => date(DatePart::Year),
             Function::Month => date(DatePart::Month),
             Function::Day => date(DatePart::Day),
             Function::Min | Function::Max => self.extreme(function, arguments),
             Function::Coalesce => self.coalesce(&self.checker().call(function, arguments)?, arguments),
+        }
+    }
+
+    /// Numbers cut off at the point.
+    fn whole(&self, of: Value) -> Result<Value> {
+        let before = Arc::clone(&of.array);
+        let whole = of.cast(&DataType::Int64)?;
+        if whole.array.null_count() == before.logical_null_count() {
+            return Ok(whole);
+        }
+        // What int64 does not hold has become null.
+        let at = (0..before.len()).find(|&i| whole.array.is_null(i) && before.is_valid(i)).unwrap_or_default();
+        match self.row(at) {
+            Some(row) => Err(OperatorError::NotWhole { row, found: array_value_to_string(&before, at)? }),
+            // A constant, and no rows.
+            None => Ok(whole),
         }
     }
 

@@ -129,7 +129,7 @@ impl Expression {
 
     /// The expression's value for every row.
     ///
-    /// Errors: as [`Expression::check`]; `Arrow` for an overflow or a division of whole numbers by zero.
+    /// Errors: as [`Expression::check`]; `Arrow` for an overflow or a division of whole numbers by zero; `NotWhole`.
     pub(crate) fn evaluate(&self, param: &'static str, table: &Table) -> Result<ArrayRef, OperatorError> {
         let columns = Columns::of(&table.schema());
         let result = self.check(param, &columns)?;

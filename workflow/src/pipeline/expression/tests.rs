@@ -73,6 +73,10 @@ fn values_by_hand() {
         ("floor(s) + ceil(s)", "3.0 5.0 7.0 9.0"),
         ("sqrt(exp(log(4)))", "2.0 2.0 2.0 2.0"),
         ("int(s)", "1 2 3 4"),
+        ("int(-s)", "-1 -2 -3 -4"),
+        ("int(null)", "_ _ _ _"),
+        ("int(-9223372036854775808.0) + 1 = -9223372036854775807", "true true true true"),
+        ("when(f = f, int(f), -1)", "0 0 -1 -1"),
         ("float(b)", "1.0 0.0 _ 1.0"),
         ("\"two words\" / 10", "1.0 2.0 3.0 4.0"),
         ("1e3 + .5", "1000.5 1000.5 1000.5 1000.5"),
@@ -107,6 +111,25 @@ fn a_branch_is_computed_for_the_rows_that_take_it() {
     for text in ["when(i = 1, 10 % (i - 1), 0)", "when(10 % (i - 1) = 1, 0, 5)", "coalesce(10 % (i - 1), 0)"] {
         assert!(Expression::parse(text).unwrap().evaluate("where", &sample()).is_err(), "{text}");
     }
+}
+
+#[test]
+fn a_number_that_int64_does_not_hold_is_named_by_its_row() {
+    // Of its rows 2 and 3 alone, which are at 0 and 1 then.
+    let some = sample().filter(&BooleanArray::from(vec![false, false, true, true])).unwrap();
+    for (table, text, expected) in [
+        (sample(), "int(f)", "row 2: int takes numbers within int64, found NaN; "),
+        (some.clone(), "1 + int(f)", "row 2: int takes numbers within int64, found NaN; "),
+        (sample(), "int(when(i = 7, -1e300, 0))", "row 3: int takes numbers within int64, found -1e300; "),
+        (sample(), "when(i = 7 or f != f, int(f * 2), 0)", "row 2: int takes numbers within int64, found NaN; "),
+        (some, "int(9223372036854775808)", "row 2: int takes numbers within int64, found 9.223372036854776e18; "),
+    ] {
+        let found = Expression::parse(text).unwrap().evaluate("where", &table).unwrap_err();
+        assert!(matches!(found, OperatorError::NotWhole { .. }), "{text}: {found}");
+        assert!(found.to_string().starts_with(expected), "{text}: {found}");
+    }
+    let none = sample().filter(&BooleanArray::from(vec![false; 4])).unwrap();
+    assert_eq!(Expression::parse("int(1e300)").unwrap().evaluate("where", &none).unwrap().len(), 0);
 }
 
 #[test]
