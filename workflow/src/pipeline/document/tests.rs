@@ -251,6 +251,29 @@ fn mistakes_are_reported_with_their_place_and_the_nearest_name() {
 }
 
 #[test]
+fn a_written_date_that_is_none_is_found_before_anything_runs() {
+    let data = Data::open("generated:zillow?rows=100").unwrap();
+    for (stage, token, expected) in [
+        (
+            "{name: x, op: Filter, inputs: [sales], where: \"transactiondate < '2016-02-30'\"}",
+            "\"transactiondate",
+            "stage x (Filter): `where`: '2016-02-30' is compared with a date and is none; write it as '2016-01-31'",
+        ),
+        (
+            "{name: x, op: Expression, inputs: [sales], columns: {late: \"transactiondate > '2016-13-01'\"}}",
+            "late",
+            "stage x (Expression): for late: '2016-13-01' is compared with a date and is none",
+        ),
+    ] {
+        let yaml =
+            format!("name: p\nstages:\n  - {{name: sales, op: ReadCSV, file: train_2016_v2.csv}}\n  - {stage}\n");
+        let column = stage.find(token).unwrap() + "  - ".len() + 1;
+        let found = testing::plans(&yaml, &data).err().unwrap().to_string();
+        assert!(found.starts_with(&format!("test.yaml:4:{column}: {expected}")), "{found}");
+    }
+}
+
+#[test]
 fn grids_expand() {
     let text = |grid: &str| {
         format!(

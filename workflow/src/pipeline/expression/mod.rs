@@ -8,7 +8,8 @@ mod tests;
 use std::fmt;
 
 use arrow::array::ArrayRef;
-use arrow::datatypes::DataType;
+use arrow::compute::kernels::cast_utils::Parser as _;
+use arrow::datatypes::{DataType, Date32Type};
 
 use super::columns::{Columns, type_name};
 use super::error::OperatorError;
@@ -180,10 +181,28 @@ impl Checker<'_> {
     }
 
     fn comparable(&self, what: &str, a: &Expr, b: &Expr) -> Result<(), OperatorError> {
-        let (a, b) = (self.type_of(a)?, self.type_of(b)?);
-        match common(&a, &b).is_some() || is_date_pair(&a, &b) {
-            true => Ok(()),
-            false => Err(self.wrong(what, "two values of one kind", &[&a, &b])),
+        let types = (self.type_of(a)?, self.type_of(b)?);
+        match &types {
+            (DataType::Date32, DataType::Utf8) => self.dates(b),
+            (DataType::Utf8, DataType::Date32) => self.dates(a),
+            (x, y) if common(x, y).is_some() => Ok(()),
+            (x, y) => Err(self.wrong(what, "two values of one kind", &[x, y])),
+        }
+    }
+
+    /// Refuses a written text that is compared with a date and is none.
+    fn dates(&self, expr: &Expr) -> Result<(), OperatorError> {
+        match expr {
+            Expr::Text(text) if Date32Type::parse(text).is_none() => {
+                let why = format!("'{text}' is compared with a date and is none; write it as '2016-01-31'");
+                Err(OperatorError::Param { param: self.param, why })
+            }
+            Expr::When(cases, otherwise) => {
+                cases.iter().try_for_each(|(_, value)| self.dates(value))?;
+                self.dates(otherwise)
+            }
+            Expr::Call(Function::Coalesce, arguments) => arguments.iter().try_for_each(|a| self.dates(a)),
+            _ => Ok(()),
         }
     }
 

@@ -157,10 +157,17 @@ fn mistakes_say_what_was_expected() {
         ("when(b, 1, 'a')", "when takes values of one kind, found text and int64"),
         ("min(1)", "min takes 2 values or more"),
         ("null", "always null"),
+        ("d < '2016-02-30'", "'2016-02-30' is compared with a date and is none; write it as '2016-01-31'"),
+        ("'yesterday' = d", "'yesterday' is compared with a date and is none"),
+        ("d in ('2016-01-31', '31.1.2016')", "'31.1.2016' is compared with a date and is none"),
+        ("d > when(b, '2016-01-01', '2016-13-01')", "'2016-13-01' is compared with a date and is none"),
+        ("coalesce(t, '') <= d", "'' is compared with a date and is none"),
     ] {
         let found = Expression::parse(text).unwrap().check("where", &columns).unwrap_err().to_string();
         assert!(found.contains(expected), "{text}: {found}");
     }
+    // A text that is compared with texts may say anything.
+    assert!(Expression::parse("t < '2016-02-30' and d < '2016-02-29'").unwrap().check("where", &columns).is_ok());
     assert!(Expression::parse(&"(".repeat(100_000)).is_err());
     assert!(Expression::parse(&"-".repeat(100_000)).is_err());
     let overflow = Expression::parse("i + 9223372036854775807").unwrap().evaluate("where", &sample());
