@@ -46,7 +46,8 @@ fn open(spec: &Spec) -> Result<Box<dyn Dataset>, DatasetError> {
 ///
 /// The first line names the columns; an unnamed one is called `column_3` by its place. The type of a column is the first
 /// of int64, float64, boolean (`true`, `false`), date (`2024-02-29`) that fits all its values, else text; an empty field
-/// is null, and a column of nothing else is text. Blank lines are skipped. UTF-8, with or without a byte order mark.
+/// is null, and a column of nothing else is text. Blank lines are skipped; in a file of one column, where nothing else could
+/// stand for a null, those behind the header and before the last value are rows. UTF-8, with or without a byte order mark.
 ///
 /// Errors: `NotFound`; `BadRow` for a line with too few or too many fields, or that is not UTF-8, and where a quote opens that
 /// is not closed.
@@ -210,6 +211,21 @@ fn closed(path: &Path, bytes: &[u8], start: usize) -> Result<(), DatasetError> {
     Err(DatasetError::BadRow { path: path.to_owned(), line: lines + 1, column: (field + 1).to_string(), why })
 }
 
+/// How many blank lines there are at `start`, where the reader stopped: it may do so inside of a line's end.
+fn blank_lines(bytes: &[u8], start: usize) -> u64 {
+    let before = start.checked_sub(1).and_then(|at| bytes.get(at));
+    let mut rest = bytes.get(start..).unwrap_or_default();
+    if before == Some(&b'\r') {
+        rest = rest.strip_prefix(b"\n").unwrap_or(rest);
+    }
+    let mut n = 0;
+    while let [b'\r', b'\n', behind @ ..] | [b'\r' | b'\n', behind @ ..] = rest {
+        rest = behind;
+        n += 1;
+    }
+    n
+}
+
 /// Calls `visit` with every record and its line number.
 fn for_each_record<E: From<DatasetError>>(
     path: &Path,
@@ -217,6 +233,8 @@ fn for_each_record<E: From<DatasetError>>(
     mut visit: impl FnMut(&ByteRecord, u64) -> Result<(), E>,
 ) -> Result<(), E> {
     let mut reader = ReaderBuilder::new().has_headers(true).flexible(true).from_reader(bytes);
+    let has_one_column = reader.byte_headers().is_ok_and(|header| header.len() == 1);
+    let blank = ByteRecord::from(vec![""]);
     let mut record = ByteRecord::new();
     loop {
         let read = reader.read_byte_record(&mut record);
@@ -231,6 +249,11 @@ fn for_each_record<E: From<DatasetError>>(
                 let end = reader.position();
                 if end.byte() as usize >= bytes.len() || end.line() > start.line() + 1 {
                     closed(path, bytes, start.byte() as usize)?;
+                }
+                // The reader skips them, and in one column they are records.
+                let n_blank = if has_one_column { blank_lines(bytes, start.byte() as usize) } else { 0 };
+                for above in (1..=n_blank).rev() {
+                    visit(&blank, line.saturating_sub(above))?;
                 }
                 visit(&record, line)?;
             }

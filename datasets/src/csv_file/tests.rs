@@ -43,6 +43,39 @@ fn types_and_nulls() {
 }
 
 #[test]
+fn a_blank_line_of_one_column_is_a_null() {
+    for (content, expected) in [
+        ("a\n1\n\n3\n", &[Some(1), None, Some(3)][..]),
+        ("a\r\n1\r\n\r\n\r\n3\r\n\r\n", &[Some(1), None, None, Some(3)]),
+        ("a\r1\r\r3", &[Some(1), None, Some(3)]),
+        ("a\n\n1", &[None, Some(1)]),
+        ("\n\"a\"\n1\n\"\"\n\n2", &[Some(1), None, None, Some(2)]),
+        // At the end they are none.
+        ("a\n1\n\n\n", &[Some(1)]),
+        // With two columns a row of nulls is written as `,`.
+        ("a,b\n\n1,2\n\n,\n3,4\n", &[Some(1), None, Some(3)]),
+    ] {
+        let batch = table(content).unwrap();
+        let found: Vec<Option<i64>> = batch.column(0).as_primitive::<Int64Type>().iter().collect();
+        assert_eq!(found, expected, "{content:?}");
+    }
+    assert_eq!(table("a\n\n\n").unwrap().num_rows(), 0);
+    // In parts as in whole, and lines are counted with them.
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("t.csv");
+    fs::write(&path, "a\n1\n\n\n4\n").unwrap();
+    let (file, mut rows) = (CsvFile::open(&path, &[]).unwrap(), Vec::new());
+    file.read(3, &mut |part| {
+        rows.push(part.num_rows());
+        Ok::<_, DatasetError>(())
+    })
+    .unwrap();
+    assert_eq!((file.n_rows(), rows), (4, vec![3, 1]));
+    let wrong = table("a\n1\n\n2,3\n").unwrap_err().to_string();
+    assert!(wrong.contains("line 4, column 2: the line has 2 fields, the header 1"), "{wrong}");
+}
+
+#[test]
 fn parts_are_the_whole() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("t.csv");
