@@ -130,6 +130,25 @@ fn dates() {
 }
 
 #[test]
+fn numbers_beyond_int64_are_floats_among_measures_and_texts_among_identifiers() {
+    let batch = table(
+        "sci,late,early,id,odd,gap\n\
+         1.5,1.5,100000000000000000000,1,-99999999999999999999,9223372036854775808\n\
+         1e20,7,0.5,99999999999999999999,x,\n\
+         -2E-3,-100000000000000000000,3,2,1.5,nan\n",
+    )
+    .unwrap();
+    let numbers = |i: usize| batch.column(i).as_primitive::<Float64Type>().values().to_vec();
+    assert_eq!(numbers(0), [1.5, 1e20, -0.002]);
+    assert_eq!(numbers(1), [1.5, 7.0, -1e20]);
+    assert_eq!(numbers(2), [1e20, 0.5, 3.0]);
+    let texts = |i: usize| batch.column(i).as_string::<i32>().iter().collect::<Vec<_>>();
+    assert_eq!(texts(3), [Some("1"), Some("99999999999999999999"), Some("2")]);
+    assert_eq!(texts(4), [Some("-99999999999999999999"), Some("x"), Some("1.5")]);
+    assert_eq!(texts(5), [Some("9223372036854775808"), None, Some("nan")]);
+}
+
+#[test]
 fn numbers_beyond_float32_are_no_float32() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("t.csv");
@@ -196,8 +215,14 @@ fn numeric_view_and_labels() {
 fn columns_that_are_no_features_say_since_which_line() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("t.csv");
-    fs::write(&path, "a,b,kind,ok,none,id\n1,2,x,true,,1\n2,n/a,y,false,,1\n\n3,-,x,true,,99999999999999999999\n")
-        .unwrap();
+    let lines = [
+        "a,b,kind,ok,none,id,odd,big",
+        "1,2,x,true,,1,99999999999999999999,1e20",
+        "2,n/a,y,false,,1,0.5,99999999999999999999",
+        "",
+        "3,-,x,true,,99999999999999999999,0x,3",
+    ];
+    fs::write(&path, lines.join("\n")).unwrap();
     let table = open(&format!("csv:{}?label=kind", path.display()).parse().unwrap()).unwrap();
     let left_out: Vec<String> = table.left_out().iter().map(ToString::to_string).collect();
     let expected = [
@@ -205,10 +230,11 @@ fn columns_that_are_no_features_say_since_which_line() {
         "ok (true or false)",
         "none (text)",
         "id (text: line 5 has \"99999999999999999999\")",
+        "odd (text: line 5 has \"0x\")",
     ];
     assert_eq!(
         (left_out.as_slice(), table.feature_names()),
-        (&expected.map(str::to_owned)[..], Some(&["a".to_owned()][..]))
+        (&expected.map(str::to_owned)[..], Some(&["a".to_owned(), "big".to_owned()][..]))
     );
 }
 

@@ -42,7 +42,7 @@ impl Look {
     pub(super) fn first_text(self) -> Option<(u64, String)> {
         match self {
             Look::Given(..) => None,
-            Look::Inferred(inferred) => inferred.first_text,
+            Look::Inferred(inferred) => inferred.first_text(),
         }
     }
 
@@ -70,6 +70,10 @@ pub(super) struct Inferred {
     boolean: bool,
     date: bool,
     any: bool,
+    /// Whether a number has a point or an exponent: it measures something, as those beside it do.
+    measures: bool,
+    /// Line and beginning of the first whole number beyond int64.
+    overlong: Option<(u64, String)>,
     /// Line and beginning of the value since which none fits but text.
     first_text: Option<(u64, String)>,
     text_len_bytes: usize,
@@ -77,7 +81,17 @@ pub(super) struct Inferred {
 
 impl Default for Inferred {
     fn default() -> Inferred {
-        Inferred { int: true, float: true, boolean: true, date: true, any: false, first_text: None, text_len_bytes: 0 }
+        Inferred {
+            int: true,
+            float: true,
+            boolean: true,
+            date: true,
+            any: false,
+            measures: false,
+            overlong: None,
+            first_text: None,
+            text_len_bytes: 0,
+        }
     }
 }
 
@@ -88,23 +102,40 @@ impl Inferred {
             return;
         }
         self.any = true;
-        let digits = text.trim().trim_start_matches(['+', '-']);
-        let is_int = parse_int(text).is_some();
-        // A whole number beyond int64 is an identifier: as a float it would lose digits.
-        let overlong = !is_int && digits.bytes().all(|byte| byte.is_ascii_digit());
-        self.float &= !overlong && parse_float(text).is_some();
+        let (is_int, number) = (parse_int(text).is_some(), parse_float(text));
+        let beginning = || Some((line, text.chars().take(SHOWN_CHARS).collect()));
+        if !is_int && number.is_some() {
+            let digits = text.trim().trim_start_matches(['+', '-']);
+            let is_overlong = digits.bytes().all(|byte| byte.is_ascii_digit());
+            self.measures |= !is_overlong && number.is_some_and(f64::is_finite);
+            if is_overlong && self.overlong.is_none() {
+                self.overlong = beginning();
+            }
+        }
+        self.float &= number.is_some();
         self.int &= is_int;
         self.boolean = self.boolean && parse_bool(text).is_some();
         self.date = self.date && parse_date(text).is_some();
         if self.first_text.is_none() && !(self.int || self.float || self.boolean || self.date) {
-            self.first_text = Some((line, text.chars().take(SHOWN_CHARS).collect()));
+            self.first_text = beginning();
         }
+    }
+
+    /// Whether a whole number beyond int64 is an identifier, as those are among whole numbers alone: as a float it would
+    /// lose digits.
+    fn has_identifiers(&self) -> bool {
+        self.overlong.is_some() && !self.measures
+    }
+
+    fn first_text(self) -> Option<(u64, String)> {
+        let identifier = if self.has_identifiers() { self.overlong } else { None };
+        identifier.into_iter().chain(self.first_text).min()
     }
 
     fn data_type(&self) -> DataType {
         match self {
             Inferred { any: true, int: true, .. } => DataType::Int64,
-            Inferred { any: true, float: true, .. } => DataType::Float64,
+            Inferred { any: true, float: true, .. } if !self.has_identifiers() => DataType::Float64,
             Inferred { any: true, boolean: true, .. } => DataType::Boolean,
             Inferred { any: true, date: true, .. } => DataType::Date32,
             _ => text_type(self.text_len_bytes),
