@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::error::{PipelineError, Spot};
-use super::node::{Key, Kind, Node, Place};
+use super::node::{Key, Kind, Node, Place, given_twice};
 use crate::suggest::nearest;
 
 /// A pipeline's file: stages with places for parameters, and the settings that fill them.
@@ -70,7 +70,11 @@ impl Template {
         let file: Arc<str> = file.into();
         let root = Node::parse(text).map_err(|e| {
             let place = e.location().map_or(Place::default(), |l| Place { line: l.line(), column: l.column() });
-            PipelineError::Syntax { at: Spot::new(&file, place), message: e.without_snippet().to_string() }
+            let message = match e.without_snippet() {
+                serde_saphyr::Error::DuplicateMappingKey { key: Some(key), .. } => given_twice(key),
+                other => other.to_string(),
+            };
+            PipelineError::Syntax { at: Spot::new(&file, place), message }
         })?;
         let reader = Reader { file: &file };
         if matches!(root.kind, Kind::Null) {

@@ -125,6 +125,11 @@ impl Node {
     }
 }
 
+/// What is wrong with a map that has a key twice.
+pub(crate) fn given_twice(key: &str) -> String {
+    format!("the key `{key}` is given twice; keep one of the two")
+}
+
 fn place<T>(spanned: &Spanned<T>) -> Place {
     Place { line: spanned.referenced.line(), column: spanned.referenced.column() }
 }
@@ -195,7 +200,7 @@ impl<'de> Visitor<'de> for KindVisitor {
         let mut entries: Vec<(Key, Node)> = Vec::new();
         while let Some((key, node)) = map.next_entry::<Spanned<String>, Node>()? {
             if entries.iter().any(|(k, _)| k.name == key.value) {
-                return Err(A::Error::custom(format!("the key `{}` is given twice", key.value)));
+                return Err(A::Error::custom(given_twice(&key.value)));
             }
             entries.push((Key { place: place(&key), name: key.value }, node));
         }

@@ -144,6 +144,16 @@ fn mistakes_are_reported_with_their_place_and_the_nearest_name() {
             "`types` is \"flaot64\"; expected types among float64, float32, int64, boolean, date, text (did you mean float64?)",
         ),
         (
+            "{name: x, op: Avg, inputs: [homes], columns: [a], output: b, columns: [c]}",
+            "columns",
+            "the key `columns` is given twice; keep one of the two",
+        ),
+        (
+            "name: x\n    op: Expression\n    inputs: homes\n    columns:\n      one: population\n      two: households\n      one: households",
+            "one",
+            "the key `one` is given twice; keep one of the two",
+        ),
+        (
             "{name: x, op: ReadCSV, file: housing.csv, types: {population: int64, median_income: int64}}",
             "median_income",
             "stage x (ReadCSV): housing.csv: row ",
@@ -232,7 +242,7 @@ fn mistakes_are_reported_with_their_place_and_the_nearest_name() {
             "house.csv: not found, expected a table; there are housing.csv",
         ),
         ("name: p\n  x: [\n", "test.yaml:"),
-        ("name: p\nname: q\nstages: []\n", "test.yaml:2:1: "),
+        ("name: p\nname: q\nstages: []\n", "test.yaml:2:1: the key `name` is given twice; keep one of the two"),
         ("", "the file is empty; a pipeline needs `name: ...` and `stages: [...]`"),
         ("# later\n", "the file is empty"),
         ("- a\n", "expected a map with the keys `name` and `stages`"),
