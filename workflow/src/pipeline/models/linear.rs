@@ -1,13 +1,16 @@
 //! Linear models: a number a column, and an intercept.
 
+use argmin::core::{Executor, State, TerminationReason};
+use argmin::solver::linesearch::MoreThuenteLineSearch;
+use argmin::solver::quasinewton::LBFGS;
 use linfa::DatasetBase;
 use linfa::traits::Fit;
 use linfa_elasticnet::ElasticNetParams;
-use linfa_logistic::LogisticRegression;
 use ndarray::{Array1, Array2, ShapeBuilder};
 use serde::{Deserialize, Serialize};
 
 use super::features::Matrix;
+use super::log_loss::LogLoss;
 use crate::pipeline::error::OperatorError;
 use crate::pipeline::table::constant;
 
@@ -15,8 +18,11 @@ use crate::pipeline::table::constant;
 pub(crate) struct Linear {
     pub(crate) intercept: f64,
     pub(crate) coefficients: Vec<f64>,
-    /// Passes over the data that training took; 0 where it does not say.
+    /// Steps that training took; 0 where an earlier build did not say.
     pub(crate) iterations: u32,
+    /// Whether training ended because it was done; `None` where an earlier build did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) converged: Option<bool>,
 }
 
 /// How to train an elastic net; least is 1/(2n)·|y − Xw|² + alpha·l1_ratio·|w|₁ + alpha·(1 − l1_ratio)/2·|w|².
@@ -43,8 +49,13 @@ pub(crate) struct Logistic {
 const ROOM: f64 = 1e40;
 /// The share of the loss below which a gain may be lost in rounding.
 const ROUNDING: f64 = 1e-9;
+/// How many steps the solver looks back to learn how the loss curves.
+const HISTORY: usize = 10;
 
-fn library<E: std::error::Error>(doing: &'static str) -> impl Fn(E) -> OperatorError {
+type Search = MoreThuenteLineSearch<Vec<f64>, Vec<f64>, f64>;
+type Solver = LBFGS<Search, Vec<f64>, Vec<f64>, f64>;
+
+fn library<E: std::fmt::Display>(doing: &'static str) -> impl Fn(E) -> OperatorError {
     move |e| OperatorError::Library { doing, source: e.to_string().into() }
 }
 
@@ -82,7 +93,13 @@ impl Elastic {
         let weights = model.hyperplane().iter().zip(&centres);
         let coefficients: Vec<f64> = weights.map(|(w, (_, length))| w / length).collect();
         let shift: f64 = coefficients.iter().zip(&centres).map(|(c, (mean, _))| c * mean).sum();
-        Ok(Linear { intercept: model.intercept() - shift, coefficients, iterations: model.n_steps() })
+        // The last pass may be the one that was needed. A gap of 1 + tol was not looked at.
+        let mean = target.iter().sum::<f64>() / n as f64;
+        let squares: f64 = target.iter().map(|t| (t - mean).powi(2)).sum();
+        let gap = model.duality_gap();
+        let is_small = gap <= self.tol * squares && gap != 1.0 + self.tol;
+        let converged = Some(model.n_steps() < self.max_iter || is_small);
+        Ok(Linear { intercept: model.intercept() - shift, coefficients, iterations: model.n_steps(), converged })
     }
 }
 
@@ -93,8 +110,7 @@ impl Logistic {
     /// with which the solver does not get on, `Library`.
     pub(crate) fn train(&self, matrix: &Matrix, target: &[f64]) -> Result<Linear, OperatorError> {
         matrix.check(false)?;
-        let classes: Array1<bool> = target.iter().map(|t| *t == 1.0).collect();
-        if classes.iter().all(|c| Some(c) == classes.first()) {
+        if target.iter().all(|t| Some(t) == target.first()) {
             let why = "it has the same value in every row: there is nothing to tell apart".to_owned();
             return Err(OperatorError::Param { param: "target", why });
         }
@@ -104,33 +120,33 @@ impl Logistic {
         if squares.iter().sum::<f64>() + penalty >= ROOM {
             return Err(OperatorError::Overflow);
         }
-        let data = DatasetBase::new(array(matrix.values.clone(), matrix.n_rows(), matrix.names.len())?, classes);
-        let params = LogisticRegression::default().alpha(penalty).max_iterations(self.max_iter);
-        let model = params.gradient_tolerance(self.tol).fit(&data).map_err(library("training the regression"))?;
-        // linfa calls the more frequent class the positive one.
-        let sign = if model.labels().pos.class { 1.0 } else { -1.0 };
-        let coefficients: Vec<f64> = model.params().iter().map(|w| w * sign).collect();
-        let intercept = model.intercept() * sign;
-        let has_moved = intercept != 0.0 || coefficients.iter().any(|w| *w != 0.0);
-        if !has_moved && self.could_move(matrix, target, &squares) {
+        let loss = LogLoss { matrix, target, penalty };
+        let failed = "training the regression";
+        let solver = Solver::new(Search::new(), HISTORY).with_tolerance_grad(self.tol).map_err(library(failed))?;
+        let start = vec![0.0; matrix.names.len() + 1];
+        let solving = Executor::new(loss, solver).configure(|s| s.param(start.clone()).max_iters(self.max_iter));
+        let mut state = solving.run().map_err(library(failed))?.state;
+        let mut best = state.take_best_param().unwrap_or(start);
+        let could_move = self.could_move(&loss, &best, &squares);
+        if could_move && best.iter().all(|w| *w == 0.0) {
             return Err(OperatorError::Overflow);
         }
-        Ok(Linear { intercept, coefficients, iterations: 0 })
+        // The solver takes a step that changes nothing for the end, too.
+        let is_done = matches!(state.get_termination_reason(), Some(TerminationReason::SolverConverged));
+        let intercept = best.pop().unwrap_or_default();
+        let (iterations, converged) = (state.get_iter() as u32, Some(is_done && !could_move));
+        Ok(Linear { intercept, coefficients: best, iterations, converged })
     }
 
-    /// Whether the start, where all is 0, is not yet the end: the gradient there is above the tolerance, and a step along
-    /// one column alone would lower the loss by more than rounding does.
-    fn could_move(&self, matrix: &Matrix, target: &[f64], squares: &[f64]) -> bool {
-        let n = target.len() as f64;
-        // Every row is predicted as 1/2 there.
-        let residuals = || target.iter().map(|t| 0.5 - t);
-        let slope = |column: &[f64]| residuals().zip(column).map(|(r, v)| r * v).sum::<f64>();
+    /// Whether a point is not yet the end: the gradient there is above the tolerance, and a step along one column alone
+    /// would lower the loss by more than rounding does.
+    fn could_move(&self, loss: &LogLoss<'_>, at: &[f64], squares: &[f64]) -> bool {
+        let slopes = loss.slopes(at);
+        let length = slopes.iter().map(|slope| slope * slope).sum::<f64>().sqrt();
         // A logistic loss curves by no more than a quarter.
-        let columns = matrix.columns().zip(squares).map(|((_, c), s)| (slope(c), s / 4.0 + 1.0 / self.c));
-        let all: Vec<(f64, f64)> = columns.chain([(residuals().sum::<f64>(), n / 4.0)]).collect();
-        let length = all.iter().map(|&(slope, _)| slope * slope).sum::<f64>().sqrt();
-        let least = ROUNDING * n * std::f64::consts::LN_2;
-        length >= self.tol && all.iter().any(|&(slope, curve)| slope * slope > 2.0 * curve * least)
+        let curves = squares.iter().map(|s| s / 4.0 + loss.penalty).chain([loss.target.len() as f64 / 4.0]);
+        let least = ROUNDING * loss.value(at);
+        length >= self.tol && slopes.iter().zip(curves).any(|(slope, curve)| slope * slope > 2.0 * curve * least)
     }
 }
 

@@ -5,6 +5,7 @@
 pub(crate) mod boosting;
 pub(crate) mod features;
 pub(crate) mod linear;
+mod log_loss;
 #[cfg(test)]
 mod tests;
 
@@ -116,8 +117,10 @@ impl Trained {
         let figures: Vec<(&str, f64)> = match &self.model {
             Model::Boosting(m) => vec![("trees", m.n_trees() as f64), ("leaves", m.n_leaves() as f64)],
             Model::Linear(m) => {
-                let iterations = (m.iterations > 0).then(|| ("iterations", f64::from(m.iterations)));
-                iterations.into_iter().chain([("nonzero", m.n_nonzero() as f64)]).collect()
+                let is_said = m.iterations > 0 || m.converged.is_some();
+                let iterations = is_said.then(|| ("iterations", f64::from(m.iterations)));
+                let converged = m.converged.map(|c| ("converged", f64::from(u8::from(c))));
+                iterations.into_iter().chain(converged).chain([("nonzero", m.n_nonzero() as f64)]).collect()
             }
         };
         let all = figures.into_iter().chain([("features", self.features.len() as f64)]);

@@ -226,9 +226,39 @@ fn a_training_that_overflows_says_so() {
     let even = |values: [f64; 4]| Arc::new(Float64Array::from(values.to_vec())) as ArrayRef;
     let on = table(vec![("x", even([1.0, -1.0, 1.0, -1.0])), ("y", even([0.0, 0.0, 1.0, 1.0]))]);
     assert_eq!(linear(&learn("TrainLogisticRegression", "{target: y}", &on)).n_nonzero(), 0);
-    let nothing = Linear { intercept: f64::NAN, coefficients: Vec::new(), iterations: 0 };
+    let nothing = Linear { intercept: f64::NAN, coefficients: Vec::new(), iterations: 0, converged: None };
     let wrong = Trained::new(Task::Regression, Vec::new(), Model::Linear(nothing)).to_bytes().unwrap_err();
     assert!(matches!(wrong, OperatorError::Overflow), "{wrong}");
+}
+
+#[test]
+fn a_training_that_ended_before_it_was_done_says_so() {
+    let fixture = fixture();
+    for (op, which, yaml) in [
+        ("TrainElasticNet", "plain", "target: price, exclude: [dear], alpha: 0.0001, normalize: true"),
+        ("TrainLogisticRegression", "scaled", "target: dear, exclude: [price]"),
+    ] {
+        let on = training(&fixture, which);
+        let figures = |max_iter: u32| {
+            let yaml = format!("{{{yaml}, max_iter: {max_iter}}}");
+            let figures = run_operator(op, &yaml, std::slice::from_ref(&on)).unwrap().metrics;
+            (figures["iterations"], figures["converged"])
+        };
+        let (needed, converged) = figures(100_000);
+        assert!(needed > 1.0 && needed < 100_000.0 && converged == 1.0, "{op}: {needed} {converged}");
+        assert_eq!(figures(1), (1.0, 0.0), "{op}");
+        if op == "TrainLogisticRegression" {
+            // As many steps as it needs are enough, and one fewer are not.
+            assert_eq!(figures(needed as u32), (needed, 1.0));
+            assert_eq!(figures(needed as u32 - 1), (needed - 1.0, 0.0));
+        }
+    }
+    // Models of builds that did not say it are read, and do not say it.
+    let earlier = r#"{"version":1,"task":"regression","features":["x"],"model":{"linear":{"intercept":1.0,"coefficients":[2.0],"iterations":0}}}"#;
+    let bytes = zstd::bulk::compress(earlier.as_bytes(), 1).unwrap();
+    let trained = Trained::from_bytes("TrainLogisticRegression", &bytes).unwrap();
+    let figures: Vec<String> = trained.outcome().metrics.into_keys().collect();
+    assert_eq!(figures, ["features", "nonzero"]);
 }
 
 #[test]

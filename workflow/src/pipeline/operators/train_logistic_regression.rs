@@ -3,7 +3,7 @@
 //! does not get far with columns of very different size.
 //!
 //! Parameters: `target`, `features` (default: every column but text), `exclude`, `C` 1 (the inverse of the penalty), `tol`
-//! 0.0001 (the gradient's length at which training ends), `max_iter` 1000.
+//! 0.0001 (the gradient's length at which training ends), `max_iter` 1000. Figure `converged` is 0 where it did not get there.
 
 use super::train::Train;
 use crate::pipeline::error::PipelineError;
@@ -15,7 +15,7 @@ use crate::pipeline::params::Params;
 
 const NAME: &str = "TrainLogisticRegression";
 
-pub(crate) const KIND: OperatorKind = OperatorKind { name: NAME, version: 1, inputs: &[Slot::Table], fit: None, parse };
+pub(crate) const KIND: OperatorKind = OperatorKind { name: NAME, version: 2, inputs: &[Slot::Table], fit: None, parse };
 
 fn parse(params: &mut Params) -> Result<Box<dyn Operator>, PipelineError> {
     let positive = |n: f64| n > 0.0 && n < 1e30;
