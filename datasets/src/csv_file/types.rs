@@ -102,21 +102,30 @@ impl Inferred {
             return;
         }
         self.any = true;
-        let (is_int, number) = (parse_int(text).is_some(), parse_float(text));
+        // Nothing fits any more but text.
+        if self.first_text.is_some() {
+            return;
+        }
+        // A whole number is a float too, and neither a boolean nor a date.
+        if self.int && parse_int(text).is_some() {
+            (self.boolean, self.date) = (false, false);
+            return;
+        }
+        self.int = false;
         let beginning = || Some((line, text.chars().take(SHOWN_CHARS).collect()));
-        if !is_int && number.is_some() {
+        let number = if self.float { parse_float(text) } else { None };
+        if let Some(number) = number {
             let digits = text.trim().trim_start_matches(['+', '-']);
-            let is_overlong = digits.bytes().all(|byte| byte.is_ascii_digit());
-            self.measures |= !is_overlong && number.is_some_and(f64::is_finite);
-            if is_overlong && self.overlong.is_none() {
+            let is_whole = digits.bytes().all(|byte| byte.is_ascii_digit());
+            self.measures |= !is_whole && number.is_finite();
+            if is_whole && self.overlong.is_none() && parse_int(text).is_none() {
                 self.overlong = beginning();
             }
         }
-        self.float &= number.is_some();
-        self.int &= is_int;
+        self.float = number.is_some();
         self.boolean = self.boolean && parse_bool(text).is_some();
         self.date = self.date && parse_date(text).is_some();
-        if self.first_text.is_none() && !(self.int || self.float || self.boolean || self.date) {
+        if !(self.float || self.boolean || self.date) {
             self.first_text = beginning();
         }
     }
