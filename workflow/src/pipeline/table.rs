@@ -53,7 +53,13 @@ impl Table {
             let column = if held == *column.data_type() {
                 Arc::clone(column)
             } else {
-                cast_with_options(column, &held, &CastOptions { safe: false, ..CastOptions::default() })?
+                let options = CastOptions { safe: false, ..CastOptions::default() };
+                cast_with_options(column, &held, &options).map_err(|e| OperatorError::ColumnType {
+                    param: "",
+                    column: field.name().clone(),
+                    expected: format!("values that {held} holds; leave it out or convert it"),
+                    found: e.to_string(),
+                })?
             };
             Ok((field.name().clone(), column))
         });

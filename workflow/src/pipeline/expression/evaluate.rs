@@ -237,15 +237,16 @@ impl Evaluator<'_> {
             let of = self.value(argument)?;
             Value { array: date_part(&of.array, part)?, one: of.one }.cast(&DataType::Int64)
         };
-        let float = |f: fn(f64) -> f64| -> Result<Value> {
-            let of = self.value(argument)?.cast(&DataType::Float64)?;
+        let mapped = |of: Value, f: fn(f64) -> f64| -> Result<Value> {
+            let of = of.cast(&DataType::Float64)?;
             let array: Float64Array = of.array.as_primitive::<Float64Type>().unary(f);
             Ok(Value { array: Arc::new(array), one: of.one })
         };
+        let float = |f: fn(f64) -> f64| mapped(self.value(argument)?, f);
         let either = |f: fn(f64) -> f64, whole: fn(i64) -> i64| -> Result<Value> {
             let of = self.number(argument)?;
             match of.array.as_primitive_opt::<Int64Type>() {
-                None => float(f),
+                None => mapped(of, f),
                 Some(numbers) => {
                     let array: Int64Array = numbers.unary(whole);
                     Ok(Value { array: Arc::new(array), one: of.one })

@@ -24,6 +24,7 @@ pub(super) fn convert(column: &ArrayRef, wanted: &DataType) -> Result<ArrayRef, 
         (DataType::Float64 | DataType::Float32, DataType::Int64) | (_, DataType::Float32) => {
             Some(cast(&DataType::Float64)?)
         }
+        (from, DataType::Boolean) if from.is_numeric() => Some(cast(&DataType::Float64)?),
         _ => None,
     };
     let before = before.as_ref().and_then(|numbers| numbers.as_primitive_opt::<Float64Type>());
@@ -31,6 +32,7 @@ pub(super) fn convert(column: &ArrayRef, wanted: &DataType) -> Result<ArrayRef, 
     let is_kept = |i: usize| match (before, single) {
         _ if converted.is_null(i) => false,
         (Some(before), Some(single)) => single.value(i).is_finite() || !before.value(i).is_finite(),
+        (Some(before), None) if *wanted == DataType::Boolean => [0.0, 1.0].contains(&before.value(i)),
         (Some(before), None) => before.value(i).fract() == 0.0,
         (None, _) => true,
     };
@@ -52,7 +54,7 @@ fn held_by(wanted: &DataType) -> &'static str {
         DataType::Int64 => "a whole number within int64",
         DataType::Float32 => "a number within float32",
         DataType::Float64 => "a number",
-        DataType::Boolean => "true or false",
+        DataType::Boolean => "true or false, nor 1 or 0",
         DataType::Date32 => "a date such as 2016-01-31",
         _ => "a text",
     }

@@ -161,7 +161,7 @@ fn adapt(reading: &Reading, first: u64, batch: RecordBatch) -> Result<Table, Ope
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{ArrayRef, AsArray, Float64Array, Int64Array, StringArray, TimestampSecondArray};
+    use arrow::array::{ArrayRef, AsArray, Float64Array, Int64Array, StringArray, TimestampSecondArray, UInt64Array};
     use arrow::datatypes::{Float32Type, Int64Type};
 
     use super::*;
@@ -200,6 +200,8 @@ mod tests {
         let floats = |values: &[Option<f64>]| Arc::new(Float64Array::from(values.to_vec())) as ArrayRef;
         let whole = converted(floats(&[Some(2.0), None, Some(-3.0)]), DataType::Int64).unwrap();
         assert_eq!(whole.as_primitive::<Int64Type>().iter().collect::<Vec<_>>(), [Some(2), None, Some(-3)]);
+        let truths = converted(floats(&[Some(1.0), None, Some(0.0)]), DataType::Boolean).unwrap();
+        assert_eq!(truths.as_boolean().iter().collect::<Vec<_>>(), [Some(true), None, Some(false)]);
         // A float32 rounds, as float64 does too; infinity is one of its values.
         let single = converted(floats(&[Some(0.1), None, Some(f64::INFINITY)]), DataType::Float32).unwrap();
         let single = single.as_primitive::<Float32Type>().iter().collect::<Vec<_>>();
@@ -216,12 +218,20 @@ mod tests {
             (floats(&[Some(0.0), Some(1e300)]), DataType::Int64, "row 11, column x: 1e300 is not a whole number"),
             (floats(&[Some(3e38), Some(-4e38)]), DataType::Float32, "row 11, column x: -4e38 is not a number within"),
             (texts(&["7", "four"]), DataType::Int64, "row 11, column x: \"four\" is not a whole number within int64"),
+            (
+                floats(&[Some(1.0), Some(0.0), Some(2.0)]),
+                DataType::Boolean,
+                "row 12, column x: 2.0 is not true or false",
+            ),
             (texts(&["1e39"]), DataType::Float32, "row 10, column x: \"1e39\" is not a number within float32"),
         ] {
             let wrong = converted(x, wanted).unwrap_err().to_string();
             assert!(wrong.starts_with("t.parquet: ") && wrong.contains(expected), "{wrong}");
             assert!(wrong.contains("give x another type in `types`"), "{wrong}");
         }
+        let beyond = Arc::new(UInt64Array::from(vec![1, u64::MAX])) as ArrayRef;
+        let wrong = converted(beyond, DataType::Int64).unwrap_err().to_string();
+        assert!(wrong.contains("column x") && wrong.contains("expected values that Int64 holds"), "{wrong}");
         let wrong = converted(floats(&[Some(1.0)]), DataType::Date32).unwrap_err().to_string();
         assert!(wrong.contains("column x cannot become date"), "{wrong}");
     }
