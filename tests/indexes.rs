@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{json, run};
+use common::{Cli, json, run};
 use serde_json::Value;
 
 #[test]
@@ -82,4 +82,61 @@ fn indexes_are_made_listed_used_and_dropped() {
     assert_eq!(json(dir, &["index", "drop", "1"])["dropped"], serde_json::json!([1]));
     assert!(run(dir, &["index", "drop", "1"]).unwrap_err().contains("no index 1"));
     assert_eq!(json(dir, &["index", "ls"]).as_array().unwrap().len(), 1);
+}
+
+/// A column of an answer's values.
+fn values(cli: &Cli, key: &str, more: &[&str]) -> Vec<Vec<f64>> {
+    let answer = cli.json(&[&["get", key], more].concat());
+    let all: Vec<f64> = answer[0]["values"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect();
+    all.chunks_exact(answer[0]["columns"].as_array().unwrap().len()).map(<[f64]>::to_vec).collect()
+}
+
+/// What is pooled and what is not are other values: neither stands for the other, whichever is asked first.
+#[test]
+fn pooled_and_full_maps_are_kept_apart() {
+    let cli = Cli::new();
+    cli.digits("d.cnn", &["--layers", "conv2", "--materialize", "none"]);
+    std::fs::create_dir(cli.path("masks")).unwrap();
+    common::write_npy(&cli.path("masks/all.npy"), &[1797, 8, 8], &vec![1.0; 1797 * 64]);
+    let whole = ["--plan", "rerun"];
+    let exact = ["--plan", "rerun", "--exact"];
+    // numpy's linear quantile.
+    let quantile = |values: &[Vec<f64>], q: f64| {
+        let mut all: Vec<f64> = values.concat();
+        all.sort_by(f64::total_cmp);
+        let at = q * (all.len() - 1) as f64;
+        let (low, part) = (at.floor() as usize, at.fract());
+        all[low] + (all[low + 1] - all[low]) * part
+    };
+    let maps = [values(&cli, "d.cnn.conv2.u3", &whole), values(&cli, "d.cnn.conv2.u3", &exact)];
+    assert_eq!(maps.each_ref().map(|m| m[0].len()), [16, 64]);
+    let thresholds = maps.each_ref().map(|m| quantile(m, 0.99));
+    assert!(thresholds[1] > thresholds[0] * 1.01, "{thresholds:?}");
+    let highest = maps.each_ref().map(|m| m.iter().map(|row| row.iter().copied().fold(f64::MIN, f64::max)));
+    let highest = highest.map(|all| all.enumerate().max_by(|a, b| a.1.total_cmp(&b.1)).unwrap());
+    assert!(highest[1].1 > highest[0].1 * 1.01, "{highest:?}");
+    for order in [[0, 1, 0, 1], [1, 0, 1, 0]] {
+        for at in order {
+            let more = if at == 1 { &["--exact"][..] } else { &[] };
+            let ask = ["query", "netdissect", "d.cnn.conv2.u3", "--masks", "masks", "--alpha", "0.01"];
+            let dissected = cli.json(&[&ask[..], more].concat());
+            let found = dissected["units"][0]["threshold"].as_f64().unwrap();
+            assert!((found - thresholds[at]).abs() <= 1e-6 * thresholds[at], "{found} {thresholds:?} {order:?}");
+            for plan in [&[][..], &["--plan", "rerun"]] {
+                let ask = ["query", "top-group", "d.cnn.conv2", "--units", "3", "-k", "1"];
+                let top = cli.json(&[&ask[..], more, plan].concat());
+                let (row, score) = (&top["examples"][0]["row_id"], top["examples"][0]["score"].as_f64());
+                let score = score.or(top["examples"][0]["activation"].as_f64()).unwrap();
+                assert_eq!(row.as_u64(), Some(highest[at].0 as u64), "{top}");
+                assert!((score - highest[at].1).abs() <= 1e-5 * highest[at].1, "{top}");
+            }
+        }
+        cli.ok(&["index", "drop", "d.cnn.conv2"]);
+    }
+    // A stored layer, run again without --exact, is pooled as it is stored.
+    cli.digits("d.cnn@kept", &["--layers", "conv2"]);
+    let ask = ["query", "top-group", "d.cnn@kept.conv2", "--units", "3", "-k", "1", "--plan", "rerun"];
+    let top = cli.json(&ask);
+    assert_eq!(top["examples"][0]["row_id"].as_u64(), Some(highest[0].0 as u64), "{top}");
+    assert_eq!(top["source"], "rerun pooled", "{top}");
 }

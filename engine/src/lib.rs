@@ -48,8 +48,8 @@ pub use codec::TensorCodec;
 pub use column::to_f64 as column_to_f64;
 pub use error::{EngineError, Result, article, nearest};
 pub use index::{
-    ByExampleColumn, ByExampleOf, ByExampleSize, IndexFile, IndexKind, MapValue, NewIndex, by_example_index,
-    thresholds_index,
+    ByExampleColumn, ByExampleOf, ByExampleSize, IndexFile, IndexKind, IndexValues, MapValue, NewIndex,
+    by_example_index, thresholds_index,
 };
 pub use key::{IntermediateKey, Key, ModelKey, quote};
 pub use log::{Dedup, Handle, IfExists, LogOptions, LogReport, Logger, ModelHandle, TensorSource, TensorSpec, Values};

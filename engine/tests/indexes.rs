@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use common::spec;
 use mistique_engine::{
-    ByExampleOf, ByExampleSize, EngineError, FaultMode, FaultyStorage, IfExists, IndexKind, IntermediateRecord,
-    LogOptions, MapValue, MemoryStorage, ModelKey, ModelSpec, NewIndex, RowSet, Storage, Store, StoreOptions,
-    by_example_index,
+    ByExampleOf, ByExampleSize, EngineError, FaultMode, FaultyStorage, IfExists, IndexKind, IndexValues,
+    IntermediateRecord, LogOptions, MapValue, MemoryStorage, ModelKey, ModelSpec, NewIndex, RowSet, Storage, Store,
+    StoreOptions, by_example_index,
 };
 
 fn open(storage: &Arc<dyn Storage>) -> Store {
@@ -31,7 +31,7 @@ const VALUES: [f32; 12] = [0.0, 1.0, f32::NAN, 0.0, -2.0, 5.0, 3.0, 1.5, 5.0, 0.
 
 fn index(by: MapValue) -> NewIndex {
     let size = ByExampleSize { bits: 2, n_top: 1 };
-    by_example_index(&[7, 4, 6, 5], &VALUES, 3, size, ByExampleOf { by, exact: true }).unwrap()
+    by_example_index(&[7, 4, 6, 5], &VALUES, 3, size, ByExampleOf { by, values: IndexValues::Exact }).unwrap()
 }
 
 fn files(storage: &Arc<dyn Storage>) -> Vec<String> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use mistique_engine::{
-    DatasetSpec, EngineError, Given, IfExists, IntermediateKey, LogOptions, MapValue, MemoryStorage, ModelKey,
+    Code, DatasetSpec, EngineError, Given, IfExists, IntermediateKey, LogOptions, MapValue, MemoryStorage, ModelKey,
     ModelKind, ModelRecord, ModelSpec, Rerun, RerunValues, Scheme, StageNode, Storage, Store, StoreOptions, TensorSpec,
 };
 use mistique_query::{ByExample, ChunkReader, Examples, IndexUse, Norm, PlanChoice, QueryError, RowSelection, Source};
@@ -101,7 +101,8 @@ fn check(store: &Store, rows: &[u64], activations: &[Vec<f32>], units: &[usize],
                 let want = brute_force(rows, &group, like, norm, k);
                 assert_eq!(found(&answer), want, "{norm:?} {like:?} {index:?} {units:?}");
                 for e in &answer.examples {
-                    assert_eq!(e.values, group[rows.iter().position(|r| *r == e.row).unwrap()]);
+                    let row = &group[rows.iter().position(|r| *r == e.row).unwrap()];
+                    assert_eq!(e.values, row.iter().map(|v| f64::from(*v)).collect::<Vec<_>>());
                 }
                 // The same among every third row.
                 let some: Vec<u64> = rows.iter().copied().step_by(3).filter(|r| like != Some(*r)).collect();
@@ -404,6 +405,34 @@ fn lossy_stores_answer_of_what_is_stored_or_of_the_model() {
     }
     let values: Vec<_> = store.indexes(None).unwrap().iter().map(|i| i.param("values").unwrap()).collect();
     assert_eq!(values, ["stored", "exact"]);
+}
+
+#[test]
+fn float64_is_not_rounded_to_float32() {
+    let values = [16_777_217.0, 16_777_216.0, 16_777_219.0, 0.0];
+    for (values, nearest) in [
+        (values, vec![(1, 1.0), (2, 2.0), (3, 16_777_217.0)]),
+        ([1e300, 1e-300, 2e300, 1e200], vec![(1, 1e300), (2, 1e300), (3, 1e300)]),
+    ] {
+        let (_, store) = memory();
+        let mut log = store.logger(LogOptions::default()).unwrap();
+        let model = log.model(&ModelSpec::raw(key()), IfExists::Continue).unwrap();
+        let handle = log.tensor(model, &TensorSpec { dtype: Code::F64, ..TensorSpec::new("t", &[1]) }).unwrap();
+        log.append(handle, &[0, 1, 2, 3], values.to_vec()).unwrap();
+        log.commit().unwrap();
+        drop(log);
+        let reader = ChunkReader::new(&store);
+        for index in [IndexUse::Never, IndexUse::Auto, IndexUse::Always] {
+            let near = ByExample::similar(layer(), "0", 0, 3).with_norm(Norm::L1).with_index(index);
+            assert_eq!(found(&reader.by_example(&near).unwrap()), nearest, "{index:?}");
+            let mut highest: Vec<(u64, f64)> = (0..4).zip(values).collect();
+            highest.sort_by(|a, b| b.1.total_cmp(&a.1));
+            let question = ByExample::highest(layer(), "0", 4).with_norm(Norm::LInf).with_index(index);
+            assert_eq!(found(&reader.by_example(&question).unwrap()), highest, "{index:?}");
+        }
+        let error = reader.create_by_example_index(&layer(), MapValue::Max, false, 0.9, &mut |_, _| {}).unwrap_err();
+        assert!(error.to_string().contains("an index holds float32"), "{error}");
+    }
 }
 
 #[test]

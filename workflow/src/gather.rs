@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use candle_core::Tensor;
 use mistique_engine::{
-    ByExampleOf, ByExampleSize, IndexRecord, IntermediateRecord, MapValue, RowSet, Store, by_example_index,
+    ByExampleOf, ByExampleSize, IndexRecord, IndexValues, IntermediateRecord, MapValue, RowSet, Store, by_example_index,
 };
 
 use crate::log::WorkflowError;
@@ -55,7 +55,7 @@ impl Gather {
     pub fn take(&mut self, layer: usize, rows: &[u64], output: &Tensor) -> candle_core::Result<()> {
         let Some(gathered) = self.layers.get_mut(&layer) else { return Ok(()) };
         let values = output.flatten_all()?.to_dtype(candle_core::DType::F32)?.to_vec1::<f32>()?;
-        self.by.reduce(&values, gathered.cells, &mut gathered.values);
+        self.by.reduce(&values, gathered.cells, |v| v as f32, &mut gathered.values);
         gathered.rows.extend_from_slice(rows);
         Ok(())
     }
@@ -83,7 +83,7 @@ impl Gather {
                 left_out.push((layer.name, format!("{n_rows} rows are too few for an index")));
                 continue;
             }
-            let of = ByExampleOf { by, exact: true };
+            let of = ByExampleOf { by, values: IndexValues::Exact };
             let size = ByExampleSize::within(&layer.rows, &layer.values, n_columns, budget);
             let index = by_example_index(&layer.rows, &layer.values, n_columns, size, of)?;
             made.push(store.put_index(record, &index)?);

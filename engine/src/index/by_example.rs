@@ -4,7 +4,7 @@
 use mistique_quantize::{pack, packed_len, unpack};
 use rayon::prelude::*;
 
-use super::{IndexKind, NewIndex};
+use super::{IndexKind, IndexValues, NewIndex};
 use crate::error::{EngineError, Result};
 use crate::format::{INDEX_ENTRY_LEN, INDEX_HEADER_LEN, Le, MAX_PARTITION_BITS};
 use crate::rows::RowSet;
@@ -43,16 +43,24 @@ impl MapValue {
         }
     }
 
-    /// Appends the activations of units whose maps of `cells` values follow each other.
-    pub fn reduce(self, maps: &[f32], cells: usize, out: &mut Vec<f32>) {
+    /// Appends the activations of units whose maps of `cells` values follow each other; `narrow` rounds a mean, or a NaN.
+    pub fn reduce<T: Copy + PartialOrd + Into<f64>>(
+        self,
+        maps: &[T],
+        cells: usize,
+        narrow: impl Fn(f64) -> T,
+        out: &mut Vec<T>,
+    ) {
         let maps_of = maps.chunks_exact(cells.max(1));
+        let nan = narrow(f64::NAN);
+        let larger = |a: T, v: T| if v > a || a.into().is_nan() { v } else { a };
         match self {
             Self::Cells => out.extend_from_slice(maps),
-            Self::Max => {
-                out.extend(maps_of.map(|m| m.iter().fold(f32::NAN, |a, &v| if v > a || a.is_nan() { v } else { a })))
+            Self::Max => out.extend(maps_of.map(|m| m.iter().copied().fold(nan, larger))),
+            Self::Mean => {
+                let sum = |m: &[T]| m.iter().map(|v| (*v).into()).sum::<f64>();
+                out.extend(maps_of.map(|m| narrow(sum(m) / cells.max(1) as f64)));
             }
-            Self::Mean => out
-                .extend(maps_of.map(|m| (m.iter().copied().map(f64::from).sum::<f64>() / cells.max(1) as f64) as f32)),
         }
     }
 }
@@ -157,18 +165,13 @@ impl Floor {
 pub struct ByExampleOf {
     /// What of a unit's map is its activation.
     pub by: MapValue,
-    /// Whether of the model's own values, at the resolution of the layer; else of those that READ gives.
-    pub exact: bool,
+    /// Whose values.
+    pub values: IndexValues,
 }
 
 impl ByExampleOf {
-    /// How `params` say which values they are.
-    pub fn values(self) -> &'static str {
-        if self.exact { "exact" } else { "stored" }
-    }
-
     fn params(self, n_rows: usize) -> String {
-        let (by, values) = (self.by.name(), self.values());
+        let (by, values) = (self.by.name(), self.values.name());
         format!(r#"{{"by":"{by}","values":"{values}","rows":{n_rows}}}"#)
     }
 }
@@ -335,7 +338,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const OF: ByExampleOf = ByExampleOf { by: MapValue::Max, exact: true };
+    const OF: ByExampleOf = ByExampleOf { by: MapValue::Max, values: IndexValues::Exact };
 
     fn column(values: &[f32], bits: u8, n_top: usize) -> ByExampleColumn {
         let bytes = encode(values, ByExampleSize { bits, n_top });
@@ -433,9 +436,9 @@ mod tests {
     fn maps_are_reduced() {
         let mut out = Vec::new();
         let maps = [1.0, f32::NAN, -3.0, -4.0];
-        MapValue::Max.reduce(&maps, 2, &mut out);
-        MapValue::Mean.reduce(&maps[2..], 2, &mut out);
-        MapValue::Cells.reduce(&maps[2..], 2, &mut out);
+        MapValue::Max.reduce(&maps, 2, |v| v as f32, &mut out);
+        MapValue::Mean.reduce(&maps[2..], 2, |v| v as f32, &mut out);
+        MapValue::Cells.reduce(&maps[2..], 2, |v| v as f32, &mut out);
         assert_eq!(out, [1.0, -3.0, -3.5, -3.0, -4.0]);
     }
 }

@@ -2,6 +2,7 @@
 
 mod by_example;
 mod thresholds;
+mod values;
 
 use std::borrow::Cow;
 use std::hash::Hasher;
@@ -12,6 +13,7 @@ use twox_hash::XxHash3_64;
 
 pub use by_example::{ByExampleColumn, ByExampleOf, ByExampleSize, MapValue, by_example_index};
 pub use thresholds::thresholds_index;
+pub use values::IndexValues;
 
 use crate::catalog::IndexRecord;
 use crate::error::{EngineError, Result};

@@ -1,15 +1,15 @@
 //! The thresholds index: T_k of NetDissect by unit, so that a layer's cells are ranked once for each α.
 
-use super::{IndexFile, IndexKind, NewIndex};
+use super::{IndexFile, IndexKind, IndexValues, NewIndex};
 use crate::error::{EngineError, Result};
 use crate::rows::RowSet;
 
 /// The index of `values`, T_k by unit of the layer at `alpha`, over `rows`, ascending; NaN where a unit's is not known.
-/// `of` says of which values, as `params.values` (FORMAT.md, section 17).
-pub fn thresholds_index(rows: RowSet, alpha: f64, of: &str, values: &[f64]) -> NewIndex {
+/// `of` says of which values.
+pub fn thresholds_index(rows: RowSet, alpha: f64, of: IndexValues, values: &[f64]) -> NewIndex {
     NewIndex {
         kind: IndexKind::Thresholds,
-        params: serde_json::json!({"alpha": alpha, "values": of, "rows": rows.len()}).to_string(),
+        params: serde_json::json!({"alpha": alpha, "values": of.name(), "rows": rows.len()}).to_string(),
         rows,
         sections: vec![values.iter().flat_map(|v| v.to_le_bytes()).collect()],
     }

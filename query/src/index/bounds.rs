@@ -47,7 +47,7 @@ impl FromStr for Norm {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Cost {
     /// Distance to these activations.
-    Distance(Norm, Vec<f32>),
+    Distance(Norm, Vec<f64>),
     /// The negated activation of the group.
     Activation(Norm),
 }
@@ -84,7 +84,7 @@ impl Cost {
     fn term(&self, column: usize, value: f64) -> f64 {
         match self {
             Self::Distance(norm, of) => {
-                let apart = (value - f64::from(of.get(column).copied().unwrap_or(f32::NAN))).abs();
+                let apart = (value - of.get(column).copied().unwrap_or(f64::NAN)).abs();
                 if *norm == Norm::L2 { apart * apart } else { apart }
             }
             Self::Activation(Norm::L2) => value * value.abs(),
@@ -98,7 +98,7 @@ impl Cost {
         match self {
             Self::Activation(_) => (a, b),
             Self::Distance(_, of) => {
-                let at = f64::from(of.get(column).copied().unwrap_or(f32::NAN));
+                let at = of.get(column).copied().unwrap_or(f64::NAN);
                 // `max` and `min` leave NaN (two infinities that meet) out.
                 (if low <= at && at <= high { 0.0 } else { a.min(b) }, a.max(b))
             }
@@ -106,8 +106,8 @@ impl Cost {
     }
 
     /// The cost of one row; NaN where one of its activations is.
-    pub fn of(&self, row: &[f32]) -> f64 {
-        let add = |sum, (c, v): (usize, &f32)| self.add(sum, self.term(c, f64::from(*v)));
+    pub fn of(&self, row: &[f64]) -> f64 {
+        let add = |sum, (c, v): (usize, &f64)| self.add(sum, self.term(c, *v));
         self.finish(row.iter().enumerate().fold(self.start(), add))
     }
 
@@ -161,8 +161,8 @@ mod tests {
         assert_eq!([Norm::L1, Norm::L2, Norm::LInf].map(activation), [-1.0, -7f64.sqrt(), 3.0]);
         for norm in [Norm::L1, Norm::L2, Norm::LInf] {
             assert_eq!(-Cost::Activation(norm).of(&[-2.5]), -2.5, "of one unit it is the activation itself");
-            assert!(Cost::Activation(norm).of(&[1.0, f32::NAN, 2.0]).is_nan());
-            assert!(Cost::Distance(norm, vec![0.0; 3]).of(&[1.0, f32::NAN, 2.0]).is_nan());
+            assert!(Cost::Activation(norm).of(&[1.0, f64::NAN, 2.0]).is_nan());
+            assert!(Cost::Distance(norm, vec![0.0; 3]).of(&[1.0, f64::NAN, 2.0]).is_nan());
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Building by-example indexes: one pass over the layer, by READ or RERUN.
 
-use mistique_engine::{ByExampleSize, IndexRecord, IntermediateKey, MapValue, NewIndex, by_example_index};
+use mistique_engine::{ByExampleSize, EngineError, IndexRecord, IntermediateKey, MapValue, NewIndex, by_example_index};
 
+use super::by_example::WIDE;
 use super::group::Layer;
 use crate::error::{QueryError, Result};
 use crate::plan::PlanChoice;
@@ -31,6 +32,9 @@ impl ChunkReader<'_> {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<IndexRecord> {
         let layer = Layer::new(self, key, by, exact, PlanChoice::Auto)?;
+        if layer.is_wide {
+            return Err(EngineError::Unsupported { what: key.to_string(), why: WIDE.into() }.into());
+        }
         let new = build(self, &layer, share, progress)?;
         Ok(keep(self, &layer, &new)?)
     }

@@ -10,7 +10,7 @@ use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 
 use mistique_engine::{
-    ByExampleColumn, EngineError, IndexFile, IndexKind, IndexRecord, IntermediateKey, MapValue, RowMask,
+    ByExampleColumn, EngineError, IndexFile, IndexKind, IndexRecord, IndexValues, IntermediateKey, MapValue, RowMask,
 };
 
 use super::bounds::{Cost, Norm};
@@ -27,6 +27,10 @@ const BATCH_ROWS: (usize, usize) = (16, 256);
 /// By how much values that are run again may differ, as a share of the unit's largest: sums in float32 depend on how
 /// many rows are run together.
 const RERUN_SLACK: f64 = 1e-5;
+
+/// Why float64 and integers have no index.
+pub(super) const WIDE: &str =
+    "an index holds float32, to which float64 and integers would be rounded: every row is looked at";
 
 /// Whether a question may use an index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -119,7 +123,7 @@ pub struct Example {
     /// Its distance, or the group's activation.
     pub score: f64,
     /// Activations of the group's columns.
-    pub values: Vec<f32>,
+    pub values: Vec<f64>,
 }
 
 /// What an answer cost.
@@ -151,7 +155,7 @@ pub struct Examples {
     /// The rows; fewer than k where there are fewer. Rows with a NaN never rank.
     pub examples: Vec<Example>,
     /// The activations of the row that others are compared with.
-    pub of: Option<Vec<f32>>,
+    pub of: Option<Vec<f64>>,
     /// What it cost.
     pub used: Used,
 }
@@ -224,13 +228,13 @@ struct Search<'a, 'b> {
     among: Option<RowMask>,
     used: Used,
     /// The best so far, in order.
-    best: Vec<(Ranked, Vec<f32>)>,
+    best: Vec<(Ranked, Vec<f64>)>,
     k: usize,
 }
 
 impl Search<'_, '_> {
-    fn fetch(&mut self, rows: &[u64]) -> Result<Vec<f32>> {
-        let (values, source) = self.layer.fetch(self.reader, &self.group.selector, rows)?;
+    fn fetch(&mut self, rows: &[u64]) -> Result<Vec<f64>> {
+        let (values, source) = self.layer.activations(self.reader, &self.group.selector, rows)?;
         self.touch(rows.len() as u64);
         self.used.source = Some(source);
         Ok(values)
@@ -263,12 +267,18 @@ impl Search<'_, '_> {
         if index_use == IndexUse::Never || self.k == 0 {
             return Ok(None);
         }
+        if self.layer.is_wide {
+            self.used.note = (index_use == IndexUse::Always).then(|| WIDE.into());
+            return Ok(None);
+        }
         let found = self.reader.store().indexes(Some(&self.layer.record))?;
         let of_others = |i: &&IndexRecord| serves_kind(i, &self.layer) && !serves(i, &self.layer);
         if let Some(other) = found.iter().rev().find(of_others) {
-            let ask = if self.layer.of.exact { "without --exact" } else { "with --exact" };
-            let what = if self.layer.of.exact { "the stored copy's values" } else { "the model's own values" };
-            self.used.note = Some(format!("index {} is of {what}: it serves questions {ask}", other.id));
+            let (of, asked) = (other.param("values").unwrap_or_default(), self.layer.of.values.name());
+            let advice = if of == IndexValues::Exact.name() { "; it serves questions with --exact" } else { "" };
+            let (of, asked) = (IndexValues::about(&of), IndexValues::about(asked));
+            let why = format!("it is of {of}, the question of {asked}{advice}");
+            self.used.note = Some(format!("index {} is not used: {why}", other.id));
         }
         let found = found.into_iter().rev().find(|i| serves(i, &self.layer));
         if let Some(index) = found {
@@ -422,7 +432,7 @@ impl Search<'_, '_> {
 
 /// Whether an index is of these values.
 fn serves(index: &IndexRecord, layer: &Layer) -> bool {
-    serves_kind(index, layer) && index.param("values").as_deref() == Some(layer.of.values())
+    serves_kind(index, layer) && index.param("values").as_deref() == Some(layer.of.values.name())
 }
 
 /// Whether it is of the same activations, be they the stored copy's or the model's own.

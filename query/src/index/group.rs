@@ -1,6 +1,8 @@
 //! A group of units of one layer, as columns of requests and of indexes.
 
-use mistique_engine::{ByExampleOf, IntermediateKey, IntermediateRecord, Key, MapValue, RowSet, Rows, TensorLayout};
+use mistique_engine::{
+    ByExampleOf, Code, IndexValues, IntermediateKey, IntermediateRecord, Key, MapValue, RowSet, Rows, TensorLayout,
+};
 
 use crate::answer::Source;
 use crate::columns::{self, Columns, TensorColumns};
@@ -21,10 +23,13 @@ pub(super) struct Layer {
     pub rows: RowSet,
     /// Whether values that are fetched again can differ in their last bits.
     pub reruns: bool,
+    /// Whether they are float64 or integers, which float32, and so an index, would round.
+    pub is_wide: bool,
 }
 
 impl Layer {
-    /// The layer of a key. Values are those stored unless none are, or `exact` or `plan` ask for the model's own.
+    /// The layer of a key. Values are those stored unless none are, or `exact` or `plan` ask for the model's own; these are
+    /// pooled as the stored ones are, unless `exact` asks for the resolution of the layer.
     pub fn new(
         reader: &ChunkReader<'_>,
         key: &IntermediateKey,
@@ -37,11 +42,14 @@ impl Layer {
         let lossless = content.scheme.is_lossless_for(content.dtype);
         let whole = Request::new(Key { intermediate: record.key.clone(), columns: None });
         let readable = record.n_rows > 0 && reader.explain(&whole.with_plan(PlanChoice::READ)).is_ok();
-        let exact = exact || lossless || !readable || plan == PlanChoice::RERUN;
-        let layout = match exact {
-            true => content.layout.unpooled(),
-            false => content.layout,
+        let own = exact || lossless || !readable || plan == PlanChoice::RERUN;
+        let pools = content.layout.stored != content.layout.map;
+        let values = match (own, exact || !pools) {
+            (false, _) => IndexValues::Stored,
+            (true, false) => IndexValues::Pooled,
+            (true, true) => IndexValues::Exact,
         };
+        let layout = if values == IndexValues::Exact { content.layout.unpooled() } else { content.layout };
         let rows = if record.n_rows > 0 {
             reader.store().plan_rows(&record, &Rows::All)?.rows
         } else {
@@ -50,10 +58,17 @@ impl Layer {
         };
         // A map of one cell has one activation however it is taken.
         let by = if layout.stored.cells() == 1 { MapValue::Max } else { by };
-        let plan = if exact { plan } else { PlanChoice::READ };
-        let reruns = exact && !(lossless && readable && plan != PlanChoice::RERUN);
-        let of = ByExampleOf { by, exact };
-        Ok(Self { record, layout, of, plan, rows, reruns })
+        let plan = match values {
+            IndexValues::Stored => PlanChoice::READ,
+            // Rows that are stored are not mixed with those that are run: their values are rounded.
+            IndexValues::Pooled if plan == PlanChoice::Auto && record.n_rows > 0 => PlanChoice::RERUN,
+            _ => plan,
+        };
+        let reruns = own && !(lossless && readable && plan != PlanChoice::RERUN);
+        let of = ByExampleOf { by, values };
+        let code = if values == IndexValues::Stored { content.layout.code } else { content.dtype };
+        let is_wide = matches!(code, Code::F64 | Code::Int(_));
+        Ok(Self { record, layout, of, plan, rows, reruns, is_wide })
     }
 
     /// Columns of an index of the whole layer.
@@ -70,10 +85,23 @@ impl Layer {
     pub fn request(&self, columns: &str, rows: RowSelection) -> Request {
         let columns = Some((columns.to_string(), false));
         let key = Key { intermediate: self.record.key.clone(), columns };
-        Request::new(key).with_rows(rows).with_plan(self.plan).with_exact(self.of.exact)
+        Request::new(key).with_rows(rows).with_plan(self.plan).with_exact(self.of.values == IndexValues::Exact)
     }
 
     /// Activations of `columns` for `rows`: one row after another.
+    pub fn activations(&self, reader: &ChunkReader<'_>, columns: &str, rows: &[u64]) -> Result<(Vec<f64>, Source)> {
+        if !self.is_wide {
+            let (values, source) = self.fetch(reader, columns, rows)?;
+            return Ok((values.into_iter().map(f64::from).collect(), source));
+        }
+        let answer = reader.get(&self.request(columns, RowSelection::List(rows.to_vec())))?;
+        let source = answer.source.clone();
+        let mut out = Vec::new();
+        self.of.by.reduce(&answer.to_f64()?, self.layout.stored.cells(), |v| v, &mut out);
+        Ok((out, source))
+    }
+
+    /// The same in float32, as indexes have them.
     pub fn fetch(&self, reader: &ChunkReader<'_>, columns: &str, rows: &[u64]) -> Result<(Vec<f32>, Source)> {
         let answer = reader.get(&self.request(columns, RowSelection::List(rows.to_vec())))?;
         let source = answer.source.clone();
@@ -83,7 +111,7 @@ impl Layer {
 
     fn reduce(&self, values: &[f32]) -> Vec<f32> {
         let mut out = Vec::new();
-        self.of.by.reduce(values, self.layout.stored.cells(), &mut out);
+        self.of.by.reduce(values, self.layout.stored.cells(), |v| v as f32, &mut out);
         out
     }
 }

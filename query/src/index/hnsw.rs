@@ -133,7 +133,7 @@ impl ChunkReader<'_> {
             }
         }
         let (recall, sample) = recall(&graph, &places, &points);
-        let values = layer.of.values();
+        let values = layer.of.values.name();
         let params = format!(
             r#"{{"metric":"{}","values":"{values}","width":{width},"ef_construction":{EF_CONSTRUCTION},"ef_search":{EF_SEARCH},"recall":{recall:.4},"sample":{},"rows":{}}}"#,
             metric.name(),
@@ -153,7 +153,7 @@ impl ChunkReader<'_> {
         let serves = |i: &IndexRecord| {
             i.kind == IndexKind::Hnsw.name()
                 && i.param("metric").as_deref() == Some(metric.name())
-                && i.param("values").as_deref() == Some(layer.of.values())
+                && i.param("values").as_deref() == Some(layer.of.values.name())
         };
         let Some(index) = self.store().indexes(Some(&layer.record))?.into_iter().rev().find(serves) else {
             return Ok(None);

@@ -1,6 +1,6 @@
 //! Which indexes questions about an intermediate use.
 
-use mistique_engine::{IndexKind, IndexRecord, MapValue, Rows};
+use mistique_engine::{IndexKind, IndexRecord, IndexValues, MapValue, Rows};
 
 use super::group::Layer;
 use crate::codes::CodeScan;
@@ -74,9 +74,9 @@ fn serving(index: &IndexRecord, layer: &Layer) -> Serving {
     let param = |name: &str| index.param(name).unwrap_or_default();
     let n_rows = layer.rows.len();
     let covered: usize = param("rows").parse().unwrap_or_default();
-    let other_values = (param("values") != layer.of.values()).then(|| {
-        let of = |values: &str| if values == "exact" { "the model's own values" } else { "the copy that is stored" };
-        format!("it is of {}, the question of {}", of(&param("values")), of(layer.of.values()))
+    let other_values = (param("values") != layer.of.values.name()).then(|| {
+        let (of, asked) = (IndexValues::about(&param("values")), IndexValues::about(layer.of.values.name()));
+        format!("it is of {of}, the question of {asked}")
     });
     let rest = match n_rows.saturating_sub(covered) {
         0 => String::new(),
@@ -93,7 +93,7 @@ fn serving(index: &IndexRecord, layer: &Layer) -> Serving {
             (format!("knn --approximate by {} walks its graph{rest}", param("metric")), other_values)
         }
         Some(IndexKind::Thresholds) => {
-            let of = if param("values") == "exact" { "what a run gives" } else { "what READ gives" };
+            let of = IndexValues::about(&param("values"));
             let what = format!("netdissect --alpha {} of {of} takes no pass for T_k", param("alpha"));
             let stale = (covered != n_rows).then(|| format!("it is of {covered} rows, and there are {n_rows}"));
             (what, stale)

@@ -77,7 +77,7 @@ fn render(answer: &Examples, k: usize, metric: Norm, as_json: bool) -> String {
     let used = &answer.used;
     let source = used.source.as_ref().map_or("nothing was read".to_string(), ToString::to_string);
     if as_json {
-        let values = |v: &[f32]| -> Vec<Value> { v.iter().map(|v| number(f64::from(*v))).collect() };
+        let values = |v: &[f64]| -> Vec<Value> { v.iter().map(|v| number(*v)).collect() };
         let example = |e: &crate::Example| json!({"row_id": e.row, what: number(e.score), "values": values(&e.values)});
         let examples: Vec<Value> = answer.examples.iter().map(example).collect();
         return pretty(&json!({
@@ -91,7 +91,7 @@ fn render(answer: &Examples, k: usize, metric: Norm, as_json: bool) -> String {
     let titles: Vec<String> = ["row_id", what].into_iter().map(right).chain(shown.iter().map(|c| right(c))).collect();
     let mut rows = Rows::new(&titles.iter().map(String::as_str).collect::<Vec<_>>());
     for e in &answer.examples {
-        let values = e.values.iter().take(SHOWN_COLUMNS).map(|v| float(f64::from(*v)));
+        let values = e.values.iter().take(SHOWN_COLUMNS).map(|v| float(*v));
         rows.push([e.row.to_string(), float(e.score)].into_iter().chain(values).collect(), Value::Null);
     }
     let few = if answer.examples.len() < k { format!("; fewer than {} rank", count(k as u64)) } else { String::new() };

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use mistique_engine::{CodePage, IndexKind, RowSet, thresholds_index};
+use mistique_engine::{CodePage, IndexKind, IndexValues, RowSet, thresholds_index};
 use rayon::prelude::*;
 
 use super::quantile::Top;
@@ -112,15 +112,16 @@ struct Kept<'s, 'r, 'a> {
     rows: RowSet,
     alpha: f64,
     /// Of which values.
-    of: &'static str,
+    of: IndexValues,
 }
 
 impl<'s, 'r, 'a> Kept<'s, 'r, 'a> {
     fn of(scan: &'s Scan<'r, 'a>, alpha: f64) -> Option<Self> {
         // What READ gives and what a run gives may differ in the last bits, and each answer is to stay what it was.
         let of = match scan.source() {
-            Source::Read { .. } => "stored",
-            Source::Rerun { .. } => "exact",
+            Source::Read { .. } => IndexValues::Stored,
+            Source::Rerun { exact: false, .. } => IndexValues::Pooled,
+            Source::Rerun { exact: true, .. } => IndexValues::Exact,
             Source::Split { .. } => return None,
         };
         let n_units = scan.record().tensor().ok()?.layout.n_units;
@@ -138,7 +139,7 @@ impl<'s, 'r, 'a> Kept<'s, 'r, 'a> {
                 let of = index.param("values");
                 if index.kind == IndexKind::Thresholds.name()
                     && alpha == Some(self.alpha)
-                    && of.as_deref() == Some(self.of)
+                    && of.as_deref() == Some(self.of.name())
                 {
                     let file = reader.store().open_index(index)?;
                     let values = file.thresholds()?;
