@@ -259,3 +259,27 @@ fn a_codebook_that_later_rows_leave_is_told() {
     let said = warned("large.npy").unwrap();
     assert!(said.contains("p.m.x: what is stored is off by 100% of the values' size"), "{said}");
 }
+
+#[test]
+fn values_too_small_for_sixteen_bits_are_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let wave = |i: usize| (i as f32 * 0.37).sin();
+    // The second of three columns is as small as gradients are.
+    let one: Vec<f32> = (0..3000).map(|i| if i % 3 == 1 { wave(i) * 1e-9 } else { wave(i) }).collect();
+    let maps: Vec<f32> = (0..64 * 32).map(|i| wave(i) * 1e-9).collect();
+    write_npy(&dir.join("one.npy"), &[1000, 3], &one);
+    write_npy(&dir.join("maps.npy"), &[64, 2, 4, 4], &maps);
+    let said = |key: &str, file: &str, scheme: &[&str]| {
+        String::from_utf8(output(dir, &[&["append", key, file], scheme].concat()).stderr).unwrap()
+    };
+    let warned = said("p.m.one", "one.npy", &[]);
+    assert!(warned.contains("p.m.one: 1 of 3 units have values too small for f16"), "{warned}");
+    let warned = said("p.m.maps", "maps.npy", &[]);
+    assert!(warned.contains("p.m.maps: 2 of 2 units have values too small for pool(2)+f16"), "{warned}");
+    for (key, file, scheme) in [("p.m.a", "one.npy", "f32"), ("p.m.b", "maps.npy", "f32"), ("p.m.c", "one.npy", "bf16")]
+    {
+        let warned = said(key, file, &["--scheme", scheme]);
+        assert!(!warned.contains("too small"), "{warned}");
+    }
+}

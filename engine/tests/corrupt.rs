@@ -9,7 +9,7 @@ use arrow::array::{ArrayRef, Float64Array, RecordBatch};
 use common::{Numbers, batch, damage, fingerprint_of, key, names_damage, parse, spec, table, visible};
 use mistique_engine::{
     Damage, DatasetSpec, Effort, EngineError, IfExists, IntermediateKey, LogOptions, MemoryStorage, ModelKey,
-    ModelSpec, StageRecord, Storage, Store, StoreOptions, hex,
+    ModelSpec, Rows, StageRecord, Storage, Store, StoreOptions, hex,
 };
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -512,6 +512,23 @@ fn every_row_of_the_catalogue_is_read() {
         let found = damage(&open(&storage));
         let named = |d: &Damage| d.place == "catalog.db" && d.why.contains(want);
         assert!(found.iter().any(named), "{sql}: {found:?}");
+    }
+}
+
+#[test]
+fn rows_that_the_catalogue_lost_are_missed() {
+    for (sql, want) in [
+        ("DELETE FROM row_sets", "the rows of a RowBlock are gone"),
+        ("DELETE FROM row_blocks WHERE intermediate_id = 1", "rows of p.a.codes are left"),
+    ] {
+        let storage = described();
+        let raw = storage.open_catalog().unwrap();
+        raw.execute_batch("PRAGMA foreign_keys = OFF").unwrap();
+        raw.execute_batch(sql).unwrap();
+        let store = open(&storage);
+        let record = store.intermediate(&ModelKey::new("p", "a").intermediate("codes")).unwrap();
+        let error = store.plan_rows(&record, &Rows::All).unwrap_err().to_string();
+        assert!(error.contains("catalog.db") && error.contains(want), "{error}");
     }
 }
 

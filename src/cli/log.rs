@@ -293,8 +293,8 @@ pub fn left_out_note(dataset: &dyn Dataset) {
     }
 }
 
-/// Says on standard error how many values were clamped.
-/// Warns of intermediates whose codebook, fitted on the first rows, does not hold what came later.
+/// Warns of intermediates of which little is left: of which a codebook, fitted on the first rows, does not hold what came
+/// later, or whose values are too small for 16 bits.
 pub fn error_note<'a>(store: &Store, keys: impl IntoIterator<Item = &'a IntermediateKey>) -> Result<()> {
     /// Of the values' own size, root mean square.
     const FAR_OFF: f64 = 0.5;
@@ -309,6 +309,16 @@ pub fn error_note<'a>(store: &Store, keys: impl IntoIterator<Item = &'a Intermed
                 "warning: {key}: what is stored is off by {:.0}% of the values' size: {scheme} was fitted on the first rows, \
                  and later ones lie beyond them, or it has too few bits; log them under a new version, or as f16",
                 100.0 * all.relative()
+            );
+        }
+        // Means of a map are far from its cells; nothing but zeros is off by all there was.
+        let most = if scheme.contains("pool") { 1.0 } else { FAR_OFF };
+        let lost = errors.units.iter().filter(|unit| unit.relative() >= most).count();
+        if lost > 0 && scheme.ends_with("f16") {
+            eprintln!(
+                "warning: {key}: {lost} of {} units have values too small for {scheme}, and are stored as little more than zeros; \
+                 log them under a new version with --scheme f32",
+                errors.units.len()
             );
         }
     }

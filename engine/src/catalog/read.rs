@@ -423,7 +423,7 @@ impl Catalog {
     pub fn blocks(&self, intermediate: &IntermediateRecord, min_row: u64, max_row: u64) -> Result<Vec<Block>> {
         const DOING: &str = "find RowBlocks";
         let sql = format!(
-            "SELECT {BLOCK_COLUMNS}, s.rows, s.hash FROM row_blocks b JOIN row_sets s ON s.id = b.row_set_id
+            "SELECT {BLOCK_COLUMNS}, s.rows, s.hash FROM row_blocks b LEFT JOIN row_sets s ON s.id = b.row_set_id
              WHERE b.intermediate_id = ?1 AND b.max_row >= ?2 AND b.min_row
              BETWEEN ?2 - (SELECT max_span FROM intermediates WHERE id = ?1) AND ?3
              ORDER BY b.min_row, b.block_no"
@@ -432,11 +432,12 @@ impl Catalog {
         let clip = |row: u64| i64::try_from(row).unwrap_or(i64::MAX);
         let rows = statement
             .query_map(params![intermediate.id, clip(min_row), clip(max_row)], |r| {
-                Ok((RawBlockRow::of(r)?, r.get::<_, Vec<u8>>(8)?, r.get::<_, Vec<u8>>(9)?))
+                Ok((RawBlockRow::of(r)?, r.get::<_, Option<Vec<u8>>>(8)?, r.get::<_, Option<Vec<u8>>>(9)?))
             })
             .doing(DOING)?;
-        let block = |(raw, rows, hash): (RawBlockRow, Vec<u8>, Vec<u8>)| {
+        let block = |(raw, rows, hash): (RawBlockRow, Option<Vec<u8>>, Option<Vec<u8>>)| {
             let BlockRow { block_no, chunks, .. } = raw.row()?;
+            let (rows, hash) = rows.zip(hash).ok_or_else(|| bad("row_sets", "the rows of a RowBlock are gone"))?;
             if fingerprint(&rows)[..] != hash {
                 return Err(bad("row_sets", "rows that do not have their hash"));
             }

@@ -316,7 +316,7 @@ impl Store {
 
     /// Finds rows.
     ///
-    /// Errors: `NoSuchRow`, `Catalog`.
+    /// Errors: `NoSuchRow`, `Catalog`; `Corrupt` where RowBlocks are gone.
     pub fn plan_rows(&self, record: &IntermediateRecord, rows: &Rows) -> Result<RowPlan> {
         let (min, max) = match rows {
             Rows::All => (0, u64::MAX),
@@ -328,7 +328,26 @@ impl Store {
             },
         };
         let blocks = self.catalog().blocks(record, min, max)?;
+        if *rows == Rows::All {
+            self.check_rows(record, &blocks)?;
+        }
         RowPlan::new(record, blocks, rows)
+    }
+
+    /// That RowBlocks hold all rows that an intermediate says it has: fewer would pass for an answer.
+    fn check_rows(&self, record: &IntermediateRecord, blocks: &[Block]) -> Result<()> {
+        let found: u64 = blocks.iter().map(|b| b.rows.len() as u64).sum();
+        if found >= record.n_rows {
+            return Ok(());
+        }
+        // It may have been removed, or replaced, since it was looked up.
+        match self.catalog().intermediate_by_id(record.id)? {
+            Some(now) if now.n_rows > found => {
+                let why = format!("row_blocks: {found} of {} rows of {} are left", now.n_rows, record.key);
+                Err(EngineError::corrupt("catalog.db", 0, why))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// All RowBlocks of a table, remembered: plans ask for those of every ancestor.
