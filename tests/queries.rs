@@ -4,7 +4,7 @@ mod common;
 
 use std::path::Path;
 
-use common::{fails, ok};
+use common::{Cli, fails, ok};
 use serde_json::Value;
 
 /// Words of a command line, those in single quotes whole.
@@ -183,4 +183,58 @@ fn alike(a: &Value, b: &Value) -> bool {
         }
         _ => a == b,
     }
+}
+
+#[test]
+fn vectors_have_the_shape_of_rows() {
+    let cli = Cli::new();
+    let values: Vec<f32> = (0..60).map(|v| v as f32).collect();
+    common::write_npy(&cli.path("rows.npy"), &[10, 6], &values);
+    cli.ok(&["append", "p.m.six", "rows.npy"]);
+    common::write_npy(&cli.path("maps.npy"), &[5, 3, 2, 2], &values);
+    cli.ok(&["append", "p.m.maps", "maps.npy", "--scheme", "f32"]);
+    let ask = |key: &str, shape: &[usize]| {
+        let n: usize = shape.iter().product();
+        common::write_npy(&cli.path("v.npy"), shape, &values[..n]);
+        cli.run(&["query", "knn", key, "--vector", "v.npy", "-k", "1", "--json"])
+    };
+    let n_vectors = |key: &str, shape: &[usize]| {
+        let answer: Value = serde_json::from_str(&ask(key, shape).unwrap()).unwrap();
+        answer["queries"].as_array().unwrap().len()
+    };
+    for (key, shape, n) in [
+        ("p.m.six", &[6][..], 1),
+        ("p.m.six", &[1, 6][..], 1),
+        ("p.m.six", &[2, 6][..], 2),
+        ("p.m.maps", &[12][..], 1),
+        ("p.m.maps", &[3, 12][..], 3),
+        ("p.m.maps", &[3, 2, 2][..], 1),
+        ("p.m.maps", &[2, 3, 2, 2][..], 2),
+        ("p.m.maps.u1", &[1, 2, 2][..], 1),
+        ("p.m.six.u0", &[3][..], 3),
+        ("p.m.six.u0", &[1][..], 1),
+    ] {
+        assert_eq!(n_vectors(key, shape), n, "{key} {shape:?}");
+    }
+    for shape in [&[4, 3][..], &[12, 1], &[1, 12], &[3, 4], &[12], &[5], &[2, 6, 1]] {
+        let error = ask("p.m.six", shape).unwrap_err();
+        let said = format!("v.npy: an array of shape {shape:?}; a vector has 6 values");
+        assert!(error.contains(&said), "{error}");
+    }
+    let error = ask("p.m.maps", &[2, 2, 3]).unwrap_err();
+    assert!(error.contains("a vector has 12 values") && error.contains("[12], [3, 2, 2]"), "{error}");
+    let error = ask("p.m.six", &[0, 6]).unwrap_err();
+    assert!(error.contains("v.npy: no vector"), "{error}");
+}
+
+#[test]
+fn neighbours_are_looked_up_by_what_an_index_can_be_of() {
+    let cli = Cli::new();
+    common::write_npy(&cli.path("rows.npy"), &[4, 2], &[0., 1., 2., 3., 4., 5., 6., 7.]);
+    cli.ok(&["append", "p.m.two", "rows.npy"]);
+    let ask = ["query", "knn", "p.m.two", "--row", "1", "--approximate", "--metric"];
+    let error = cli.fails(&[&ask[..], &["dot"]].concat());
+    assert!(error.contains("--approximate is by l2 or cosine") && !error.contains("index create"), "{error}");
+    let error = cli.fails(&[&ask[..], &["cosine"]].concat());
+    assert!(error.contains("index create p.m.two --kind hnsw --metric cosine"), "{error}");
 }

@@ -89,14 +89,26 @@ impl<'a> ChunkReader<'a> {
     ///
     /// Errors: as there.
     pub fn scan_numbers<'r>(&'r self, request: &Request) -> Result<Scan<'r, 'a>> {
-        let mut resolved = self.resolve(request, None)?;
+        self.scan_resolved(self.resolve_numbers(request, None)?)
+    }
+
+    /// The shape of a row that [`ChunkReader::scan_numbers`] gives; nothing is planned.
+    ///
+    /// Errors: `NotFound`, `Columns`.
+    pub fn row_shape(&self, request: &Request) -> Result<Vec<usize>> {
+        let resolved = self.resolve_numbers(request, Some(&RowSet::Range(0..0)))?;
+        Ok(reader::names_and_shape(&resolved).1)
+    }
+
+    fn resolve_numbers(&self, request: &Request, rows: Option<&RowSet>) -> Result<Resolved> {
+        let mut resolved = self.resolve(request, rows)?;
         let texts = columns::texts(&resolved.record, &request.key);
         if let Columns::Table(columns) = &mut resolved.columns
             && texts.len() < columns.len()
         {
             columns.retain(|c| !texts.contains(c));
         }
-        self.scan_resolved(resolved)
+        Ok(resolved)
     }
 
     /// Columns of text that [`ChunkReader::scan_numbers`] leaves out of a key.

@@ -1,6 +1,6 @@
 //! `mistique query knn`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ pub struct KnnArgs {
     /// Examples whose neighbours are wanted: 51, 51,60 or 0..10.
     #[arg(long, value_name = "ROW,…", required_unless_present = "vector", conflicts_with = "vector")]
     row: Option<String>,
-    /// A .npy file of one vector, or of one a row, of as many values as the key has columns.
+    /// A .npy file of one vector, or of one a row, of as many values as the key has columns, or of its rows' shape.
     #[arg(long, value_name = "FILE")]
     vector: Option<PathBuf>,
     /// Neighbours of each.
@@ -28,7 +28,7 @@ pub struct KnnArgs {
     /// How near is measured.
     #[arg(long, default_value = "l2", value_name = "l2|cosine|dot")]
     metric: Metric,
-    /// Look neighbours up in the layer's hnsw index, which may miss some (`mistique index create KEY --kind hnsw`).
+    /// Look neighbours by l2 or cosine up in the layer's hnsw index, which may miss some (`mistique index create KEY --kind hnsw`).
     #[arg(long, conflicts_with_all = ["filter", "rows"])]
     approximate: bool,
     /// Columns to show beside each neighbour, such as logits,label.
@@ -58,7 +58,7 @@ pub fn run(args: &KnnArgs, key: &str, store: &Store, as_json: bool) -> Result<St
             RowSelection::List(rows) => Queries::Rows(rows),
             _ => return Err(CliError::Usage("--row takes 51, 51,60 or 0..10".into())),
         },
-        (None, Some(path)) => Queries::Vectors(mistique_datasets::read_npy(path)?.to_f32()),
+        (None, Some(path)) => Queries::Vectors(vectors(&reader, &request, path)?),
         (None, None) => return Err(CliError::Usage("name an example with --row, or a --vector".into())),
     };
     let answer = match args.approximate {
@@ -98,6 +98,30 @@ pub fn run(args: &KnnArgs, key: &str, store: &Store, as_json: bool) -> Result<St
     Ok(format!("{}{} rows; source: {}{about}{few}{text}\n", table.table(), count(answer.n_rows), answer.source))
 }
 
+/// Vectors of a file, which has one, or one a row; each has a value for every column, in one row or in the shape of the
+/// key's rows. Another shape of as many values would be an answer about something else.
+fn vectors(reader: &ChunkReader<'_>, request: &Request, path: &Path) -> Result<Vec<f32>> {
+    let array = mistique_datasets::read_npy(path)?;
+    let row = reader.row_shape(request)?;
+    let n_columns: usize = row.iter().product();
+    let is_value = |shape: &[usize]| shape.is_empty() && n_columns == 1;
+    let is_vector = |shape: &[usize]| *shape == [n_columns] || *shape == *row || is_value(shape);
+    let (shape, path) = (&array.shape, path.to_path_buf());
+    let are_vectors = || shape.split_first().is_some_and(|(_, rest)| is_vector(rest));
+    if !is_vector(shape) && !are_vectors() {
+        let map = if row.len() > 1 { format!(", {row:?}") } else { String::new() };
+        let why = format!(
+            "an array of shape {shape:?}; a vector has {n_columns} values, one a column of {}: [{n_columns}]{map}, or several as rows",
+            request.key()
+        );
+        return Err(CliError::Content { path, why });
+    }
+    if shape.contains(&0) {
+        return Err(CliError::Content { path, why: format!("no vector: an array of shape {shape:?}") });
+    }
+    Ok(array.to_f32())
+}
+
 fn approximate(
     args: &KnnArgs,
     key: &str,
@@ -108,6 +132,9 @@ fn approximate(
     let parsed = key.parse::<Key>()?;
     if let Some((columns, _)) = &parsed.columns {
         return Err(CliError::Usage(format!("{}: --approximate is of a whole layer, not of {columns}", key)));
+    }
+    if args.metric == Metric::Dot {
+        return Err(CliError::Usage("--approximate is by l2 or cosine; without it, dot is exact".into()));
     }
     let exact = args.plan.demand().exact;
     let Some(index) = reader.neighbours(&parsed.intermediate, args.metric, exact)? else {
