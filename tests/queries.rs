@@ -238,3 +238,41 @@ fn neighbours_are_looked_up_by_what_an_index_can_be_of() {
     let error = cli.fails(&[&ask[..], &["cosine"]].concat());
     assert!(error.contains("index create p.m.two --kind hnsw --metric cosine"), "{error}");
 }
+
+#[test]
+fn both_sides_are_run_for_rows_that_are_not_stored() {
+    let cli = Cli::new();
+    cli.digits("d.cnn@f", &["--scheme", "f32", "--rows", "0..500"]);
+    cli.digits("d.cnn@w", &["--scheme", "f32"]);
+    let few = "3,490,1700";
+    for (rows, n) in [("490..600", 110), ("600..700", 100), ("0..400", 400), (few, 3)] {
+        for plan in ["auto", "rerun"] {
+            let ask = |question: &[&str]| cli.json(&[&["query"], question, &["--rows", rows, "--plan", plan]].concat());
+            let answer = ask(&["diff", "d.cnn@f.logits.u0", "d.cnn@f.logits.u1"]);
+            assert_eq!(answer["groups"][0]["n_rows"], n, "{answer}");
+            assert_eq!(answer["unshared_rows"], serde_json::json!([0, 0]), "{answer}");
+            let answer = ask(&["diff", "d.cnn@w.logits", "d.cnn@f.logits"]);
+            assert_eq!(answer["groups"][0]["n_rows"], n, "{answer}");
+            assert_eq!(answer["unshared_rows"], serde_json::json!([0, 0]), "{answer}");
+            assert!(answer["groups"][0]["max_abs"].as_f64().unwrap() < 1e-4, "{answer}");
+            let answer = ask(&["corr", "d.cnn@f.logits.u0", "logits.u1", "--minus", "logits.u2"]);
+            assert_eq!(answer["columns"][0]["n"], n, "{answer}");
+            let answer = ask(&["confusion", "d.cnn@f.logits", "d.cnn@w.label"]);
+            assert_eq!(answer["n_rows"], n, "{answer}");
+            assert_eq!(answer["unshared_rows"], serde_json::json!([0, 0]), "{answer}");
+        }
+    }
+    // Labels are of the rows that were logged.
+    for (rows, n, lacking) in [("490..600", 10, "100 of the 110"), (few, 2, "1 of the 3")] {
+        let args = ["query", "confusion", "d.cnn@f.logits", "label", "--rows", rows];
+        let said = String::from_utf8(cli.output(&args).stderr).unwrap();
+        assert!(said.contains(&format!("note: label lacks {lacking} rows asked for")), "{said}");
+        assert_eq!(cli.json(&args)["n_rows"], n);
+    }
+    let said = cli.output(&["query", "confusion", "d.cnn@f.logits", "label"]).stderr;
+    assert_eq!(String::from_utf8(said).unwrap(), "");
+
+    // Of two rows that are not stored, the one that the dataset lacks too is to blame.
+    let error = cli.fails(&["query", "rowdiff", "d.cnn@f.dense1", "600", "9999"]);
+    assert!(error.contains("9999") && !error.contains("600"), "{error}");
+}

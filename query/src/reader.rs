@@ -107,6 +107,8 @@ pub struct ChunkReader<'a> {
     answers: AnswerCache,
     /// Whether requests count as queries, of which materialization hangs.
     counts: bool,
+    /// The rows that stand for all.
+    about: RowSelection,
     /// Who hears what an answer leaves out without an error.
     notices: Option<Notices<'a>>,
 }
@@ -161,6 +163,7 @@ impl<'a> ChunkReader<'a> {
             verified: Verified::default(),
             answers: AnswerCache::new(ANSWER_BYTES),
             counts: true,
+            about: RowSelection::All,
             notices: None,
         }
     }
@@ -192,6 +195,15 @@ impl<'a> ChunkReader<'a> {
     #[must_use]
     pub fn uncounted(mut self) -> Self {
         self.counts = false;
+        self
+    }
+
+    /// The same, for a question about some rows: whatever is asked for all of its rows is asked for these, as far as they can
+    /// be had, so that rows which are not stored are run on every side of a comparison. Of a predicate's rows, which are
+    /// stored ones, nothing changes.
+    #[must_use]
+    pub fn about(mut self, rows: RowSelection) -> Self {
+        self.about = rows;
         self
     }
 
@@ -399,12 +411,34 @@ impl<'a> ChunkReader<'a> {
         demand: Demand,
     ) -> Result<Found> {
         let rows = match selection {
-            RowSelection::All => Rows::All,
+            RowSelection::All => return self.all_asked(record, model, demand.plan),
             RowSelection::Range(range) => Rows::Range(range.clone()),
             RowSelection::List(ids) => Rows::List(ids.clone()),
             RowSelection::Where(predicate) => Rows::List(self.matching(record, predicate, demand)?),
         };
         self.place(record, model, rows, demand.plan)
+    }
+
+    /// All rows, or those that the question is about: of a list those that can be had.
+    fn all_asked(&self, record: &IntermediateRecord, model: &ModelRecord, choice: PlanChoice) -> Result<Found> {
+        let ids = match &self.about {
+            RowSelection::List(ids) => ids,
+            RowSelection::Range(range) => return self.place(record, model, Rows::Range(range.clone()), choice),
+            RowSelection::All | RowSelection::Where(_) => return self.place(record, model, Rows::All, choice),
+        };
+        match self.place(record, model, Rows::List(ids.clone()), choice) {
+            Ok(found) if found.stored.is_ok() || record.n_rows == 0 || self.may_run(model, choice) => Ok(found),
+            Ok(_) | Err(QueryError::Engine(EngineError::NoSuchRow { .. })) => {
+                let (plan, _) = self.store.plan_stored(record, ids)?;
+                Ok(Found { rows: plan.rows.clone(), stored: Ok(plan), part: None })
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Whether rows that are not stored may be run.
+    fn may_run(&self, model: &ModelRecord, choice: PlanChoice) -> bool {
+        choice != PlanChoice::READ && self.workflows.iter().any(|w| w.runs(model) && w.unavailable(model).is_none())
     }
 
     pub(crate) fn place(
@@ -435,23 +469,33 @@ impl<'a> ChunkReader<'a> {
         match (self.store.plan_rows(record, &rows), rows) {
             // Rows of the dataset that are not stored can be run, unless only stored ones are wanted.
             (Ok(plan), Rows::Range(range))
-                if choice != PlanChoice::READ
-                    && others_can_be_run
+                if others_can_be_run
                     && record.n_rows < n_dataset
                     && plan.n_rows() < clipped(&range).count()
-                    && self.workflows.iter().any(|w| w.runs(model) && w.unavailable(model).is_none()) =>
+                    && self.may_run(model, choice) =>
             {
                 let why = format!("{} of these rows are stored; --plan read answers those", plan.n_rows());
                 others(&RowSet::Range(clipped(&range)), why)
             }
             (Ok(plan), _) => Ok(Found { rows: plan.rows.clone(), stored: Ok(plan), part: None }),
-            (Err(e @ EngineError::NoSuchRow { .. }), Rows::List(ids))
-                if others_can_be_run && ids.iter().all(|id| *id < n_dataset) =>
-            {
-                others(&RowSet::from_ids(&ids), e.to_string())
+            (Err(e @ EngineError::NoSuchRow { .. }), Rows::List(ids)) if others_can_be_run => {
+                match self.nowhere(record, &ids, n_dataset)? {
+                    None => others(&RowSet::from_ids(&ids), e.to_string()),
+                    Some(row) => {
+                        let key = record.key.to_string();
+                        Err(EngineError::NoSuchRow { key, row, n_rows: record.n_rows }.into())
+                    }
+                }
             }
             (Err(e), _) => Err(e.into()),
         }
+    }
+
+    /// The first of some rows that is neither stored nor one of the dataset's.
+    fn nowhere(&self, record: &IntermediateRecord, ids: &[u64], n_dataset: u64) -> Result<Option<u64>> {
+        let (_, is_stored) = self.store.plan_stored(record, ids)?;
+        let mut of_rows = ids.iter().zip(is_stored);
+        Ok(of_rows.find(|(id, stored)| !stored && **id >= n_dataset).map(|(id, _)| *id))
     }
 
     /// All rows of an intermediate: those stored, or where none is, those of the dataset that its model can be run for.

@@ -273,7 +273,12 @@ impl Scan<'_, '_> {
             0 => model.spec.dataset.as_ref().map_or(0, |d| d.n_rows),
             n => n,
         };
+        // As many rows may be others, some of which are run.
         self.rows().len() as u64 == all
+            && self.reader.all_rows(record).is_ok_and(|all| {
+                let all: HashSet<u64> = all.into_iter().collect();
+                self.rows().iter().all(|row| all.contains(&row))
+            })
     }
 
     /// Rows that are read at a time.

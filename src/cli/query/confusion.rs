@@ -31,7 +31,7 @@ pub struct ConfusionArgs {
 }
 
 pub fn run(args: &ConfusionArgs, key: &str, store: &Store, as_json: bool) -> Result<String> {
-    let reader = args.plan.reader(store);
+    let reader = args.plan.reader_about(store, &args.rows)?;
     let mut labelled = labelled(&reader, key, &args.label, &args.rows, &args.plan)?.with_threshold(args.threshold)?;
     let answer = confusion(&mut labelled, args.predicted_as.as_deref(), args.actual.as_deref())?;
     let listing = args.predicted_as.is_some() || args.actual.is_some();

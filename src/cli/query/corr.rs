@@ -29,7 +29,7 @@ pub struct CorrArgs {
 }
 
 pub fn run(args: &CorrArgs, key: &str, store: &Store, as_json: bool) -> Result<String> {
-    let reader = args.plan.reader(store);
+    let reader = args.plan.reader_about(store, &args.rows)?;
     let near = store.intermediate(&key.parse::<Key>()?.intermediate)?;
     let open =
         |text: &str| reader.operand_scan(&reader.operand(Some(&near), text, Wanted::Number)?, args.plan.demand());

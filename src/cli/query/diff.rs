@@ -28,7 +28,7 @@ pub struct DiffArgs {
 }
 
 pub fn run(args: &DiffArgs, key1: &str, key2: &str, store: &Store, as_json: bool) -> Result<String> {
-    let reader = args.plan.reader(store);
+    let reader = args.plan.reader_about(store, &args.rows)?;
     let a = args.plan.request(key1)?.with_rows(args.rows.selection()?);
     let b = args.plan.request(key2)?;
     let by = by_operand(&reader, key1, args.by.as_deref(), &args.plan)?;

@@ -29,7 +29,7 @@ pub struct DistArgs {
 }
 
 pub fn run(args: &DistArgs, key: &str, store: &Store, as_json: bool) -> Result<String> {
-    let reader = args.plan.reader(store);
+    let reader = args.plan.reader_about(store, &args.rows)?;
     let request = args.plan.request(key)?.with_rows(args.rows.selection()?);
     let by = by_operand(&reader, key, args.by.as_deref(), &args.plan)?;
     let quantiles = if args.quantiles.is_empty() { &QUANTILES[..] } else { &args.quantiles };

@@ -32,7 +32,7 @@ pub struct MeanArgs {
 
 pub fn run(args: &MeanArgs, key: &str, store: &Store, as_json: bool) -> Result<String> {
     super::versions::only_one(&args.key, args.output.is_some())?;
-    let reader = args.plan.reader(store);
+    let reader = args.plan.reader_about(store, &args.rows)?;
     let request = args.plan.request(key)?.with_rows(args.rows.selection()?);
     let by = by_operand(&reader, key, Some(&args.by), &args.plan)?;
     let by = by.ok_or_else(|| CliError::Usage("--by names no column".into()))?;

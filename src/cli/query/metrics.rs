@@ -60,7 +60,7 @@ pub struct MetricsArgs {
 }
 
 pub fn run(args: &MetricsArgs, key: &str, store: &Store, as_json: bool) -> Result<String> {
-    let reader = args.plan.reader(store);
+    let reader = args.plan.reader_about(store, &args.rows)?;
     let both = labelled(&reader, key, &args.label, &args.rows, &args.plan)?;
     let scores = args.scores.map(|s| match s {
         ScoresArg::Probabilities => Scores::Probabilities,

@@ -147,6 +147,11 @@ impl PlanArgs {
         super::get::reader(store, self.device)
     }
 
+    /// As [`PlanArgs::reader`], for a question with several sides: each is asked for the rows that were chosen.
+    pub fn reader_about<'a>(&self, store: &'a Store, rows: &RowArgs) -> Result<ChunkReader<'a>> {
+        Ok(self.reader(store).about(rows.selection()?))
+    }
+
     /// How the question's values are to be got, and those of the columns that it names beside.
     pub fn demand(&self) -> Demand {
         Demand { plan: self.plan, exact: self.exact }
@@ -184,6 +189,14 @@ fn labelled<'r, 'a>(
     let predictions = reader.prediction(predicted, plan.demand())?;
     let key = predictions.scan().key().clone();
     let both = Labelled::open(reader, predictions, label, plan.demand())?;
+    let [lacking, _] = both.unshared;
+    if rows.rows.is_some() && lacking > 0 {
+        let of = count(both.predicted.rows().len() as u64);
+        eprintln!(
+            "note: {label} lacks {} of the {of} rows asked for, which are left out; labels are logged with their rows",
+            count(lacking)
+        );
+    }
     Ok(match rows.selection()? {
         RowSelection::All => both,
         some => {
