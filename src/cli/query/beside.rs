@@ -8,6 +8,33 @@ use crate::cli::Result;
 use crate::operands::Wanted;
 use crate::{ChunkReader, Demand, IntermediateKey};
 
+/// The keys of lists, which are divided at commas outside of quotes and of brackets: a name may hold one, and a cell does.
+pub fn keys(lists: &[String]) -> Vec<String> {
+    lists.iter().flat_map(|list| divided(list)).collect()
+}
+
+fn divided(list: &str) -> Vec<String> {
+    let mut keys = vec![String::new()];
+    let (mut quoted, mut depth) = (false, 0_u32);
+    for c in list.chars() {
+        let Some(key) = keys.last_mut() else { break };
+        // A quote is one where a part begins, and behind another, which is then one in a name.
+        let may_open = key.trim_start().is_empty() || key.ends_with(['.', '@', '"']);
+        match c {
+            ',' if !quoted && depth == 0 => {
+                keys.push(String::new());
+                continue;
+            }
+            '"' if quoted || may_open => quoted = !quoted,
+            '[' if !quoted => depth += 1,
+            ']' if !quoted => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        key.push(c);
+    }
+    keys.into_iter().map(|key| key.trim().to_string()).collect()
+}
+
 /// Values of some operands for some rows.
 pub struct Beside {
     names: Vec<String>,
@@ -59,5 +86,26 @@ impl Beside {
             }
         }
         object
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::divided;
+
+    #[test]
+    fn lists_are_divided_outside_of_quotes_and_brackets() {
+        for (list, keys) in [
+            ("logits,label", &["logits", "label"][..]),
+            ("logits, label", &["logits", "label"][..]),
+            (r#""t.t"."a,b""#, &[r#""t.t"."a,b""#][..]),
+            (r#"t."a,b",t.c,"x,y"@"1,2".z"#, &[r#"t."a,b""#, "t.c", r#""x,y"@"1,2".z"#][..]),
+            (r#"t."a"",b",c"#, &[r#"t."a"",b""#, "c"][..]),
+            (r#"t.a"b,c"#, &[r#"t.a"b"#, "c"][..]),
+            ("conv1.u5[2,3],label", &["conv1.u5[2,3]", "label"][..]),
+            ("", &[""][..]),
+        ] {
+            assert_eq!(divided(list), keys, "{list}");
+        }
     }
 }

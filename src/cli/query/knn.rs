@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::beside::Beside;
+use super::beside::{self, Beside};
 use super::{PlanArgs, RowArgs, left_out};
 use crate::cli::output::{Rows, count, float, number, pretty};
 use crate::cli::{CliError, Result};
@@ -32,7 +32,7 @@ pub struct KnnArgs {
     #[arg(long, conflicts_with_all = ["filter", "rows"])]
     approximate: bool,
     /// Columns to show beside each neighbour, such as logits,label.
-    #[arg(long, value_name = "KEY,…", value_delimiter = ',')]
+    #[arg(long, value_name = "KEY,…")]
     join: Vec<String>,
     /// Among which rows neighbours are looked for.
     #[command(flatten)]
@@ -67,7 +67,7 @@ pub fn run(args: &KnnArgs, key: &str, store: &Store, as_json: bool) -> Result<St
     };
     let near = key.parse::<Key>()?.intermediate;
     let rows: Vec<u64> = answer.queries.iter().flat_map(|q| q.rows.iter().map(|r| r.0)).collect();
-    let beside = Beside::open(&reader, Some(&near), &args.join, &rows, args.plan.demand())?;
+    let beside = Beside::open(&reader, Some(&near), &beside::keys(&args.join), &rows, args.plan.demand())?;
     let is_few = answer.queries.iter().any(|q| q.rows.len() < args.k);
     if as_json {
         let value = |q: &Neighbours| {

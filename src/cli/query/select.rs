@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::beside::Beside;
+use super::beside::{self, Beside};
 use super::{PlanArgs, versions};
 use crate::cli::output::{Rows, count, pretty};
 use crate::cli::{CliError, Result};
@@ -21,7 +21,7 @@ pub struct WhereArgs {
     #[arg(long, value_name = "KEY")]
     of: Option<IntermediateKey>,
     /// Columns to show beside each row, separated by commas.
-    #[arg(long, value_name = "KEY,…", value_delimiter = ',')]
+    #[arg(long, value_name = "KEY,…")]
     join: Vec<String>,
     #[command(flatten)]
     plan: PlanArgs,
@@ -31,12 +31,13 @@ pub struct WhereArgs {
 pub fn run(args: &WhereArgs, store: &Store, as_json: bool) -> Result<String> {
     let predicate = Predicate::parse(&args.predicate)?;
     let of = args.of.as_ref().map(ToString::to_string);
+    let joined = beside::keys(&args.join);
     let all_keys = || -> Vec<String> {
         let operands = predicate.operands().into_iter().map(ToString::to_string);
-        operands.chain(of.clone()).chain(args.join.iter().cloned()).collect()
+        operands.chain(of.clone()).chain(joined.iter().cloned()).collect()
     };
     let Some(pattern) = all_keys().iter().find_map(|key| versions::pattern_of(key)) else {
-        return ask(args, &predicate, args.of.as_ref(), &args.join, store, as_json);
+        return ask(args, &predicate, args.of.as_ref(), &joined, store, as_json);
     };
     let other = |key: &&str| versions::pattern_of(key).is_some_and(|model| model != pattern);
     if let Some(other) = all_keys().into_iter().find(|key| other(&key.as_str())) {
@@ -48,7 +49,7 @@ pub fn run(args: &WhereArgs, store: &Store, as_json: bool) -> Result<String> {
     let of_version = |model: &ModelKey| {
         let moved = |text: &str| versions::moved(text, &pattern, model);
         let of = of.as_deref().map(|of| moved(of).parse()).transpose()?;
-        let join: Vec<String> = args.join.iter().map(|key| moved(key)).collect();
+        let join: Vec<String> = joined.iter().map(|key| moved(key)).collect();
         ask(args, &predicate.renamed(&moved), of.as_ref(), &join, store, as_json)
     };
     let names: Vec<String> = models.iter().map(ToString::to_string).collect();
