@@ -276,3 +276,17 @@ fn both_sides_are_run_for_rows_that_are_not_stored() {
     let error = cli.fails(&["query", "rowdiff", "d.cnn@f.dense1", "600", "9999"]);
     assert!(error.contains("9999") && !error.contains("600"), "{error}");
 }
+
+#[test]
+fn row_id_alone_asks_for_an_intermediate() {
+    let cli = Cli::new();
+    common::write_npy(&cli.path("rows.npy"), &[4, 2], &[0., 1., 2., 3., 4., 5., 6., 7.]);
+    cli.ok(&["append", "p.m.two", "rows.npy"]);
+    let error = cli.fails(&["query", "where", "row_id < 2"]);
+    assert!(error.contains("--of KEY"), "{error}");
+    for args in [&["row_id < 2", "--of", "p.m.two"][..], &["row_id < 2 and p.m.two.u0 >= 0"]] {
+        let answer = cli.json(&[&["query", "where"], args].concat());
+        let rows: Vec<&Value> = answer["rows"].as_array().unwrap().iter().map(|row| &row["row_id"]).collect();
+        assert_eq!(rows, [0, 1], "{answer}");
+    }
+}

@@ -8,7 +8,11 @@ use super::{PlanArgs, versions};
 use crate::cli::output::{Rows, count, pretty};
 use crate::cli::{CliError, Result};
 use crate::diagnostics::select;
-use crate::{IntermediateKey, ModelKey, Predicate, Store};
+use crate::operands::Wanted;
+use crate::{ChunkReader, IntermediateKey, ModelKey, Predicate, Store};
+
+/// A row's own number, which is of every intermediate.
+const ROW_ID: &str = "row_id";
 
 /// Rows that a table on the terminal shows.
 const SHOWN: usize = 20;
@@ -65,6 +69,8 @@ fn ask(
     as_json: bool,
 ) -> Result<String> {
     let reader = args.plan.reader(store);
+    let found = if of.is_none() { of_another(&reader, predicate)? } else { None };
+    let of = of.or(found.as_ref());
     let selected = select(&reader, predicate, of, args.plan.demand())?;
     let shown = if as_json { &selected.rows[..] } else { &selected.rows[..selected.rows.len().min(SHOWN)] };
     let beside = Beside::open(&reader, of, join, shown, args.plan.demand())?;
@@ -94,4 +100,18 @@ fn ask(
     };
     let (n, of) = (count(selected.rows.len() as u64), count(selected.n_rows));
     Ok(format!("{}{n} of {of} rows; source: {source}{more}{unknown}{unshared}\n", table.table()))
+}
+
+/// Of a predicate that begins with `row_id`, the intermediate of its first other operand.
+fn of_another(reader: &ChunkReader<'_>, predicate: &Predicate) -> Result<Option<IntermediateKey>> {
+    let operands = predicate.operands();
+    if operands.first() != Some(&ROW_ID) {
+        return Ok(None);
+    }
+    match operands.into_iter().find(|operand| *operand != ROW_ID) {
+        Some(operand) => Ok(Some(reader.operand(None, operand, Wanted::Number)?.key.intermediate)),
+        None => {
+            Err(CliError::Usage("row_id is of every intermediate; name the one that is asked about: --of KEY".into()))
+        }
+    }
 }
