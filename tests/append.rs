@@ -287,3 +287,27 @@ fn compressed_files_are_read() {
         assert_eq!(get(dir, &format!("{key}.x"))["row_ids"].as_array().unwrap().len(), 2000, "{key}");
     }
 }
+
+#[test]
+fn further_rows_are_announced_by_the_scheme_that_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    // What is said of the bytes that will come, in kB.
+    let most = |args: &[&str]| -> f64 {
+        let said = String::from_utf8(common::output(dir, args).stderr).unwrap();
+        let at = said.find("at most ").unwrap_or_else(|| panic!("{said}"));
+        let mut words = said[at..].split_whitespace().skip(2);
+        let (number, unit) = (words.next().unwrap().parse::<f64>().unwrap(), words.next().unwrap());
+        number * if unit.starts_with("MB") { 1000.0 } else { 1.0 }
+    };
+    let digits = ["log", "d.cnn", "--arch", "digits_cnn", "--init", "1", "--data", "digits"];
+    let first = most(&[&digits[..], &["--scheme", "f32", "--rows", "0..100"]].concat());
+    assert_eq!(most(&[&digits[..], &["--rows", "100..200"]].concat()), first);
+    let refused = run(dir, &[&digits[..], &["--rows", "200..300", "--max-bytes", "500KB"]].concat()).unwrap_err();
+    assert!(refused.contains("--max-bytes"), "{refused}");
+    let values = le((0..4000).map(|i| (i as f32).sin().to_le_bytes()));
+    write_npy(&dir.join("v.npy"), "<f4", "(400, 10)", &values);
+    let first = most(&["append", "p.m.v", "v.npy", "--scheme", "f32"]);
+    assert_eq!(most(&["append", "p.m.v", "v.npy"]), first);
+    assert!(most(&["append", "p.m.v", "v.npy", "--replace"]) < first);
+}
