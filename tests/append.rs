@@ -142,6 +142,11 @@ fn columns_of_lists_are_tensors() {
     write_parquet(&dir.join("uneven.parquet"), vec![("x", uneven)]);
     let error = run(dir, &["append", "p.m.uneven", "uneven.parquet"]).unwrap_err();
     assert!(error.contains("row 0 has 1, row 1 has 2"), "{error}");
+    let large = [Some(vec![Some(1i64 << 60)]), Some(vec![Some(4)])];
+    let large: ArrayRef = Arc::new(ListArray::from_iter_primitive::<Int64Type, _, _>(large));
+    write_parquet(&dir.join("large.parquet"), vec![("x", large)]);
+    let error = run(dir, &["append", "p.m.large", "large.parquet"]).unwrap_err();
+    assert!(error.contains("a column of its own") && !error.contains("Parquet file"), "{error}");
     let flags: ArrayRef = Arc::new(BooleanArray::from(vec![true, false]));
     write_parquet(&dir.join("beside.parquet"), vec![("x", list), ("flag", flags)]);
     let error = run(dir, &["append", "p.m.beside", "beside.parquet"]).unwrap_err();
@@ -310,4 +315,30 @@ fn further_rows_are_announced_by_the_scheme_that_is_there() {
     let first = most(&["append", "p.m.v", "v.npy", "--scheme", "f32"]);
     assert_eq!(most(&["append", "p.m.v", "v.npy"]), first);
     assert!(most(&["append", "p.m.v", "v.npy", "--replace"]) < first);
+}
+
+#[test]
+fn a_scheme_is_for_the_floats_of_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let (floats, labels) =
+        (le([0.5f32, 1.0, -2.0, 4.0].map(f32::to_le_bytes)), le([7i64, 70_001].map(i64::to_le_bytes)));
+    let view =
+        |dtype, shape: &[usize], bytes| safetensors::tensor::TensorView::new(dtype, shape.to_vec(), bytes).unwrap();
+    let tensors = [
+        ("x", view(Dtype::F32, &[2, 2], &floats)),
+        ("label", view(Dtype::I64, &[2], &labels)),
+        ("pairs", view(Dtype::I64, &[2, 1], &labels)),
+    ];
+    std::fs::write(dir.join("s.safetensors"), safetensors::serialize(tensors, None).unwrap()).unwrap();
+    run(dir, &["append", "p.m", "s.safetensors", "--scheme", "f16"]).unwrap();
+    let scheme = |key: &str| answer(dir, &["show", key])["scheme"].clone();
+    assert_eq!((scheme("p.m.x"), scheme("p.m.pairs")), (json!("f16"), json!("f64")));
+    assert_eq!(get(dir, "p.m.pairs")["values"], json!([7.0, 70_001.0]));
+    assert!(get(dir, "p.m.label")["values"].to_string().contains("70001"));
+
+    let tensors = [("label", view(Dtype::I64, &[2], &labels))];
+    std::fs::write(dir.join("l.safetensors"), safetensors::serialize(tensors, None).unwrap()).unwrap();
+    let error = run(dir, &["append", "p.l", "l.safetensors", "--scheme", "f16"]).unwrap_err();
+    assert!(error.contains("a table is stored as it is"), "{error}");
 }

@@ -15,8 +15,8 @@ use super::log::WriteArgs;
 use super::output::{bytes, count, pretty, shape_text};
 use super::{CliError, Result};
 use crate::{
-    EngineError, IfExists, IntermediateKey, LogReport, Logger, ModelHandle, ModelKey, ModelSpec, Rows, Scheme, Store,
-    TensorSource, TensorSpec, UnitAxis,
+    Code, EngineError, IfExists, IntermediateKey, LogReport, Logger, ModelHandle, ModelKey, ModelSpec, Rows, Scheme,
+    Store, TensorSource, TensorSpec, UnitAxis,
 };
 
 #[derive(Debug, Args)]
@@ -25,7 +25,7 @@ pub struct AppendArgs {
     key: String,
     /// .npy, .safetensors, .parquet or .arrow; the first axis counts rows.
     file: PathBuf,
-    /// What to do to the values of a tensor.
+    /// What to do to the values of tensors: of a file's several, to those of floats; others are stored as they are.
     #[arg(long)]
     scheme: Option<Scheme>,
     /// Row_ids: a .npy file of integers, or one a line (default: a row_id column, else on from the last row stored).
@@ -64,6 +64,32 @@ impl Item {
     }
 }
 
+/// Which scheme the tensors of a file get.
+struct Schemes<'a> {
+    given: Option<&'a Scheme>,
+    /// Whether there are tensors of floats, which the scheme is meant for where integers are beside them.
+    has_floats: bool,
+}
+
+impl<'a> Schemes<'a> {
+    /// Errors: `Usage` for a scheme where no tensor is.
+    fn of(args: &'a AppendArgs, items: &[Item]) -> Result<Self> {
+        let given = args.scheme.as_ref();
+        if given.is_some() && items.iter().all(|item| matches!(item, Item::Table { .. })) {
+            return Err(CliError::Usage("--scheme is for tensors; a table is stored as it is".into()));
+        }
+        let has_floats = items.iter().any(|item| matches!(item, Item::Tensor { exact: false, .. }));
+        Ok(Self { given, has_floats })
+    }
+
+    /// That of a tensor; `None` for the default of its shape and type.
+    fn of_tensor(&self, exact: bool, dtype: Code) -> Option<Scheme> {
+        let given = self.given.filter(|_| !(exact && self.has_floats));
+        let lossless = if dtype == Code::F64 { "f64" } else { "f32" };
+        given.cloned().or_else(|| if exact { lossless.parse().ok() } else { None })
+    }
+}
+
 pub fn run(args: &AppendArgs, path: &Path, as_json: bool) -> Result<String> {
     let items = read(&args.file)?;
     let given_rows = args.row_ids.as_deref().map(row_ids::file).transpose()?;
@@ -80,6 +106,7 @@ pub fn run(args: &AppendArgs, path: &Path, as_json: bool) -> Result<String> {
             "it holds several tensors; name a model (project.model) and each becomes an intermediate",
         ));
     }
+    let schemes = Schemes::of(args, &items)?;
     let unnamed = || CliError::Usage(format!("{}: name an intermediate too: project.model.intermediate", args.key));
     let named = |item: &Item| name.as_ref().or(item.name()).cloned().ok_or_else(unnamed);
     let names = items.iter().map(named).collect::<Result<Vec<_>>>()?;
@@ -100,12 +127,10 @@ pub fn run(args: &AppendArgs, path: &Path, as_json: bool) -> Result<String> {
             Item::Tensor { shape, values, rows: own, exact, .. } => {
                 let rows = |n: usize| rows(n, own.clone());
                 let logged = logged_scheme(&store, args, &key);
-                append_tensor(&mut log, model, args, &name, position, shape, values, exact, logged, rows)?
+                let scheme = schemes.of_tensor(exact, values.dtype());
+                append_tensor(&mut log, model, args, &name, position, shape, values, scheme, logged, rows)?
             }
             Item::Table { batch, rows: own, .. } => {
-                if args.scheme.is_some() {
-                    return Err(CliError::Usage("--scheme is for tensors; a table is stored as it is".into()));
-                }
                 let handle = log.table(model, &name, position as i64, &batch.schema()).map_err(of_file(&args.file))?;
                 let ids = rows(batch.num_rows(), own)?;
                 log.reserve(batch.get_array_memory_size() as u64)?;
@@ -130,21 +155,20 @@ fn append_tensor(
     position: usize,
     shape: Vec<usize>,
     values: Box<dyn TensorSource>,
-    exact: bool,
+    scheme: Option<Scheme>,
     logged: Option<Scheme>,
     rows: impl Fn(usize) -> Result<Vec<u64>>,
 ) -> Result<usize> {
     let [n, row_shape @ ..] = &shape[..] else {
         return Err(content(&args.file, format!("{name} is a single number; the first axis must count rows")));
     };
-    let lossless = exact.then_some(if values.dtype() == crate::Code::F64 { "f64" } else { "f32" });
     let spec = TensorSpec {
         name: name.to_string(),
         position: position as i64,
         shape: row_shape.to_vec(),
         dtype: values.dtype(),
         unit_axis: if args.channels_last { UnitAxis::Last } else { UnitAxis::First },
-        scheme: args.scheme.clone().or_else(|| lossless.and_then(|s| s.parse().ok())),
+        scheme,
     };
     let ids = rows(*n)?;
     let handle = log.tensor(model, &spec).map_err(of_file(&args.file))?;

@@ -134,11 +134,16 @@ fn check_exact(path: &Path, mut values: impl Iterator<Item = (u64, bool)>) -> Re
         None => Ok(()),
         Some((size, is_negative)) => {
             let sign = if is_negative { "-" } else { "" };
+            let is_table = path.extension().is_some_and(|e| e != "npy" && e != "safetensors");
+            let columns = match is_table {
+                true => "give each number of the lists a column of its own, which holds it as it is",
+                false => "write the columns to a Parquet file",
+            };
             Err(content(
                 path,
                 format!(
-                    "{sign}{size} is too large for a tensor, which holds integers up to 2^53 exactly; write the columns \
-                     to a Parquet file, or convert to float64"
+                    "{sign}{size} is too large for a tensor, which holds integers up to 2^53 exactly; {columns}, or \
+                     convert to float64"
                 ),
             ))
         }
