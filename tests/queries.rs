@@ -290,3 +290,18 @@ fn row_id_alone_asks_for_an_intermediate() {
         assert_eq!(rows, [0, 1], "{answer}");
     }
 }
+
+#[test]
+fn columns_that_are_kept_are_no_half_of_a_request() {
+    let cli = Cli::new();
+    cli.digits("d.cnn", &["--scheme", "f32", "--materialize", "none"]);
+    let split = |key: &str| cli.fails(&["get", key, "--plan", "split"]);
+    assert!(split("d.cnn.conv1").contains("no values of its rows are stored"));
+    cli.ok(&["materialize", "--mode", "adaptive(0.000001)"]);
+    for _ in 0..3 {
+        cli.ok(&["get", "d.cnn.conv1.u0"]);
+    }
+    assert!(split("d.cnn.conv1.u0").contains("all of its rows are stored"));
+    let error = split("d.cnn.conv1");
+    assert!(error.contains("some of these columns are stored, but of no row all of them; use --plan rerun"), "{error}");
+}

@@ -69,9 +69,15 @@ fn unstored(planning: &Planning<'_>) -> Result<&'static str> {
     let request = planning.request;
     let ids: Vec<u64> = request.rows.iter().collect();
     let (stored, _) = planning.context.store.plan_stored(&request.record, &ids)?;
-    let (lacking, touched) = stored.lacking(&request.columns.groups(&request.record.content));
-    Ok(if lacking < touched {
+    let groups = request.columns.groups(&request.record.content);
+    let is_somewhere = |groups: &[usize]| {
+        let (lacking, touched) = stored.lacking(groups);
+        lacking < touched
+    };
+    Ok(if is_somewhere(&groups) {
         "some of its rows are stored, but not all of their values"
+    } else if groups.iter().any(|group| is_somewhere(&[*group])) {
+        "some of these columns are stored, but of no row all of them"
     } else {
         "no values of its rows are stored"
     })
