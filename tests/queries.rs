@@ -237,6 +237,8 @@ fn neighbours_are_looked_up_by_what_an_index_can_be_of() {
     assert!(error.contains("--approximate is by l2 or cosine") && !error.contains("index create"), "{error}");
     let error = cli.fails(&[&ask[..], &["cosine"]].concat());
     assert!(error.contains("index create p.m.two --kind hnsw --metric cosine"), "{error}");
+    let error = cli.fails(&["index", "create", "p.m.two", "--kind", "hnsw", "--share", "0.1"]);
+    assert!(error.contains("--share is for by-example indexes"), "{error}");
 }
 
 #[test]

@@ -24,6 +24,9 @@ pub enum IndexCommand {
     },
 }
 
+/// What a by-example index may take of its layer's bytes, where nothing was said.
+const SHARE: f64 = 0.2;
+
 #[derive(Debug, Args)]
 pub struct CreateArgs {
     /// project.model[@version].intermediate.
@@ -40,9 +43,9 @@ pub struct CreateArgs {
     /// Of the model's own values, where a lossy copy is stored.
     #[arg(long)]
     exact: bool,
-    /// Bytes that it may take, as a share of the layer's in float32.
-    #[arg(long, default_value_t = 0.2)]
-    share: f64,
+    /// For by-example: bytes that it may take, as a share of the layer's in float32 (default: 0.2).
+    #[arg(long)]
+    share: Option<f64>,
     /// Where a model runs again: cpu or cuda:N.
     #[arg(long, default_value = "cpu")]
     device: Device,
@@ -101,12 +104,18 @@ fn create(args: &CreateArgs, store: &Store, as_json: bool) -> Result<String> {
     if let Some((columns, _)) = &key.columns {
         return Err(super::CliError::Usage(format!("{}: an index is of a whole layer, not of {columns}", args.key)));
     }
+    if args.kind == KindArg::Hnsw && args.share.is_some() {
+        return Err(super::CliError::Usage(
+            "--share is for by-example indexes; an hnsw index takes what its neighbours need".into(),
+        ));
+    }
+    let share = args.share.unwrap_or(SHARE);
     let reader = super::get::reader(store, args.device);
     let mut bar = Progress::rows("indexing", as_json);
     let key = &key.intermediate;
     let progress = &mut |done, total| bar.at(done, total);
     let (made, recall) = match args.kind {
-        KindArg::ByExample => (reader.create_by_example_index(key, args.by, args.exact, args.share, progress), None),
+        KindArg::ByExample => (reader.create_by_example_index(key, args.by, args.exact, share, progress), None),
         KindArg::Hnsw => {
             let metric = match args.metric {
                 MetricArg::L2 => Metric::L2,
