@@ -109,8 +109,8 @@ fn ask(
     rerun: f64,
 ) {
     let question = |i: u64| match similar {
-        true => ByExample::similar(of.clone(), units, i * 401 % n_rows, 10).with_norm(norm),
-        false => ByExample::highest(of.clone(), units, 10).with_norm(norm),
+        true => ByExample::similar(of.clone(), units, i * 401 % n_rows, 10).with_norm(norm).with_exact(true),
+        false => ByExample::highest(of.clone(), units, 10).with_norm(norm).with_exact(true),
     };
     let answers: Vec<(f64, Examples)> = (0..if similar { 5 } else { 2 })
         .map(|i| {
