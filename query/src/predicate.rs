@@ -304,7 +304,7 @@ impl Parser<'_> {
                 false => Err(self.error("expected null or not null")),
             };
         }
-        let Some((_, op)) = operators.into_iter().find(|(text, _)| self.symbol(text)) else {
+        let Some((_, mut op)) = operators.into_iter().find(|(text, _)| self.symbol(text)) else {
             return Err(self.error("expected one of = != < <= > >=, is null or is not null"));
         };
         self.space();
@@ -324,13 +324,17 @@ impl Parser<'_> {
             let end = self.rest().find(|c: char| c.is_whitespace() || c == ')').unwrap_or(self.rest().len());
             let word = self.rest().get(..end).unwrap_or_default();
             let number = match word.to_ascii_lowercase().as_str() {
-                "true" => Some(Term::Int(1)),
-                "false" => Some(Term::Int(0)),
-                _ => word.parse().map(Term::Int).or_else(|_| word.parse().map(Term::Number)).ok(),
+                "true" => Some((op, Term::Int(1))),
+                "false" => Some((op, Term::Int(0))),
+                _ => match word.parse() {
+                    Ok(n) => Some((op, Term::Int(n))),
+                    Err(_) => word.parse().map(|v| exactly(op, word, v)).ok(),
+                },
             };
             match number {
-                Some(number) => {
+                Some((exact, number)) => {
                     self.at += end;
+                    op = exact;
                     number
                 }
                 None if word.starts_with(|c: char| c.is_alphabetic() || c == '_' || c == '"') => {
@@ -372,6 +376,43 @@ impl Parser<'_> {
     }
 }
 
+/// A comparison with the number `text`, whose nearest float64 is `v`. Where all float64 are whole, an integer that it
+/// lies above stands for it: rounded, it would pass by others.
+fn exactly(op: Comparison, text: &str, v: f64) -> (Comparison, Term) {
+    let range = 2f64.powi(52)..=2f64.powi(65);
+    let Some((floor, is_whole)) = range.contains(&v.abs()).then(|| floor(text)).flatten() else {
+        return (op, Term::Number(v));
+    };
+    match op {
+        _ if is_whole => (op, Term::Int(floor)),
+        Comparison::Lt | Comparison::Le => (Comparison::Le, Term::Int(floor)),
+        Comparison::Gt | Comparison::Ge => (Comparison::Gt, Term::Int(floor)),
+        // No value is between two integers.
+        Comparison::Eq | Comparison::Ne => (op, Term::Number(f64::NAN)),
+    }
+}
+
+/// The largest integer that a decimal number is not below, and whether that is the number; `None` where it has no digits
+/// or too many.
+fn floor(text: &str) -> Option<(i128, bool)> {
+    let (mantissa, exponent) = match text.split_once(['e', 'E']) {
+        Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().ok()?),
+        None => (text, 0),
+    };
+    let negative = mantissa.starts_with('-');
+    let (whole, part) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let whole = whole.strip_prefix(['-', '+']).unwrap_or(whole);
+    let all = [whole, part].concat();
+    let digits = all.trim_start_matches('0');
+    let point = i64::try_from(whole.len()).ok()? + i64::from(exponent) - i64::try_from(all.len() - digits.len()).ok()?;
+    let point = usize::try_from(point).ok()?;
+    let (head, tail) = digits.split_at_checked(point.min(digits.len()))?;
+    let zeros = u32::try_from(point - head.len()).ok()?;
+    let size = head.parse::<i128>().ok()?.checked_mul(10i128.checked_pow(zeros)?)?;
+    let is_whole = tail.chars().all(|c| c == '0');
+    Some((if negative { -size - i128::from(!is_whole) } else { size }, is_whole))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -394,6 +435,36 @@ mod tests {
         assert_eq!(Predicate::parse(&p.to_string()).unwrap(), p);
         let p = Predicate::parse("id = 9007199254740993").unwrap();
         assert_eq!(p, Predicate::Compare("id".into(), Comparison::Eq, Term::Int(9_007_199_254_740_993)));
+    }
+
+    #[test]
+    fn numbers_beyond_float64_are_exact() {
+        let read = |text: &str| match Predicate::parse(&format!("a {text}")).unwrap() {
+            Predicate::Compare(_, op, Term::Int(n)) => (op, n),
+            other => panic!("{other}"),
+        };
+        let big = 1i128 << 60;
+        for (text, want) in [
+            ("> 1152921504606846978.5", (Comparison::Gt, big + 2)),
+            (">= 1152921504606846978.5", (Comparison::Gt, big + 2)),
+            ("< 1152921504606846978.5", (Comparison::Le, big + 2)),
+            ("<= 1.1529215046068469785E18", (Comparison::Le, big + 2)),
+            ("> -1152921504606846978.5", (Comparison::Gt, -big - 3)),
+            ("< -1152921504606846978.5", (Comparison::Le, -big - 3)),
+            (">= +01152921504606846978.0", (Comparison::Ge, big + 2)),
+            ("= 115292150460684697800e-2", (Comparison::Eq, big + 2)),
+            ("!= 1e18", (Comparison::Ne, 1_000_000_000_000_000_000)),
+        ] {
+            assert_eq!(read(text), want, "{text}");
+        }
+        for text in ["= 9007199254740993.5", "!= -9007199254740993.5"] {
+            let p = Predicate::parse(&format!("a {text}")).unwrap();
+            assert!(matches!(p, Predicate::Compare(_, _, Term::Number(v)) if v.is_nan()), "{p}");
+        }
+        // Smaller numbers are the nearest float64, as floats are, and larger ones are no integer of 64 bits.
+        for (text, want) in [("> 0.1", 0.1), ("< -1e300", -1e300), ("> 4e15", 4e15), ("< inf", f64::INFINITY)] {
+            assert_eq!(Predicate::parse(&format!("a {text}")).unwrap().to_string(), format!("a {}{want:?}", &text[..2]));
+        }
     }
 
     #[test]
