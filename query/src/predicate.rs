@@ -404,7 +404,8 @@ fn floor(text: &str) -> Option<(i128, bool)> {
     let whole = whole.strip_prefix(['-', '+']).unwrap_or(whole);
     let all = [whole, part].concat();
     let digits = all.trim_start_matches('0');
-    let point = i64::try_from(whole.len()).ok()? + i64::from(exponent) - i64::try_from(all.len() - digits.len()).ok()?;
+    let zeros = all.len() - digits.len();
+    let point = i64::try_from(whole.len()).ok()? + i64::from(exponent) - i64::try_from(zeros).ok()?;
     let point = usize::try_from(point).ok()?;
     let (head, tail) = digits.split_at_checked(point.min(digits.len()))?;
     let zeros = u32::try_from(point - head.len()).ok()?;
@@ -463,7 +464,8 @@ mod tests {
         }
         // Smaller numbers are the nearest float64, as floats are, and larger ones are no integer of 64 bits.
         for (text, want) in [("> 0.1", 0.1), ("< -1e300", -1e300), ("> 4e15", 4e15), ("< inf", f64::INFINITY)] {
-            assert_eq!(Predicate::parse(&format!("a {text}")).unwrap().to_string(), format!("a {}{want:?}", &text[..2]));
+            let p = Predicate::parse(&format!("a {text}")).unwrap();
+            assert_eq!(p.to_string(), format!("a {}{want:?}", &text[..2]));
         }
     }
 

@@ -272,6 +272,64 @@ fn differences_by_hand() {
 }
 
 #[test]
+fn questions_about_differences_keep_large_integers() {
+    let store = store();
+    let big = 1i64 << 60;
+    let column = |v: Vec<i64>| -> ArrayRef { Arc::new(Int64Array::from(v)) };
+    let ends = vec![i64::MIN, i64::MIN + 1, -1, 0, 1, i64::MAX];
+    let columns = vec![
+        ("a", column((big..big + 6).collect())),
+        ("y", column((0..6).collect())),
+        ("ends", column(ends)),
+        ("c", column([1, 1, 2, 5, 4, 3].map(|k| big + k).to_vec())),
+    ];
+    table(&store, "m", "t", &[0, 1, 2, 3, 4, 5], columns);
+    let reader = ChunkReader::new(&store);
+
+    let near = |key: &str, row, metric| {
+        let found = knn(&reader, &request(key), &Queries::Rows(vec![row]), 3, metric).unwrap();
+        found.queries[0].rows.clone()
+    };
+    assert_eq!(near("p.m.t.a", 0, Metric::L2), [(1, 1.0), (2, 2.0), (3, 3.0)]);
+    assert_eq!(near("p.m.t.a", 4, Metric::L2), [(3, 1.0), (5, 1.0), (2, 2.0)]);
+    // By a and y both, the distance is √2 a row.
+    let diagonal = [1.0f64, 2.0, 3.0].map(|k| (2.0 * k * k).sqrt());
+    assert_eq!(near("p.m.t.a,y", 0, Metric::L2), [(1, diagonal[0]), (2, diagonal[1]), (3, diagonal[2])]);
+    assert_eq!(near("p.m.t.ends", 0, Metric::L2)[0], (1, 1.0));
+    assert_eq!(near("p.m.t.ends", 3, Metric::L2)[..2], [(2, 1.0), (4, 1.0)]);
+
+    let operand = reader.operand(None, "p.m.t.y", Wanted::Number).unwrap();
+    let y = reader.operand_scan(&operand, PlanChoice::Auto).unwrap();
+    let operand = reader.operand(None, "p.m.t.a", Wanted::Number).unwrap();
+    let a = reader.operand_scan(&operand, PlanChoice::Auto).unwrap();
+    let found = corr(&reader, &request("p.m.t"), &y, None).unwrap().columns;
+    // By numpy, of the values less 2^60, and in extended precision of the ends of the range.
+    let want = [
+        ("a", 1.0, 1.0),
+        ("y", 1.0, 1.0),
+        ("ends", 0.923_093_083_245_744_2, 1.0),
+        ("c", 0.720_119_037_778_774_8, 0.753_702_346_348_183),
+    ];
+    for (c, (name, pearson, spearman)) in found.iter().zip(want) {
+        assert_eq!((c.column.as_str(), c.n), (name, 6));
+        assert!((c.pearson.unwrap() - pearson).abs() < 1e-12, "{name}: {:?}", c.pearson);
+        assert!((c.spearman.unwrap() - spearman).abs() < 1e-12, "{name}: {:?}", c.spearman);
+    }
+    // A target of large integers, and one that is what they are more than others.
+    let found = corr(&reader, &request("p.m.t.y"), &a, None).unwrap().columns;
+    assert!((found[0].pearson.unwrap() - 1.0).abs() < 1e-12);
+    let found = corr(&reader, &request("p.m.t.a"), &a, Some(&y)).unwrap().columns;
+    assert_eq!(found[0].pearson, None, "what is left is constant");
+
+    for measure in [Measure::Svcca { threshold: 0.99 }, Measure::Cca, Measure::Pwcca, Measure::LinearCka] {
+        let both = [request("p.m.t.a"), request("p.m.t.y")];
+        let found = similarities(&reader, &both, &[(0, 1)], measure, MapsAs::Mean, &mut |_, _| {}).unwrap();
+        let value = found.values[0].as_ref().unwrap().value;
+        assert!((value - 1.0).abs() < 1e-9, "{measure:?}: {value}");
+    }
+}
+
+#[test]
 fn integers_that_float64_does_not_tell_apart() {
     let store = store();
     let most = i64::MAX;

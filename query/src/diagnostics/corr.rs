@@ -1,12 +1,15 @@
 //! Correlation of every column with a target: "which features go with the residual?"
 //!
-//! Pairs in which either value is NaN or infinite are left out. A constant side has no correlation. Pearson's coefficient is computed from
-//! deviations in f64, Spearman's from ranks whose ties share their mean.
+//! Pairs in which either value is NaN or infinite are left out. A constant side has no correlation. Pearson's coefficient
+//! is computed from deviations in f64, Spearman's from ranks whose ties share their mean; integers beyond 2^53 are told
+//! apart by both.
 
+use std::cmp::Ordering;
 use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::rounding::{self, Numbers};
 use crate::answer::Source;
 use crate::error::Result;
 use crate::operand::OperandScan;
@@ -53,14 +56,17 @@ pub fn corr(
     let mut sets = vec![scan.rows(), target.rows()];
     sets.extend(minus.map(OperandScan::rows));
     let (rows, unshared) = scan::shared_among(request, &sets);
-    let mut y = Vec::with_capacity(rows.len());
+    let mut y = Numbers::with_capacity(rows.len());
     for ids in rows.chunks(target.scan().block_rows()) {
-        let part = target.read(ids)?.to_f64(target.name())?;
+        let part = target.read(ids)?;
+        let values = part.to_f64(target.name())?;
         match minus {
-            None => y.extend(part),
+            None => y.extend(values, rounding::rests_of(&part)),
             Some(minus) => {
-                let other = minus.read(ids)?.to_f64(minus.name())?;
-                y.extend(part.iter().zip(&other).map(|(a, b)| a - b));
+                let other = minus.read(ids)?;
+                // Named apart, so that the error is of the side that is text.
+                other.to_f64(minus.name())?;
+                y.extend(part.minus(&other, target.name())?, None);
             }
         }
     }
@@ -70,25 +76,27 @@ pub fn corr(
     let mut first = 0;
     while first < names.len() {
         let some: Range<usize> = first..(first + at_once).min(names.len());
-        let mut held: Vec<Vec<f64>> = vec![Vec::with_capacity(rows.len()); some.len()];
+        let mut held: Vec<Numbers> = some.clone().map(|_| Numbers::with_capacity(rows.len())).collect();
         for ids in rows.chunks(scan.block_rows()) {
             let block = scan.read(ids)?;
             let width = block.width.max(1);
-            for row in block.into_f64()?.chunks_exact(width) {
-                for (column, v) in held.iter_mut().zip(row.get(some.clone()).unwrap_or_default()) {
-                    column.push(*v);
+            let rests = rounding::rests(&block)?;
+            for (i, row) in block.into_f64()?.chunks_exact(width).enumerate() {
+                let rests = rests.as_ref().and_then(|r| r.get(i * width..(i + 1) * width)).unwrap_or_default();
+                let rests = rests.get(some.clone()).unwrap_or_default().iter().copied().chain(std::iter::repeat(0.0));
+                for ((column, v), rest) in held.iter_mut().zip(row.get(some.clone()).unwrap_or_default()).zip(rests) {
+                    column.push(*v, rest);
                 }
             }
         }
         columns.par_extend(held.into_par_iter().zip(&names[some.clone()]).map(|(x, name)| {
-            let (x, y): (Vec<f64>, Vec<f64>) =
-                x.into_iter().zip(&y).filter(|(a, b)| a.is_finite() && b.is_finite()).unzip();
-            let (rank_x, rank_y) = (ranks(&x), ranks(&y));
+            let (x, y) = x.finite_pairs(&y);
+            let (rank_x, rank_y) = (ranks_of(&x), ranks_of(&y));
             Correlation {
                 column: name.clone(),
-                pearson: pearson(&x, &y),
+                pearson: pearson(&x.moved(), &y.moved()),
                 spearman: pearson(&rank_x, &rank_y),
-                n: x.len() as u64,
+                n: x.values.len() as u64,
             }
         }));
         first = some.end;
@@ -119,12 +127,29 @@ pub fn pearson(x: &[f64], y: &[f64]) -> Option<f64> {
 
 /// Ranks from 1; equal values share the mean of their ranks.
 pub fn ranks(values: &[f64]) -> Vec<f64> {
+    ranked(values, |_, _| Ordering::Equal)
+}
+
+/// As [`ranks`], of integers that float64 does not tell apart too.
+fn ranks_of(numbers: &Numbers) -> Vec<f64> {
+    if numbers.rests.is_empty() {
+        return ranks(&numbers.values);
+    }
+    // What is rounded up or down still is in order.
+    ranked(&numbers.values, |a, b| match (numbers.rests.get(a), numbers.rests.get(b)) {
+        (Some(a), Some(b)) => a.total_cmp(b),
+        _ => Ordering::Equal,
+    })
+}
+
+/// The ranks of values, of which `between` orders those that are equal.
+fn ranked(values: &[f64], between: impl Fn(usize, usize) -> Ordering) -> Vec<f64> {
     let mut order: Vec<usize> = (0..values.len()).collect();
     let value = |i: usize| values.get(i).copied().unwrap_or(f64::NAN) + 0.0;
-    order.sort_unstable_by(|a, b| value(*a).total_cmp(&value(*b)));
+    order.sort_unstable_by(|a, b| value(*a).total_cmp(&value(*b)).then_with(|| between(*a, *b)));
     let mut out = vec![0.0; values.len()];
     let mut before = 0;
-    for same in order.chunk_by(|a, b| value(*a) == value(*b)) {
+    for same in order.chunk_by(|a, b| value(*a) == value(*b) && between(*a, *b) == Ordering::Equal) {
         let rank = before as f64 + (same.len() as f64 + 1.0) / 2.0;
         for i in same {
             if let Some(slot) = out.get_mut(*i) {

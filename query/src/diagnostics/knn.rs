@@ -9,6 +9,7 @@ use std::str::FromStr;
 use gemm::Parallelism;
 use rayon::prelude::*;
 
+use super::rounding;
 use super::topk::{Extreme, Ranking};
 use crate::answer::{Data, Source};
 use crate::error::{QueryError, Result};
@@ -67,6 +68,13 @@ fn sum<A: Copy + Into<f64>, B: Copy + Into<f64>>(a: &[A], b: &[B], f: impl Fn(f6
     }
     let rest: f64 = a_rest.iter().zip(b_rest).map(|(a, b)| f((*a).into(), (*b).into())).sum();
     lanes.iter().sum::<f64>() + rest
+}
+
+/// The Euclidean distance of values that are more than `a` and `b` by what rounding took from them: integers that are
+/// close to each other and far from 0 keep it.
+fn distance((a, a_rest): (&[f64], &[f64]), (b, b_rest): (&[f64], &[f64])) -> f64 {
+    let pairs = a.iter().zip(b).zip(a_rest.iter().zip(b_rest));
+    pairs.map(|((a, b), (c, d))| ((a - b) + (c - d)).powi(2)).sum::<f64>().sqrt()
 }
 
 fn norm2<T: Copy + Into<f64>>(v: &[T]) -> f64 {
@@ -248,8 +256,13 @@ pub fn knn(
 ) -> Result<KnnAnswer> {
     let scan = reader.scan_numbers(request)?;
     let width = scan.columns().len();
+    let mut query_rests = None;
     let (own, vectors): (Vec<Option<u64>>, Vec<f64>) = match queries {
-        Queries::Rows(rows) => (rows.iter().copied().map(Some).collect(), scan.read(rows)?.into_f64()?),
+        Queries::Rows(rows) => {
+            let block = scan.read(rows)?;
+            query_rests = rounding::rests(&block)?;
+            (rows.iter().copied().map(Some).collect(), block.into_f64()?)
+        }
         Queries::Vectors(values) => {
             let n = values.len() / width.max(1);
             if n * width != values.len() {
@@ -280,12 +293,24 @@ pub fn knn(
         }
         // float64 and tables are scored in f64 alone.
         wide.resize(own.len(), Ranking::new(k, extreme));
+        let rests = rounding::rests(&block)?;
         let values = block.into_f64()?;
-        wide.par_iter_mut().zip(vectors.par_chunks(width.max(1))).zip(&own).for_each(|((best, query), own)| {
-            for (&row, values) in ids.iter().zip(values.chunks_exact(width.max(1))) {
-                if *own != Some(row) {
-                    best.push(row, metric.exact(values, query));
+        let is_rounded = metric == Metric::L2 && (rests.is_some() || query_rests.is_some());
+        let none = if is_rounded { vec![0.0; values.len().max(vectors.len())] } else { Vec::new() };
+        let (rests, query_rests) = (rests.as_deref().unwrap_or(&none), query_rests.as_deref().unwrap_or(&none));
+        let of = |i: usize| i * width..(i + 1) * width;
+        let each = wide.par_iter_mut().zip(vectors.par_chunks(width.max(1))).zip(&own).enumerate();
+        each.for_each(|(q, ((best, query), own))| {
+            let query_rest = query_rests.get(of(q)).unwrap_or_default();
+            for (i, (&row, values)) in ids.iter().zip(values.chunks_exact(width.max(1))).enumerate() {
+                if *own == Some(row) {
+                    continue;
                 }
+                let score = match is_rounded {
+                    true => distance((values, rests.get(of(i)).unwrap_or_default()), (query, query_rest)),
+                    false => metric.exact(values, query),
+                };
+                best.push(row, score);
             }
         });
     }

@@ -14,6 +14,7 @@ mod labels;
 mod mean;
 mod metrics;
 mod netdissect;
+mod rounding;
 mod rowdiff;
 mod select;
 mod similarity;

@@ -1,11 +1,14 @@
 //! Data points: rows of a scan as a matrix of points × columns.
 
+use std::sync::OnceLock;
+
 use mistique_engine::{Code, Content};
 use rayon::prelude::*;
 
 use super::products::Real;
 use crate::answer::{Data, Source};
 use crate::diagnostics::finite::Finite;
+use crate::diagnostics::rounding;
 use crate::diagnostics::sums::sum_of;
 use crate::error::{QueryError, Result};
 use crate::scan::{Block, Scan, Unit};
@@ -43,6 +46,8 @@ pub(super) struct Points<'s, 'r, 'a> {
     units: Vec<Unit>,
     maps: MapsAs,
     per_row: usize,
+    /// What the columns of a table are taken less: no measure depends on it, and float64 holds what is left of integers.
+    offsets: OnceLock<Vec<f64>>,
 }
 
 /// Points × columns.
@@ -73,7 +78,7 @@ impl<'s, 'r, 'a> Points<'s, 'r, 'a> {
                 why: "its columns are units and single cells; name one kind".into(),
             });
         }
-        Ok(Self { scan, units, maps, per_row })
+        Ok(Self { scan, units, maps, per_row, offsets: OnceLock::new() })
     }
 
     pub fn name(&self) -> String {
@@ -123,11 +128,17 @@ impl<'s, 'r, 'a> Points<'s, 'r, 'a> {
         let width = self.scan.columns().len().max(1);
         let as_read = self.maps == MapsAs::Columns || self.units.len() == width;
         let block = ran.map_or_else(|| self.scan.read(rows), Ok)?;
+        let rests = rounding::rests(&block)?;
         Ok(match block.data {
             Data::F32(values) if as_read => Values::Read(values),
             Data::F32(values) => Values::Made(self.arrange(&values, width)),
             Data::F64(values) => Values::Made(self.wide(&values, width, as_read)),
-            Data::Table(batch) => Values::Made(self.wide(&crate::answer::table_f64(&batch)?, width, as_read)),
+            Data::Table(batch) => {
+                let mut values = crate::answer::table_f64(&batch)?;
+                let offsets = self.offsets.get_or_init(|| rounding::offsets(&batch, &values));
+                rounding::take(&mut values, rests.as_deref(), offsets);
+                Values::Made(self.wide(&values, width, as_read))
+            }
         })
     }
 
