@@ -185,6 +185,12 @@ fn what_has_no_answer_says_why() {
     for threshold in [0.0, 1.5, f64::NAN] {
         assert!(compare(&store, "p.m.ramp", "p.m.two", Measure::Svcca { threshold }, MapsAs::Mean).is_err());
     }
+    for max_points in [0, 1] {
+        let few = Measure::RbfCka { fraction: 1.0, max_points };
+        let error = compare(&store, "p.m.ramp", "p.m.ramp", few, MapsAs::Mean).unwrap_err();
+        assert!(matches!(error, QueryError::Undefined { .. }), "{error}");
+        assert!(error.to_string().contains(&format!("at least two are needed, got {max_points}")), "{error}");
+    }
 }
 
 /// Of more points than have an exact median, over several tiles and a part of one: against whole matrices.

@@ -139,7 +139,8 @@ mod tests {
         // Of 2^60 + k a float64 keeps multiples of 256; beyond 2^63 of 2,048.
         let big = 1i128 << 60;
         assert_eq!([0, 5, -5, 127, 128, 129].map(|k| rest(big + k)), [0.0, 5.0, -5.0, 127.0, 128.0, -127.0]);
-        assert_eq!([i128::from(i64::MIN), i128::from(i64::MAX), i128::from(u64::MAX), -7].map(rest), [0.0, -1.0, -1.0, 0.0]);
+        let ends = [i128::from(i64::MIN), i128::from(i64::MAX), i128::from(u64::MAX), -7];
+        assert_eq!(ends.map(rest), [0.0, -1.0, -1.0, 0.0]);
         let column = Column::Int(vec![Some(big + 3), None, Some(big), Some(2)]);
         assert_eq!(rests_of(&column), Some(vec![3.0, 0.0, 0.0, 0.0]));
         assert_eq!(rests_of(&Column::Int(vec![Some(1), None])), None);

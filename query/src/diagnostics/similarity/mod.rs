@@ -72,6 +72,10 @@ impl Measure {
                 what: "the bandwidth of RBF CKA".into(),
                 why: format!("a number above 0 is needed, got {fraction}"),
             }),
+            Self::RbfCka { max_points, .. } if max_points < 2 => Err(QueryError::Undefined {
+                what: "the data points of RBF CKA".into(),
+                why: format!("at least two are needed, got {max_points}"),
+            }),
             _ => Ok(()),
         }
     }
