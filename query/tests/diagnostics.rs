@@ -315,6 +315,21 @@ fn questions_about_differences_keep_large_integers() {
         assert!((c.pearson.unwrap() - pearson).abs() < 1e-12, "{name}: {:?}", c.pearson);
         assert!((c.spearman.unwrap() - spearman).abs() < 1e-12, "{name}: {:?}", c.spearman);
     }
+    let d = dist(&reader, &request("p.m.t.a"), Some(&y), 3, &[0.0, 0.5, 1.0]).unwrap();
+    let all = &d.groups[0];
+    assert_eq!((d.offset, all.n, all.mean, all.range), (i128::from(big), 6, Some(2.5), Some((0.0, 5.0))));
+    assert_eq!(
+        (all.quantiles.as_slice(), &all.histogram.counts[..]),
+        (&[(0.0, 0.0), (0.5, 2.5), (1.0, 5.0)][..], &[2; 3][..])
+    );
+    assert!((all.std.unwrap() - (35.0f64 / 12.0).sqrt()).abs() < 1e-12);
+    assert_eq!(d.groups[4].range, Some((3.0, 3.0)));
+    let written = [0.0, 2.5, 5.0].map(|v| d.time(v).unwrap());
+    assert_eq!(written, ["1152921504606846976", "1152921504606846978.5", "1152921504606846981"]);
+    // Their differences would be rounded as they are.
+    let d = dist(&reader, &request("p.m.t.ends"), None, 3, &[0.4, 0.6]).unwrap();
+    assert_eq!((d.offset, &d.groups[0].quantiles[..]), (0, &[(0.4, -1.0), (0.6, 0.0)][..]));
+
     // A target of large integers, and one that is what they are more than others.
     let found = corr(&reader, &request("p.m.t.y"), &a, None).unwrap().columns;
     assert!((found[0].pearson.unwrap() - 1.0).abs() < 1e-12);
@@ -327,6 +342,33 @@ fn questions_about_differences_keep_large_integers() {
         let value = found.values[0].as_ref().unwrap().value;
         assert!((value - 1.0).abs() < 1e-9, "{measure:?}: {value}");
     }
+}
+
+#[test]
+fn distributions_at_the_ends_of_float64() {
+    let store = store();
+    let column = |v: [f64; 4]| -> ArrayRef { Arc::new(Float64Array::from(v.to_vec())) };
+    let columns = vec![
+        ("large", column([1e308, 1e308, -1e308, f64::NAN])),
+        ("two", column([-1e308, 1e308, f64::NAN, f64::INFINITY])),
+        ("small", column([3e-200, 0.0, 3e-200, 0.0])),
+    ];
+    table(&store, "m", "t", &[0, 1, 2, 3], columns);
+    let reader = ChunkReader::new(&store);
+    let of =
+        |name: &str| dist(&reader, &request(&format!("p.m.t.{name}")), None, 2, &[0.25, 0.5]).unwrap().groups.remove(0);
+    let near =
+        |got: Option<f64>, want: f64| assert!((got.unwrap() / want - 1.0).abs() < 1e-12, "{got:?}, not {want:e}");
+    let large = of("large");
+    near(large.mean, 1e308 / 3.0);
+    near(large.std, 8f64.sqrt() / 3.0 * 1e308);
+    assert_eq!((large.range, &large.histogram.counts[..]), (Some((-1e308, 1e308)), &[1, 2][..]));
+    let two = of("two");
+    assert_eq!((two.mean, two.std), (Some(0.0), Some(1e308)));
+    assert_eq!((&two.quantiles[..], &two.histogram.counts[..]), (&[(0.25, -5e307), (0.5, 0.0)][..], &[1, 1][..]));
+    let small = of("small");
+    near(small.mean, 1.5e-200);
+    near(small.std, 1.5e-200);
 }
 
 #[test]

@@ -10,6 +10,7 @@ use mistique_engine::{CodePage, Content, EngineError};
 
 use super::groups::Groups;
 use super::histogram::{Binning, Histogram};
+use super::rounding;
 use crate::answer::{Data, Source};
 use crate::codes::CodeScan;
 use crate::column::Column;
@@ -24,7 +25,7 @@ pub const QUANTILES: [f64; 7] = [0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99];
 const MAX_GROUPS: usize = 256;
 const MAX_BINS: usize = 1_000_000;
 
-/// How the values of a group are distributed.
+/// How the values of a group are distributed. All but the standard deviation is less by the answer's offset.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Distribution {
     /// The group; `None` for all rows.
@@ -52,6 +53,9 @@ pub struct DistAnswer {
     pub unshared: u64,
     /// Rows whose group is null: among all rows, and in no group.
     pub n_ungrouped: u64,
+    /// What all values are given less: not 0 for integers beyond 2^53 that are close to each other, which float64 would
+    /// not tell apart.
+    pub offset: i128,
     /// Type of the values, where all are dates or times of one: they are counted in its units.
     pub times: Option<DataType>,
     /// Where the values came from.
@@ -59,11 +63,42 @@ pub struct DistAnswer {
 }
 
 impl DistAnswer {
-    /// A value (not a standard deviation) as a date or time is written, to the next whole unit; `None` where it is none.
+    /// A value (not a standard deviation) as it is written where a float64 is not: as a date or time, to the next whole
+    /// unit, or an integer beyond 2^53; `None` for others.
     pub fn time(&self, value: f64) -> Option<String> {
-        let units = value.is_finite().then_some(value.round() as i128);
-        Column::Time(vec![units], self.times.clone()?).text(0)
+        let finite = value.is_finite().then_some(value);
+        match &self.times {
+            Some(kind) => {
+                let units = finite.map(|v| self.offset + v.round() as i128);
+                Column::Time(vec![units], kind.clone()).text(0)
+            }
+            None if self.offset == 0 => None,
+            None => finite.map(|v| sum_text(self.offset, v)),
+        }
     }
+}
+
+/// A large integer and a number as one decimal number.
+fn sum_text(integer: i128, v: f64) -> String {
+    let floor = integer + v.floor() as i128;
+    let part = v - v.floor();
+    if part == 0.0 {
+        return floor.to_string();
+    }
+    // Digits after the point lead away from zero.
+    let (whole, part) = if floor < 0 { (floor + 1, 1.0 - part) } else { (floor, part) };
+    format!("{whole}{}", part.to_string().trim_start_matches('0'))
+}
+
+/// What a scan's values are counted less: the smallest, where all are integers that float64 rounds and their differences
+/// are none; else 0.
+fn offset(scan: &Scan<'_, '_>, all: &Moments) -> f64 {
+    let Content::Table(table) = &*scan.record().content else { return 0.0 };
+    let is_wide =
+        |unit: &Unit| table.schema.field_with_name(&unit.name).is_ok_and(|f| rounding::is_wide(f.data_type()));
+    let large = all.n > 0 && all.min.abs().max(all.max.abs()) >= 2f64.powi(53);
+    let close = all.max - all.min < 2f64.powi(52);
+    if large && close && scan.units().iter().all(is_wide) { all.min } else { 0.0 }
 }
 
 /// The type of all columns, if it is one of dates or times.
@@ -78,6 +113,8 @@ fn times(scan: &Scan<'_, '_>) -> Option<DataType> {
 #[derive(Debug, Clone, Default)]
 struct Moments {
     n: u64,
+    /// What values are multiplied by before they are summed.
+    scale: f64,
     mean: f64,
     m2: f64,
     min: f64,
@@ -87,8 +124,26 @@ struct Moments {
 }
 
 impl Moments {
-    fn new() -> Self {
-        Self { min: f64::INFINITY, max: f64::NEG_INFINITY, ..Self::default() }
+    fn new(scale: f64) -> Self {
+        Self { scale, min: f64::INFINITY, max: f64::NEG_INFINITY, ..Self::default() }
+    }
+
+    /// None yet, of values like these: by a power of two where their squares left the range of float64.
+    fn again(&self) -> Self {
+        Self::new(if self.fit() { 1.0 } else { rounding::scale(self.min.abs().max(self.max.abs())) })
+    }
+
+    /// Whether the squares neither overflowed nor vanished.
+    fn fit(&self) -> bool {
+        self.m2.is_finite() && (self.m2 > 1e-280 || self.min >= self.max)
+    }
+
+    fn mean(&self) -> f64 {
+        self.mean / self.scale
+    }
+
+    fn std(&self) -> f64 {
+        (self.m2 / self.n as f64).sqrt() / self.scale
     }
 
     fn add(&mut self, v: f64) {
@@ -98,9 +153,10 @@ impl Moments {
             return;
         }
         self.n += 1;
-        let d = v - self.mean;
+        let scaled = v * self.scale;
+        let d = scaled - self.mean;
         self.mean += d / self.n as f64;
-        self.m2 += d * (v - self.mean);
+        self.m2 += d * (scaled - self.mean);
         self.min = self.min.min(v);
         self.max = self.max.max(v);
     }
@@ -195,13 +251,14 @@ pub fn dist(
     })?;
     let unshared = unshared.first().copied().unwrap_or_default();
     if let Some((groups, n_ungrouped)) = counted {
-        return Ok(DistAnswer { groups, unshared, n_ungrouped, times: times(&scan), source: scan.source() });
+        let (times, source) = (times(&scan), scan.source());
+        return Ok(DistAnswer { groups, unshared, n_ungrouped, offset: 0, times, source });
     }
     let mut groups = Groups::default();
-    let mut moments = vec![Moments::new()];
+    let mut moments = vec![Moments::new(1.0)];
     let (mut wide, mut n_ungrouped) = (false, 0);
     // The first group is that of all rows.
-    let mut each = |visit: &mut dyn FnMut(usize, &[f64], bool)| -> Result<usize> {
+    let mut each = |offset: f64, visit: &mut dyn FnMut(usize, &[f64], bool)| -> Result<usize> {
         n_ungrouped = 0;
         for ids in rows.chunks(scan.block_rows()) {
             let of = match by {
@@ -214,7 +271,10 @@ pub fn dist(
             }
             let block = scan.read(ids)?;
             let (width, wide) = (block.width.max(1), !matches!(block.data, Data::F32(_)));
-            for (row, group) in block.into_f64()?.chunks_exact(width).zip(&of) {
+            let rests = if offset == 0.0 { None } else { rounding::rests(&block)? };
+            let mut values = block.into_f64()?;
+            rounding::take(&mut values, rests.as_deref(), &vec![offset; width]);
+            for (row, group) in values.chunks_exact(width).zip(&of) {
                 visit(0, row, wide);
                 if let Some(g) = group {
                     visit(g + 1, row, wide);
@@ -223,16 +283,25 @@ pub fn dist(
         }
         Ok(groups.len())
     };
-    let n_groups = each(&mut |g, row, is_wide| {
+    let n_groups = each(0.0, &mut |g, row, is_wide| {
         wide |= is_wide;
         if g >= moments.len() {
-            moments.resize(g + 1, Moments::new());
+            moments.resize(g + 1, Moments::new(1.0));
         }
         if let Some(m) = moments.get_mut(g) {
             row.iter().for_each(|v| m.add(*v));
         }
     })?;
-    moments.resize(n_groups + 1, Moments::new());
+    moments.resize(n_groups + 1, Moments::new(1.0));
+    let offset = moments.first().map_or(0.0, |all| offset(&scan, all));
+    if offset != 0.0 || !moments.iter().all(Moments::fit) {
+        moments = moments.iter().map(Moments::again).collect();
+        each(offset, &mut |g, row, _| {
+            if let Some(m) = moments.get_mut(g) {
+                row.iter().for_each(|v| m.add(*v));
+            }
+        })?;
+    }
 
     let (min, max) = moments.first().map_or((f64::INFINITY, f64::NEG_INFINITY), |m| (m.min, m.max));
     let binning = Binning::new(min, max, n_bins);
@@ -246,7 +315,7 @@ pub fn dist(
     let levels = if wide { 4 } else { 3 };
     for level in 0..levels {
         searches.iter_mut().for_each(Search::begin);
-        each(&mut |g, row, _| {
+        each(offset, &mut |g, row, _| {
             if let (Some(search), Some(histogram)) = (searches.get_mut(g), histograms.get_mut(g)) {
                 for v in row.iter().filter(|v| v.is_finite()) {
                     search.add(key(*v), level);
@@ -280,14 +349,15 @@ pub fn dist(
         out.push(Distribution {
             group: g.checked_sub(1).map(|g| groups.name(g).to_string()),
             n: m.n,
-            mean: some.then_some(m.mean),
-            std: some.then(|| (m.m2 / m.n as f64).sqrt()),
+            mean: some.then(|| m.mean()),
+            std: some.then(|| m.std()),
             range: some.then_some((m.min, m.max)),
             quantiles: if some { quantiles.iter().map(|q| quantile(*q)).collect() } else { Vec::new() },
             histogram: histogram.clone(),
         });
     }
-    Ok(DistAnswer { groups: out, unshared, n_ungrouped, times: times(&scan), source: scan.source() })
+    let (offset, times, source) = (offset as i128, times(&scan), scan.source());
+    Ok(DistAnswer { groups: out, unshared, n_ungrouped, offset, times, source })
 }
 
 /// Rows of no group, where there are groups.
@@ -452,6 +522,9 @@ fn from_counts(counts: &[Values], groups: &Groups, n_bins: usize, quantiles: &[f
 /// numpy's interpolation: from the nearer end.
 fn lerp(a: f64, b: f64, t: f64) -> f64 {
     let d = b - a;
+    if d.is_infinite() {
+        return a * (1.0 - t) + b * t;
+    }
     if t >= 0.5 { b - d * (1.0 - t) } else { a + d * t }
 }
 
@@ -465,6 +538,24 @@ mod tests {
         assert!(v.map(key).is_sorted());
         assert_eq!(v.map(key).map(from_key), v);
         assert_eq!(key(-0.0), key(0.0));
+    }
+
+    #[test]
+    fn large_sums_as_text() {
+        let big = 1i128 << 60;
+        assert_eq!(
+            [0.0, 2.5, 5.0].map(|v| sum_text(big, v)),
+            ["1152921504606846976", "1152921504606846978.5", "1152921504606846981"]
+        );
+        assert_eq!(
+            [0.0, 2.25, 3.0].map(|v| sum_text(-big, v)),
+            ["-1152921504606846976", "-1152921504606846973.75", "-1152921504606846973"]
+        );
+    }
+
+    #[test]
+    fn between_values_whose_difference_overflows() {
+        assert_eq!([0.0, 0.25, 0.5, 1.0].map(|t| lerp(-1e308, 1e308, t)), [-1e308, -5e307, 0.0, 1e308]);
     }
 
     #[test]

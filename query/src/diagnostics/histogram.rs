@@ -28,7 +28,11 @@ impl Binning {
     pub fn new(min: f64, max: f64, n_bins: usize) -> Self {
         let (min, max) = if min == max { (min - 0.5, max + 0.5) } else { (min, max) };
         let step = (max - min) / n_bins as f64;
-        let mut edges: Vec<f64> = (0..n_bins).map(|i| i as f64 * step + min).collect();
+        let edge = |i: usize| match step.is_finite() {
+            true => i as f64 * step + min,
+            false => max * (i as f64 / n_bins as f64) + min * ((n_bins - i) as f64 / n_bins as f64),
+        };
+        let mut edges: Vec<f64> = (0..n_bins).map(edge).collect();
         edges.push(max);
         Self { min, max, edges }
     }
@@ -46,7 +50,12 @@ impl Binning {
             return;
         }
         // Numpy's correction of the quotient's rounding: an edge belongs to the bin that it begins.
-        let mut bin = (((v - self.min) / (self.max - self.min) * n_bins as f64) as usize).min(n_bins - 1);
+        let (min, max) = (self.min, self.max);
+        let share = match (max - min).is_finite() {
+            true => (v - min) / (max - min),
+            false => (v / 2.0 - min / 2.0) / (max / 2.0 - min / 2.0),
+        };
+        let mut bin = ((share * n_bins as f64) as usize).min(n_bins - 1);
         let edge = |i: usize| self.edges.get(i).copied().unwrap_or(f64::INFINITY);
         if v < edge(bin) {
             bin = bin.saturating_sub(1);
@@ -89,5 +98,13 @@ mod tests {
         let h = histogram(&[3.0; 5], 2);
         assert_eq!((h.min, h.max, h.counts), (2.5, 3.5, vec![0, 5]));
         assert_eq!(histogram(&[], 3).counts, [0, 0, 0]);
+        // A range beyond the largest float64.
+        let wide = Binning::new(-1.5e308, 1.5e308, 4);
+        let mut h = wide.empty(0, 0);
+        [-1.5e308, -1e308, -1e307, 0.0, 1e308, 1.5e308].iter().for_each(|v| wide.count(*v, &mut h));
+        assert_eq!(
+            (wide.edges.as_slice(), h.counts),
+            (&[-1.5e308, -0.75e308, 0.0, 0.75e308, 1.5e308][..], vec![2, 1, 1, 2])
+        );
     }
 }

@@ -21,6 +21,12 @@ pub(super) fn is_wide(kind: &DataType) -> bool {
     matches!(kind, Int64 | UInt64 | Date64 | Time64(_) | Timestamp(..) | Duration(_))
 }
 
+/// A power of two by which values of this size are near 1, so that their squares neither overflow nor vanish.
+pub(super) fn scale(largest: f64) -> f64 {
+    let power = if largest.is_finite() { largest.log2().floor() as i32 } else { 0 };
+    2f64.powi(-power.clamp(-1000, 1000))
+}
+
 /// What is left of an integer of 64 bits or less beyond the float64 that stands for it.
 fn rest(v: i128) -> f64 {
     (v - (v as f64) as i128) as f64
@@ -145,6 +151,16 @@ mod tests {
         assert_eq!(rests_of(&column), Some(vec![3.0, 0.0, 0.0, 0.0]));
         assert_eq!(rests_of(&Column::Int(vec![Some(1), None])), None);
         assert_eq!(rests_of(&Column::Float(vec![Some(1e300)])), None);
+    }
+
+    #[test]
+    fn scales_bring_values_near_one() {
+        for v in [1.0, 1.5, 1e-200, 1e200, 1e300, 3e-300] {
+            assert!((0.9..2.1).contains(&(v * scale(v))), "{v:e}");
+        }
+        // As near as a power of two goes that is a float64 and whose inverse is one.
+        assert!([f64::MAX, 5e-324].iter().all(|v| (1e-30..1e30).contains(&(v * scale(*v)))));
+        assert_eq!(scale(f64::INFINITY), 1.0);
     }
 
     #[test]
