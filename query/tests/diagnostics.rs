@@ -372,6 +372,38 @@ fn distributions_at_the_ends_of_float64() {
 }
 
 #[test]
+fn similarities_at_the_ends_of_float64() {
+    let store = store();
+    let rows: Vec<u64> = (0..8).collect();
+    let x = [[1.0, 5.0, -2.0, 0.5, 3.0, -4.0, 2.0, 1.0], [2.0, -1.0, 0.0, 4.0, 1.0, 1.5, -3.0, 0.0]];
+    let y = [0.0, 4.0, -1.0, 3.0, 1.0, -5.0, 1.0, 2.0];
+    let column =
+        |v: &[f64], scale: f64| -> ArrayRef { Arc::new(Float64Array::from_iter_values(v.iter().map(|v| v * scale))) };
+    table(&store, "m", "y", &rows, vec![("y", column(&y, 1.0))]);
+    let powers = [-1000, -540, -340, 0, 340, 500, 515, 1000];
+    for (i, power) in powers.into_iter().enumerate() {
+        let scale = 2f64.powi(power);
+        let columns = vec![("a", column(&x[0], scale)), ("b", column(&x[1], scale))];
+        table(&store, "m", &format!("x{i}"), &rows, columns);
+    }
+    let reader = ChunkReader::new(&store);
+    // By numpy: linear CKA, and the one canonical correlation with both columns.
+    let measures = [
+        (Measure::LinearCka, 0.612_950_527_360_475_3),
+        (Measure::Cca, 0.873_855_590_759_860_2),
+        (Measure::Pwcca, 0.873_855_590_759_860_2),
+    ];
+    for (measure, want) in measures.into_iter().chain([(Measure::Svcca { threshold: 0.99 }, 0.873_855_590_759_860_2)]) {
+        for (i, power) in powers.into_iter().enumerate() {
+            let both = [request(&format!("p.m.x{i}")), request("p.m.y")];
+            let found = similarities(&reader, &both, &[(0, 1)], measure, MapsAs::Mean, &mut |_, _| {}).unwrap();
+            let value = found.values[0].as_ref().unwrap().value;
+            assert!((value - want).abs() < 1e-9, "{measure:?} at 2^{power}: {value}, not {want}");
+        }
+    }
+}
+
+#[test]
 fn integers_that_float64_does_not_tell_apart() {
     let store = store();
     let most = i64::MAX;

@@ -23,7 +23,9 @@ pub(super) fn linear(moments: &Moments, (a, b): (usize, usize)) -> std::result::
     if varying.contains(&0) {
         return Err("no column of a side varies".into());
     }
-    let value = norm(a, b)?.powi(2) / (norm(a, a)? * norm(b, b)?);
+    // One quotient at a time: products of norms of very large or small values leave float64.
+    let between = norm(a, b)?;
+    let value = (between / norm(a, a)?) * (between / norm(b, b)?);
     let constant = [moments.n_columns(a) - varying[0], moments.n_columns(b) - varying[1]];
     Ok(Similarity { value: value.clamp(0.0, 1.0), coefficients: Vec::new(), directions: varying, constant })
 }

@@ -9,6 +9,7 @@ use super::panels::Panels;
 use super::points::{Points, Values};
 use super::products::{Real, Strip};
 use crate::diagnostics::finite::Finite;
+use crate::diagnostics::rounding;
 use crate::error::Result;
 use crate::scan::Block;
 use crate::together;
@@ -39,6 +40,8 @@ struct Side<'p, 's, 'r, 'a, T> {
     number: usize,
     points: &'p Points<'s, 'r, 'a>,
     width: usize,
+    /// What its values are multiplied by.
+    scale: f64,
     /// Means of the first points.
     shift: Option<Vec<f64>>,
     /// Sums of the deviations.
@@ -59,6 +62,14 @@ impl<T: Real> Side<'_, '_, '_, '_, T> {
     }
 
     fn take<V: Real>(&mut self, values: &[V]) -> (usize, bool) {
+        if self.scale == 1.0 {
+            return self.add(values);
+        }
+        let scaled: Vec<f64> = values.iter().map(|v| Into::<f64>::into(*v) * self.scale).collect();
+        self.add(&scaled)
+    }
+
+    fn add<V: Real>(&mut self, values: &[V]) -> (usize, bool) {
         let width = self.width.max(1);
         let first = values.get(..SHIFT_POINTS * width).unwrap_or(values);
         let shift = self.shift.get_or_insert_with(|| column_means(first, width));
@@ -90,16 +101,36 @@ impl Moments {
         precision: Precision,
         progress: &mut dyn FnMut(u64),
     ) -> Result<Self> {
+        let ones = vec![1.0; sides.len()];
         let single = precision == Precision::Single
             && pairs.iter().flat_map(|&(a, b)| [a, b]).all(|i| sides.get(i).is_some_and(Points::are_f32));
         if single {
-            let sums = Self::sum::<f32>(sides, pairs, rows, progress)?;
+            let sums = Self::sum::<f32>(sides, pairs, rows, &ones, progress)?;
             // Values so large or small that their squares leave float32 are summed up once more.
             if sums.fit_single() {
                 return Ok(sums);
             }
         }
-        Self::sum::<f64>(sides, pairs, rows, progress)
+        let sums = Self::sum::<f64>(sides, pairs, rows, &ones, progress)?;
+        if sums.fit_double() {
+            return Ok(sums);
+        }
+        let scales = scales(sides, pairs, rows)?;
+        if scales == ones { Ok(sums) } else { Self::sum::<f64>(sides, pairs, rows, &scales, progress) }
+    }
+
+    /// Whether products of every side's variances have a place in float64, and its values their squares.
+    fn fit_double(&self) -> bool {
+        let own = self.products.iter().filter(|((a, b), _)| a == b);
+        let largest = |p: &Mat<f64>| p.diagonal().column_vector().iter().copied().fold(0.0, f64::max);
+        // Without variance, a side is constant, unless its squares vanished.
+        let is_constant = |side: usize| {
+            let tiny = |mean: &f64| *mean != 0.0 && mean.abs() < 1e-100;
+            !self.means.get(&side).is_some_and(|means| means.iter().any(tiny))
+        };
+        own.map(|((side, _), p)| (side, largest(p)))
+            .all(|(side, v)| (1e-120..1e120).contains(&v) || v == 0.0 && is_constant(*side))
+            && self.products.values().all(|p| p.col_iter().all(|c| c.iter().all(|v| v.is_finite())))
     }
 
     /// Whether every side's largest variance has a place in float32, a thousand points of it and a thousandth of a
@@ -115,6 +146,7 @@ impl Moments {
         sides: &[Points<'_, '_, '_>],
         pairs: &[(usize, usize)],
         rows: &[u64],
+        scales: &[f64],
         progress: &mut dyn FnMut(u64),
     ) -> Result<Self> {
         let wanted: BTreeSet<(usize, usize)> =
@@ -124,7 +156,8 @@ impl Moments {
             let width = points.n_columns();
             let (sums, finite) = (vec![0.0; width], Finite::new(width));
             let deviations = Panels::new(width, T::available());
-            Some(Side { number: a, points, width, shift: None, sums, finite, deviations })
+            let scale = scales.get(a).copied().unwrap_or(1.0);
+            Some(Side { number: a, points, width, scale, shift: None, sums, finite, deviations })
         };
         let mut used: Vec<Side<'_, '_, '_, '_, T>> = wanted.iter().filter_map(side).collect();
         let width = |i: usize| sides.get(i).map_or(0, Points::n_columns);
@@ -209,6 +242,25 @@ impl Moments {
     pub fn n_columns(&self, side: usize) -> usize {
         self.means.get(&side).map_or(0, Vec::len)
     }
+}
+
+/// Powers of two that bring the largest value of each side that is paired near 1; 1 for values of usual size.
+fn scales(sides: &[Points<'_, '_, '_>], pairs: &[(usize, usize)], rows: &[u64]) -> Result<Vec<f64>> {
+    let used: BTreeSet<usize> = pairs.iter().flat_map(|&(a, b)| [a, b]).collect();
+    let mut scales = vec![1.0; sides.len()];
+    for (side, scale) in sides.iter().zip(&mut scales).enumerate().filter(|(i, _)| used.contains(i)).map(|(_, s)| s) {
+        let mut largest = 0f64;
+        for part in rows.chunks(side.block_rows().max(1)) {
+            largest = match side.block::<f64>(part, None)? {
+                Values::Read(values) => values.iter().fold(largest, |l, v| l.max(f64::from(v.abs()))),
+                Values::Made(values) => values.iter().fold(largest, |l, v| l.max(v.abs())),
+            };
+        }
+        if largest > 0.0 && !(1e-30..1e30).contains(&largest) {
+            *scale = rounding::scale(largest);
+        }
+    }
+    Ok(scales)
 }
 
 fn column_means<T: Real>(values: &[T], width: usize) -> Vec<f64> {
