@@ -37,7 +37,7 @@ pub struct ClassMetrics {
     pub confusion: Confusion,
     /// Precision, recall and F1 of each class.
     pub classes: Vec<ClassScores>,
-    /// What the scores were taken for; `None` where only classes are known.
+    /// What the scores were taken for; `None` where only classes are known, or there is no row and nothing says it.
     pub scores: Option<Scores>,
     /// Rows with a label of which some score is NaN: they are in no curve of that class, and where scores are logits in none.
     pub n_nan: u64,
@@ -98,11 +98,13 @@ pub fn class_metrics(
         return Ok(metrics);
     }
     let rows = labelled.rows.clone();
+    let given = scores;
     let scores = match scores {
         Some(scores) => scores,
         None => guess(&scan, &rows)?,
     };
-    metrics.scores = Some(scores);
+    // What no row shows is not known.
+    metrics.scores = if rows.is_empty() { given } else { Some(scores) };
     let n_classes = scan.columns().len();
     let at_once = (HELD_BYTES / (8 * rows.len().max(1))).clamp(1, n_classes);
     let mut calibration = Calibration::new(n_bins);

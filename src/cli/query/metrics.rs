@@ -62,6 +62,9 @@ pub struct MetricsArgs {
 pub fn run(args: &MetricsArgs, key: &str, store: &Store, as_json: bool) -> Result<String> {
     let reader = args.plan.reader_about(store, &args.rows)?;
     let both = labelled(&reader, key, &args.label, &args.rows, &args.plan)?;
+    if both.rows.is_empty() && !as_json {
+        return Ok(no_rows(&both.predicted.scan().source().to_string(), &both.unshared));
+    }
     let scores = args.scores.map(|s| match s {
         ScoresArg::Probabilities => Scores::Probabilities,
         ScoresArg::Logits => Scores::Logits,
@@ -82,6 +85,15 @@ pub fn run(args: &MetricsArgs, key: &str, store: &Store, as_json: bool) -> Resul
             Ok(regression(&metrics, &both, as_json))
         }
     }
+}
+
+/// What is said in place of metrics of nothing.
+fn no_rows(source: &str, unshared_rows: &[u64]) -> String {
+    let why = match unshared_rows.iter().all(|n| *n == 0) {
+        true => "no row was selected",
+        false => "no row that was selected is on both sides",
+    };
+    format!("0 rows: {why}; source: {source}{}\n", unshared(unshared_rows))
 }
 
 fn guess(both: &Labelled<'_, '_>) -> Result<Task> {
@@ -110,7 +122,7 @@ fn curves_json(c: &Curves) -> Value {
         "precision": numbers(&c.precision)})
 }
 
-/// At most twenty points of a curve.
+/// At most twenty points of a curve, and of how many.
 fn curve_table(c: &Curves) -> String {
     let mut rows = Rows::new(&[">score ≥", ">false positives", ">recall", ">precision"]);
     let n = c.thresholds.len();
@@ -121,7 +133,11 @@ fn curve_table(c: &Curves) -> String {
         let cells = vec![at(&c.thresholds), at(&c.false_positive_rate), at(&c.true_positive_rate), at(&c.precision)];
         rows.push(cells, Value::Null);
     }
-    rows.table()
+    let thinned = match points < n {
+        true => format!("{points} of the curve's {} points, spread evenly; --json gives all\n", count(n as u64)),
+        false => String::new(),
+    };
+    rows.table() + &thinned
 }
 
 fn some(v: Option<f64>) -> String {
@@ -294,4 +310,31 @@ fn regression(m: &NumberMetrics, both: &Labelled<'_, '_>, as_json: bool) -> Stri
         some(m.r2),
         unshared(&both.unshared)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_curve_says_what_it_leaves_out() {
+        let curve = |n: u32| {
+            let points: Vec<f64> = (0..n).map(f64::from).collect();
+            Curves { thresholds: points.clone(), precision: points, ..Curves::default() }
+        };
+        let table = curve_table(&curve(20));
+        assert_eq!(table.lines().count(), 1 + 20, "{table}");
+        let table = curve_table(&curve(1055));
+        assert_eq!(table.lines().count(), 1 + 20 + 1, "{table}");
+        assert!(table.ends_with("\n20 of the curve's 1,055 points, spread evenly; --json gives all\n"), "{table}");
+        assert!(table.lines().nth(20).is_some_and(|last| last.trim_start().starts_with("1054 ")), "{table}");
+    }
+
+    #[test]
+    fn no_rows_are_said_plainly() {
+        assert_eq!(no_rows("read f32", &[0, 0]), "0 rows: no row was selected; source: read f32\n");
+        let apart =
+            "0 rows: no row that was selected is on both sides; source: rerun; rows that only one side has: 3, 1,200\n";
+        assert_eq!(no_rows("rerun", &[3, 1200]), apart);
+    }
 }

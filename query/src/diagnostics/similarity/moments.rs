@@ -126,7 +126,7 @@ impl Moments {
         // Without variance, a side is constant, unless its squares vanished.
         let is_constant = |side: usize| {
             let tiny = |mean: &f64| *mean != 0.0 && mean.abs() < 1e-100;
-            !self.means.get(&side).is_some_and(|means| means.iter().any(tiny))
+            self.means.get(&side).is_none_or(|means| !means.iter().any(tiny))
         };
         own.map(|((side, _), p)| (side, largest(p)))
             .all(|(side, v)| (1e-120..1e120).contains(&v) || v == 0.0 && is_constant(*side))
