@@ -1,7 +1,7 @@
 //! Integers beyond 2^53, which float64 rounds: what that takes from them, so that their differences and their order stay
 //! exact.
 
-use arrow::array::ArrayRef;
+use arrow::array::{Array, ArrayRef};
 use arrow::datatypes::DataType;
 use arrow::record_batch::RecordBatch;
 
