@@ -10,8 +10,8 @@ use arrow::array::{
 use common::{request, store, table, tensor};
 use mistique_engine::Store;
 use mistique_query::diagnostics::{
-    Extreme, Labelled, MapsAs, Measure, Metric, Queries, Scores, binary_metrics, class_metrics, confusion, corr, diff,
-    dist, knn, mean, number_metrics, rowdiff, select, similarities, topk,
+    By, Extreme, Labelled, MapsAs, Measure, Metric, Queries, Scores, binary_metrics, class_metrics, confusion, corr,
+    diff, dist, knn, mean, number_metrics, rowdiff, select, similarities, topk,
 };
 use mistique_query::{Cell, ChunkReader, PlanChoice, Predicate, QueryError, RowSelection, Wanted};
 use serde_json::Value;
@@ -315,6 +315,15 @@ fn questions_about_differences_keep_large_integers() {
         assert!((c.pearson.unwrap() - pearson).abs() < 1e-12, "{name}: {:?}", c.pearson);
         assert!((c.spearman.unwrap() - spearman).abs() < 1e-12, "{name}: {:?}", c.spearman);
     }
+    let by_norm = |key: &str| {
+        let found = topk(&reader, &request(key), 3, Some(By::Norm), Extreme::Highest).unwrap().units.remove(0);
+        let cells: Vec<String> = found.cells.unwrap().iter().map(ToString::to_string).collect();
+        (found.rows.iter().map(|r| r.0).collect::<Vec<_>>(), cells)
+    };
+    assert_eq!(by_norm("p.m.t.a").0, [5, 4, 3]);
+    let most = ["9223372036854775808", "9223372036854775807", "9223372036854775807"].map(String::from);
+    assert_eq!(by_norm("p.m.t.ends"), (vec![0, 1, 5], most.to_vec()));
+
     let d = dist(&reader, &request("p.m.t.a"), Some(&y), 3, &[0.0, 0.5, 1.0]).unwrap();
     let all = &d.groups[0];
     assert_eq!((d.offset, all.n, all.mean, all.range), (i128::from(big), 6, Some(2.5), Some((0.0, 5.0))));

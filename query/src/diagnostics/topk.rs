@@ -224,21 +224,22 @@ enum Ranks {
 const WIDENED: usize = 1 << 16;
 
 impl Ranks {
-    /// Shows it a table's column, which is called `name`.
-    fn column(&mut self, rows: &[u64], column: &ArrayRef, name: &str) -> Result<()> {
+    /// Shows it a table's column, which is called `name`: a value alone is its own maximum and mean.
+    fn column(&mut self, rows: &[u64], column: &ArrayRef, name: &str, by: By) -> Result<()> {
         for (first, rows) in (0..).step_by(WIDENED).zip(rows.chunks(WIDENED)) {
             let part = Column::from_array(&column.slice(first, rows.len()))?;
             match (&mut *self, part) {
                 (Self::Ints(ranking, _), Column::Int(values) | Column::Time(values, _)) => {
                     for (row, value) in rows.iter().zip(values) {
                         match value {
+                            Some(value) if by == By::Norm => ranking.push(*row, value.abs()),
                             Some(value) => ranking.push(*row, value),
                             None => ranking.n_nan += 1,
                         }
                     }
                 }
                 (Self::Floats(ranking), part) => {
-                    rows.iter().zip(part.to_f64(name)?).for_each(|(row, v)| ranking.push(*row, v));
+                    rows.iter().zip(part.to_f64(name)?).for_each(|(row, v)| ranking.push(*row, by.of(&[v])));
                 }
                 (Self::Ints(..), _) => {
                     return Err(bad_operand(name, "it was logged as integers and is read as floats"));
@@ -312,12 +313,13 @@ pub fn topk(
     }
     // A column of a table is ranked as it is.
     let table = match &*scan.record().content {
-        Content::Table(table) if by == By::Value => Some(table),
-        _ => None,
+        Content::Table(table) => Some(table),
+        Content::Tensor(_) => None,
     };
     let ranks = |(unit, ranking): (&Unit, Ranking)| {
         let kind = table.and_then(|t| Some(t.schema.field_with_name(&unit.name).ok()?.data_type().clone()));
-        match kind.filter(|kind| kind.is_integer() || kind.is_temporal() || *kind == DataType::Boolean) {
+        let is_time = |kind: &DataType| kind.is_temporal() && by == By::Value;
+        match kind.filter(|kind| kind.is_integer() || is_time(kind) || *kind == DataType::Boolean) {
             Some(kind) => Ranks::Ints(Ranking::new(k, extreme), kind.is_temporal().then_some(kind)),
             None => Ranks::Floats(ranking),
         }
@@ -326,7 +328,7 @@ pub fn topk(
     scan.for_each(|block| {
         if let (Some(_), Data::Table(batch)) = (table, &block.data) {
             let columns = ranks.par_iter_mut().zip(&units).zip(batch.columns());
-            return columns.try_for_each(|((ranks, unit), column)| ranks.column(&block.rows, column, &unit.name));
+            return columns.try_for_each(|((ranks, unit), column)| ranks.column(&block.rows, column, &unit.name, by));
         }
         let (rows, width) = (block.rows.clone(), block.width);
         let values = block.into_f64()?;
