@@ -283,3 +283,14 @@ fn values_too_small_for_sixteen_bits_are_told() {
         assert!(!warned.contains("too small"), "{warned}");
     }
 }
+
+#[test]
+fn a_question_about_no_rows_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    log(dir, "d.a", &["--rows", "0..20"]);
+    for question in ["confusion", "metrics"] {
+        let said = common::ok(dir, &["query", question, "d.a.logits", "label", "--where", "logits.u0 > 1e9"]);
+        assert!(said.contains("0 rows: no row was selected"), "{said}");
+    }
+}

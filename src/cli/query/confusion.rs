@@ -43,6 +43,9 @@ pub fn run(args: &ConfusionArgs, key: &str, store: &Store, as_json: bool) -> Res
             "accuracy": answer.accuracy(), "missing_rows": answer.n_missing, "examples": examples,
             "unshared_rows": labelled.unshared, "source": source.to_string()})));
     }
+    if labelled.rows.is_empty() {
+        return Ok(format!("0 rows: no row was selected; source: {source}{}\n", unshared(&labelled.unshared)));
+    }
     let mut out = String::new();
     if listing {
         let mut rows = Rows::new(&[">row_id", "predicted", "was"]);
