@@ -154,6 +154,26 @@ fn columns_of_lists_are_tensors() {
 }
 
 #[test]
+fn auto_keeps_float64_that_float32_does_not_hold() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let wave = |i: usize| (i as f64 * 0.37).sin();
+    let one_large: Vec<f64> = (0..600).map(|i| if i == 0 { 1e300 } else { wave(i) }).collect();
+    for (name, values, is_float64) in [
+        ("usual", (0..600).map(wave).collect::<Vec<f64>>(), false),
+        ("tiny", (0..600).map(|i| wave(i) * 1e-50).collect(), true),
+        ("large", one_large, true),
+    ] {
+        let file = format!("{name}.npy");
+        write_npy(&dir.join(&file), "<f8", "(300, 2)", &le(values.iter().map(|v| v.to_le_bytes())));
+        let key = format!("p.m.{name}");
+        run(dir, &["append", &key, &file, "--scheme", "auto(0.01)"]).unwrap();
+        let shown: Value = serde_json::from_str(&run(dir, &["show", &key, "--json"]).unwrap()).unwrap();
+        assert_eq!(shown["scheme"] == "f64", is_float64, "{name}: {shown}");
+    }
+}
+
+#[test]
 fn what_a_scheme_cannot_hold_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();

@@ -207,14 +207,25 @@ impl TensorBuilder {
         let n_values: usize = self.pending.iter().map(|p| p.source.len()).sum();
         // Batches can be of any size; a larger sample only makes fitting slow.
         let every = n_values.div_ceil(self.enough().1).max(1);
+        let tolerance = self.content.scheme.is_auto();
+        // Schemes are tried on float32.
+        let mut is_held = true;
         for p in &self.pending {
-            let mut add = |v: Values<'_>| sample.extend(sample_f32(v, every, axis, units, map.cells()));
+            let mut add = |v: Values<'_>| {
+                if let (Values::F64(values), Some(tolerance)) = (&v, tolerance) {
+                    is_held &= float32_holds(values, tolerance);
+                }
+                sample.extend(sample_f32(v, every, axis, units, map.cells()));
+            };
             p.source.with(&mut add).map_err(|why| unreadable(&self.key, why))?;
         }
-        if let Some(tolerance) = self.content.scheme.is_auto() {
+        if let Some(tolerance) = tolerance {
             let every = sample.len().div_ceil(CHOOSE_VALUES).max(1);
             let few: Vec<f32> = sample.chunks(layout.row_values().max(1)).step_by(every).flatten().copied().collect();
-            let scheme = mistique_quantize::Scheme::choose(tolerance, map, units, &few);
+            let scheme = match is_held {
+                true => mistique_quantize::Scheme::choose(tolerance, map, units, &few),
+                false => "f64".parse(),
+            };
             let scheme = scheme.map_err(|e| EngineError::quantize(&self.key, e))?;
             let code = crate::catalog::stored_code(&scheme, self.content.dtype);
             self.content.layout = TensorLayout::new(&self.content.shape, axis, &scheme, code);
@@ -389,6 +400,19 @@ fn row_id(rows: &[u64], row: usize) -> u64 {
 /// The first rows are measured all, then a sample.
 fn is_measured(row: usize, page_rows: usize) -> bool {
     row < page_rows.min(64) || row.is_multiple_of(MEASURE_EVERY)
+}
+
+/// Whether values are finite in float32 where they were, and their relative error there is at most `tolerance`.
+fn float32_holds(values: &[f64], tolerance: f64) -> bool {
+    let finite = || values.iter().filter(|v| v.is_finite());
+    let most = finite().fold(0.0, |most: f64, v| most.max(v.abs()));
+    if most > f64::from(f32::MAX) {
+        return false;
+    }
+    // In terms of the largest, so that squares do not vanish.
+    let sum = |of: fn(f64) -> f64| finite().map(|v| (of(*v) / most).powi(2)).sum::<f64>();
+    let off = sum(|v| v - f64::from(v as f32));
+    most == 0.0 || (off / sum(|v| v)).sqrt() <= tolerance
 }
 
 fn unreadable(key: &IntermediateKey, why: String) -> EngineError {
