@@ -55,7 +55,7 @@ pub struct LogArgs {
     /// Rows of the dataset, such as 0..10000 (default: all).
     #[arg(long, value_name = "A..B")]
     rows: Option<String>,
-    /// Build an index of each layer's activations meanwhile.
+    /// Build an index of each layer's activations meanwhile; where the scheme pools maps, it serves questions with --exact.
     #[arg(long, value_enum, requires = "arch")]
     index: Option<IndexArg>,
     /// Seconds between commits, from which an interrupted log goes on.
