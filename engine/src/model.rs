@@ -239,6 +239,21 @@ pub struct TensorContent {
     pub layout: TensorLayout,
 }
 
+impl TensorContent {
+    /// Most bytes that `n_rows` more rows can take in the store: codes before compression, and their directories.
+    pub(crate) fn max_bytes(&self, n_rows: u64) -> u64 {
+        let values = self.layout.stored_values() as u64 * n_rows;
+        // Under `auto` the scheme is not yet known; full precision is the most it can choose.
+        let code = match self.scheme.is_auto() {
+            Some(_) if self.dtype != Code::F64 => Code::F32,
+            Some(_) => Code::F64,
+            None => self.layout.code,
+        };
+        let pages = n_rows.div_ceil(self.layout.page_rows as u64) * self.layout.n_groups() as u64;
+        values * u64::from(code.bits()) / 8 + pages * 64 + 4096
+    }
+}
+
 /// A table intermediate.
 #[derive(Debug, Clone)]
 pub struct TableContent {

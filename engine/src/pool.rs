@@ -61,6 +61,7 @@ impl Inner {
 
 /// Codes of pages, the least recently used leaving first.
 pub struct InMemoryStore {
+    budget_bytes: usize,
     inner: Mutex<Inner>,
 }
 
@@ -68,7 +69,10 @@ impl InMemoryStore {
     /// An empty pool of `budget_bytes`.
     pub fn new(budget_bytes: usize) -> Self {
         let stats = PoolStats { budget_bytes, ..PoolStats::default() };
-        Self { inner: Mutex::new(Inner { pages: LruCache::unbounded(), asked: LruCache::new(REMEMBERED), stats }) }
+        Self {
+            budget_bytes,
+            inner: Mutex::new(Inner { pages: LruCache::unbounded(), asked: LruCache::new(REMEMBERED), stats }),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -115,7 +119,7 @@ impl InMemoryStore {
         if let Some(old) = inner.pages.put(key, held) {
             inner.stats.held_bytes -= old.len_bytes();
         }
-        while inner.stats.held_bytes > inner.stats.budget_bytes {
+        while inner.stats.held_bytes > self.budget_bytes {
             let Some((_, left)) = inner.pages.pop_lru() else { break };
             inner.stats.held_bytes -= left.len_bytes();
         }
@@ -123,14 +127,14 @@ impl InMemoryStore {
 
     /// Whether a request of so many bytes may use the pool: a scan must not empty it.
     pub fn admits(&self, bytes: usize) -> bool {
-        bytes <= self.lock().stats.budget_bytes / 4
+        bytes <= self.budget_bytes / 4
     }
 
     /// Whether pages of so many bytes are held when they are first asked for. Holding pages that were not held takes longer
     /// than decoding them (fresh memory), which pays where the same are asked for again: few are held at once, many when
     /// they come for the second time.
     pub fn holds_at_once(&self, bytes: usize) -> bool {
-        bytes <= self.lock().stats.budget_bytes / 32
+        bytes <= self.budget_bytes / 32
     }
 
     /// Whether a request for pages of so many bytes, of which that is the first, would be held.

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use mistique_engine::{Content, IntermediateKey, IntermediateRecord, Key, ModelKind, RowSet, Rows};
+use mistique_engine::{Content, IntermediateKey, IntermediateRecord, Key, ModelKind, RowMask, RowSet, Rows};
 
 use crate::answer::{Answer, Data, Source};
 use crate::codes::CodeScan;
@@ -276,8 +276,9 @@ impl Scan<'_, '_> {
         // As many rows may be others, some of which are run.
         self.rows().len() as u64 == all
             && self.reader.all_rows(record).is_ok_and(|all| {
-                let all: HashSet<u64> = all.into_iter().collect();
-                self.rows().iter().all(|row| all.contains(&row))
+                let mut there = RowMask::default();
+                there.extend(&RowSet::from_ids(&all));
+                self.rows().iter().all(|row| there.contains(row))
             })
     }
 

@@ -316,8 +316,7 @@ fn write_safetensors(
     // A row tells type and shape, where there are parts.
     let answers = parts.head(1)?;
     for (key, answer) in answers.iter().enumerate() {
-        let others =
-            |same: fn(&Answer, &Answer) -> bool| answers.iter().enumerate().any(|(j, a)| j != key && same(a, answer));
+        let others = |same| has_like(&answers, key, same);
         let name = if others(|a, b| a.key == b.key) {
             format!("{}.{}", answer.key, selector(answer))
         } else if answer.key.intermediate == ROW_ID || others(|a, b| a.key.intermediate == b.key.intermediate) {
@@ -373,8 +372,7 @@ fn joined(answers: &[Answer]) -> Result<RecordBatch> {
         let batch = answer.to_arrow()?;
         let skip = usize::from(i > 0);
         // Two versions of one layer would have one name.
-        let others =
-            |same: fn(&Answer, &Answer) -> bool| answers.iter().enumerate().any(|(j, a)| j != i && same(a, answer));
+        let others = |same| has_like(answers, i, same);
         let twice = others(|a, b| a.key.intermediate == b.key.intermediate);
         // Units of one layer are told apart by their selectors.
         let units = if others(|a, b| a.key == b.key) { format!(".{}", selector(answer)) } else { String::new() };
@@ -392,6 +390,12 @@ fn joined(answers: &[Answer]) -> Result<RecordBatch> {
     }
     let schema = std::sync::Arc::new(arrow::datatypes::Schema::new(fields));
     Ok(RecordBatch::try_new(schema, columns).map_err(EngineError::from)?)
+}
+
+/// Whether another one of the answers is like the one at `at`.
+fn has_like(answers: &[Answer], at: usize, same: fn(&Answer, &Answer) -> bool) -> bool {
+    let Some(answer) = answers.get(at) else { return false };
+    answers.iter().enumerate().any(|(other, a)| other != at && same(a, answer))
 }
 
 /// The columns of an answer: the first and the last of them.

@@ -126,9 +126,8 @@ pub fn run(args: &AppendArgs, path: &Path, as_json: bool) -> Result<String> {
         let n = match item {
             Item::Tensor { shape, values, rows: own, exact, .. } => {
                 let rows = |n: usize| rows(n, own.clone());
-                let logged = logged_scheme(&store, args, &key);
                 let scheme = schemes.of_tensor(exact, values.dtype());
-                append_tensor(&mut log, model, args, &name, position, shape, values, scheme, logged, rows)?
+                append_tensor(&mut log, model, args, &name, position, shape, values, scheme, rows)?
             }
             Item::Table { batch, rows: own, .. } => {
                 let handle = log.table(model, &name, position as i64, &batch.schema()).map_err(of_file(&args.file))?;
@@ -156,7 +155,6 @@ fn append_tensor(
     shape: Vec<usize>,
     values: Box<dyn TensorSource>,
     scheme: Option<Scheme>,
-    logged: Option<Scheme>,
     rows: impl Fn(usize) -> Result<Vec<u64>>,
 ) -> Result<usize> {
     let [n, row_shape @ ..] = &shape[..] else {
@@ -172,8 +170,7 @@ fn append_tensor(
     };
     let ids = rows(*n)?;
     let handle = log.tensor(model, &spec).map_err(of_file(&args.file))?;
-    let scheme = logged.or_else(|| spec.scheme.clone());
-    let most = TensorSpec { scheme, ..spec }.max_bytes(*n as u64);
+    let most = log.max_bytes(handle, *n as u64)?;
     eprintln!("appending {n} rows of {}, at most {}", shape_text(row_shape), bytes(most));
     log.reserve(most)?;
     log.append_boxed(handle, &ids, values).map_err(of_file(&args.file))?;
@@ -216,12 +213,6 @@ fn is_of_values(e: &EngineError) -> bool {
         | EngineError::Unsupported { .. } => true,
         _ => false,
     }
-}
-
-/// The scheme that further values get where none is named: that of the values which are there.
-fn logged_scheme(store: &Store, args: &AppendArgs, key: &IntermediateKey) -> Option<Scheme> {
-    let record = store.intermediate(key).ok().filter(|record| record.key == *key && !args.options.replace)?;
-    record.tensor().ok().map(|tensor| tensor.scheme.clone())
 }
 
 /// Row_ids of new rows: as given, else on from the largest that is stored.

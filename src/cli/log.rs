@@ -153,19 +153,6 @@ pub fn network(arch: &str) -> Result<Network> {
     Ok(Network::builtin(arch)?)
 }
 
-/// The scheme of the layers of a model that goes on, where all have the same: named, it tells how many bytes will come.
-fn logged_scheme<'a>(store: &Store, key: &ModelKey, names: impl Iterator<Item = &'a str>) -> Result<Option<Scheme>> {
-    let Some(model) = store.model(key).ok().filter(|model| model.spec.key == *key) else { return Ok(None) };
-    let records = store.intermediates(&model)?;
-    let scheme = |name: &str| {
-        let record = records.iter().find(|record| record.key.intermediate == name)?;
-        record.tensor().ok().map(|tensor| &tensor.scheme)
-    };
-    let schemes: Vec<Option<&Scheme>> = names.map(scheme).collect();
-    let first = schemes.first().copied().flatten();
-    Ok(first.filter(|first| schemes.iter().all(|scheme| *scheme == Some(*first))).cloned())
-}
-
 fn row_range(text: &str) -> Result<std::ops::Range<u64>> {
     match text.parse()? {
         crate::RowSelection::Range(range) => Ok(range),
@@ -208,7 +195,7 @@ pub fn run(args: &LogArgs, store: &Path, as_json: bool) -> Result<String> {
     if !as_json {
         left_out_note(&*dataset);
     }
-    let mut options = RunOptions {
+    let options = RunOptions {
         layers: LayerPattern::new(&args.layers)?,
         scheme: args.scheme.clone(),
         batch_rows: args.batch as usize,
@@ -220,13 +207,9 @@ pub fn run(args: &LogArgs, store: &Path, as_json: bool) -> Result<String> {
         checkpoint,
     };
     // Everything is checked before a store is made.
-    let layers = options.layers.select(&network)?;
+    options.layers.select(&network)?;
     let store = Store::open_or_create(store)?;
     args.options.set_mode(&store)?;
-    if options.scheme.is_none() && !args.options.replace {
-        let names = layers.iter().filter_map(|layer| network.layers().get(*layer)).map(|layer| layer.name());
-        options.scheme = logged_scheme(&store, &key, names)?;
-    }
     let name = args.dataset.clone().unwrap_or_else(|| spec.name());
     let input = Input { name, spec: &spec, dataset: &*dataset };
     let mut progress = Progress::rows("logging", as_json);

@@ -225,7 +225,7 @@ pub fn log_intermediates(
         tensor.scheme.clone_from(&options.scheme);
         let handle = log.tensor(model, &tensor)?;
         if !log.withholds(handle)? {
-            max_bytes += tensor.max_bytes(range.end - range.start);
+            max_bytes += log.max_bytes(handle, range.end - range.start)?;
         }
         handles.push((layer, handle));
     }

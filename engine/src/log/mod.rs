@@ -429,6 +429,20 @@ impl Logger {
         can_rerun && self.materialize != Materialize::All
     }
 
+    /// Most bytes that `n_rows` more rows of a tensor can take in the store, under the scheme that it has: that of the rows
+    /// logged before, where there are some.
+    ///
+    /// Errors: `NotFound` for another log's handle; `Unsupported` for a table.
+    pub fn max_bytes(&self, handle: Handle, n_rows: u64) -> Result<u64> {
+        let open = self.opened(handle)?;
+        match &open.content {
+            Content::Tensor(tensor) => Ok(tensor.max_bytes(n_rows)),
+            Content::Table(_) => {
+                Err(EngineError::Unsupported { what: open.key.to_string(), why: "its rows have no fixed size".into() })
+            }
+        }
+    }
+
     /// Whether only the row_ids of an intermediate are kept, its values to be rerun (see [`Materialize`]).
     ///
     /// Errors: `NotFound` for another log's handle.

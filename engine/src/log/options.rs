@@ -179,14 +179,4 @@ impl TensorSpec {
         let (shape, dtype, unit_axis, params) = (self.shape.clone(), self.dtype, self.unit_axis, Params::none());
         TensorContent { shape, dtype, unit_axis, scheme, params, layout }
     }
-
-    /// Most bytes that `n_rows` rows can take in the store: codes before compression, and their directories.
-    pub fn max_bytes(&self, n_rows: u64) -> u64 {
-        let content = self.content();
-        let values = content.layout.stored_values() as u64 * n_rows;
-        // Under `auto` the scheme is not yet known; full precision is the most it can choose.
-        let bits = if content.scheme.is_auto().is_some() { 32 } else { u64::from(content.layout.code.bits()) };
-        let pages = n_rows.div_ceil(content.layout.page_rows as u64) * content.layout.n_groups() as u64;
-        values * bits / 8 + pages * 64 + 4096
-    }
 }
