@@ -279,3 +279,32 @@ fn a_request_touches_only_the_pages_it_needs() {
     assert!(matches!(read(Rows::List(vec![96]), 256..512), Err(EngineError::Corrupt { .. })));
     assert!(matches!(read(Rows::All, 0..512), Err(EngineError::Corrupt { .. })));
 }
+
+#[test]
+fn a_large_read_that_comes_again_is_held() {
+    let storage = Arc::new(MemoryStorage::new(None).unwrap());
+    let options = StoreOptions::default().with_pool_bytes(1 << 20);
+    let store = Store::on(storage, true, options).unwrap();
+    let mut log = store.logger(LogOptions::default()).unwrap();
+    let model = log.model(&ModelSpec::raw(ModelKey::new("p", "m")), IfExists::Continue).unwrap();
+    // 128 KiB of codes: more than a thirty-second of the pool, and less than a quarter.
+    let handle = log.tensor(model, &spec("t", &[2, 16, 16], "f16")).unwrap();
+    let rows: Vec<u64> = (0..128).collect();
+    log.append(handle, &rows, batch(&rows, 512)).unwrap();
+    log.commit().unwrap();
+    drop(log);
+    // As small as it gets, so that decoding takes long.
+    store.compact(&mut |_, _| {}).unwrap();
+    store.clear_pool();
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        let before = store.pool_stats();
+        let (_, values) = read(&store, &key("m", "t"), &Rows::All);
+        let after = store.pool_stats();
+        seen.push((after.hits - before.hits, after.misses - before.misses, values));
+    }
+    assert_eq!((seen[0].0, seen[0].1), (0, 0), "the first time nothing is held");
+    assert!(seen[1].0 == 0 && seen[1].1 > 0, "the second time it is held");
+    assert_eq!((seen[2].0, seen[2].1), (seen[1].1, 0), "then it is there");
+    assert!(seen[0].2 == seen[1].2 && seen[1].2 == seen[2].2);
+}
