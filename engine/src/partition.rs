@@ -74,6 +74,8 @@ pub struct FinishedPartition {
     pub len_bytes: u64,
     /// Chunks in it.
     pub n_chunks: u64,
+    /// Whether all of them are as small as `compact` makes them.
+    pub compact: bool,
 }
 
 impl PartitionWriter {
@@ -133,7 +135,7 @@ impl PartitionWriter {
         self.file.append(&self.footer)?;
         self.file.append(&trailer)?;
         self.file.finish()?;
-        Ok(FinishedPartition { id: self.id, len_bytes, n_chunks })
+        Ok(FinishedPartition { id: self.id, len_bytes, n_chunks, compact: false })
     }
 }
 

@@ -86,7 +86,7 @@ impl Store {
         let damage = damage.chain(catalog.readable_models().damage).collect();
         let chunks: HashMap<i64, ChunkRow> = chunks.rows.into_iter().map(|c| (c.id, c)).collect();
         let (references, records) = (references.rows, records.rows);
-        let partition_bytes = catalog.partitions()?.iter().map(|(_, len)| len).sum();
+        let partition_bytes = catalog.partitions()?.iter().map(|p| p.len_bytes).sum();
         let operator_bytes = catalog.operators()?.iter().map(|o| o.len_bytes).sum();
         let index_bytes = catalog.indexes(None)?.iter().map(|i| i.len_bytes).sum();
         drop(catalog);

@@ -8,7 +8,7 @@ use crate::codec::TensorCodec;
 use crate::error::{EngineError, Result};
 use crate::maintenance::check_hash;
 use crate::model::{Content, Fingerprint, IntermediateRecord, hex};
-use crate::partition::{self, PartitionReader};
+use crate::partition::{self, FinishedPartition, PartitionReader};
 use crate::read::Chunks;
 use crate::store::Store;
 
@@ -56,7 +56,7 @@ impl Store {
             (partitions, chunks.rows, listed(&mut report, "operators", catalog.operators()), records.rows)
         };
         let users = self.users(&records);
-        let total: u64 = partitions.iter().map(|(_, len)| len).sum();
+        let total: u64 = partitions.iter().map(|p| p.len_bytes).sum();
         let mut by_partition: BTreeMap<u64, Vec<ChunkRow>> = BTreeMap::new();
         self.verify_blocks(&records, &mut report);
         let stored: BTreeSet<i64> = chunks.iter().map(|c| c.id).collect();
@@ -67,7 +67,7 @@ impl Store {
             let why = format!("a RowBlock names chunk {chunk}, which is not there");
             report.damage.push(Damage { place: "catalog.db".into(), why, keys: keys.iter().cloned().collect() });
         }
-        for (id, len) in partitions {
+        for FinishedPartition { id, len_bytes: len, .. } in partitions {
             let chunks = by_partition.remove(&id).unwrap_or_default();
             let keys_of = |chunks: &mut dyn Iterator<Item = &ChunkRow>| -> Vec<String> {
                 let keys: BTreeSet<&String> = chunks.filter_map(|c| users.get(&c.id)).flatten().collect();

@@ -194,7 +194,7 @@ fn check(path: &Path, version: u16) {
         let want = ((0..RELU_ROWS).collect(), relu(scheme));
         assert!(read_tensor(&store, &key("small", name), &Rows::All).unwrap() == want, "{name}");
     }
-    let partitions: Vec<u64> = store.catalog().partitions().unwrap().into_iter().map(|(id, _)| id).collect();
+    let partitions: Vec<u64> = store.catalog().partitions().unwrap().into_iter().map(|p| p.id).collect();
     let (mut encodings, mut shared, mut forms) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     if version > 1 {
         for (key_of, fill) in

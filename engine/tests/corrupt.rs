@@ -358,11 +358,11 @@ fn every_byte_of_an_operator_is_watched() {
 #[test]
 fn a_catalogue_of_another_version_is_refused() {
     let storage = build();
-    for version in ["4", "0"] {
+    for version in ["5", "0"] {
         let sql = format!("UPDATE meta SET value = {version} WHERE key = 'schema_version'");
         storage.open_catalog().unwrap().execute_batch(&sql).unwrap();
         let opened = Store::on(Arc::new(storage.clone()), true, StoreOptions::default());
-        assert!(matches!(opened, Err(EngineError::UnsupportedVersion { oldest: 1, current: 3, .. })), "{version}");
+        assert!(matches!(opened, Err(EngineError::UnsupportedVersion { oldest: 1, current: 4, .. })), "{version}");
     }
     storage.open_catalog().unwrap().execute_batch("UPDATE meta SET value = 'new'").unwrap();
     let opened = Store::on(Arc::new(storage.clone()), true, StoreOptions::default());

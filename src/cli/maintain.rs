@@ -64,8 +64,11 @@ pub fn compact(store: &Store, as_json: bool) -> Result<String> {
     let r = report?;
     Ok(if as_json {
         pretty(&json!({"chunks": r.n_chunks, "before_bytes": r.before_bytes, "after_bytes": r.after_bytes}))
+    } else if r.n_chunks == 0 && r.after_bytes == r.before_bytes {
+        format!("nothing to do: {} are as small as they get\n", bytes(r.before_bytes))
     } else {
-        format!("{} chunks: {} became {}\n", count(r.n_chunks), bytes(r.before_bytes), bytes(r.after_bytes))
+        let (chunks, before, after) = (count(r.n_chunks), bytes(r.before_bytes), bytes(r.after_bytes));
+        format!("{chunks} chunks written anew: {before} became {after}\n")
     })
 }
 

@@ -32,7 +32,8 @@ use crate::storage::Storage;
 
 const MIGRATING: &str = "bring the catalogue up to date";
 /// What leads from the version before to each version of the tables; `schema.sql` has the first.
-const MIGRATIONS: [(i64, &str); 2] = [(2, include_str!("schema_2.sql")), (3, include_str!("schema_3.sql"))];
+const MIGRATIONS: [(i64, &str); 3] =
+    [(2, include_str!("schema_2.sql")), (3, include_str!("schema_3.sql")), (4, include_str!("schema_4.sql"))];
 
 /// With less than this free, SQLite cannot begin to write.
 const NEEDED_BYTES: u64 = 1 << 16;

@@ -19,7 +19,7 @@ use crate::model::{
     Content, DatasetSpec, Fingerprint, IntermediateRecord, ModelKind, ModelRecord, ModelSpec, TableContent,
     TensorContent, TensorLayout, UnitAxis, fingerprint, schema_from_bytes,
 };
-use crate::partition::{Base, ChunkPlace};
+use crate::partition::{Base, ChunkPlace, FinishedPartition};
 use crate::rows::RowSet;
 
 /// A RowBlock.
@@ -542,13 +542,18 @@ impl Catalog {
         found.ok_or_else(|| bad("partitions", &format!("no partition {id}")))
     }
 
-    /// All partitions: number and length.
+    /// All partitions.
     ///
     /// Errors: `Catalog`.
-    pub fn partitions(&self) -> Result<Vec<(u64, u64)>> {
+    pub fn partitions(&self) -> Result<Vec<FinishedPartition>> {
         const DOING: &str = "list the partitions";
-        let mut statement = self.conn.prepare("SELECT id, len_bytes FROM partitions ORDER BY id").doing(DOING)?;
-        let rows = statement.query_map([], |r| Ok((r.get(0)?, r.get(1)?))).doing(DOING)?;
+        let sql = "SELECT id, len_bytes, n_chunks, compact FROM partitions ORDER BY id";
+        let mut statement = self.conn.prepare(sql).doing(DOING)?;
+        let partition = |r: &Row<'_>| {
+            let (id, len_bytes) = (r.get(0)?, r.get(1)?);
+            Ok(FinishedPartition { id, len_bytes, n_chunks: r.get(2)?, compact: r.get(3)? })
+        };
+        let rows = statement.query_map([], partition).doing(DOING)?;
         rows.map(|r| r.doing(DOING)).collect()
     }
 

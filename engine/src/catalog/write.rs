@@ -177,11 +177,7 @@ impl Catalog {
         for intermediate in &commit.intermediates {
             insert_intermediate(&tx, intermediate)?;
         }
-        let mut statement = tx.prepare_cached("INSERT INTO partitions VALUES (?1, ?2, ?3)").doing(DOING)?;
-        for p in &commit.partitions {
-            statement.execute(params![p.id, p.len_bytes, p.n_chunks]).doing(DOING)?;
-        }
-        drop(statement);
+        insert_partitions(&tx, &commit.partitions, DOING)?;
         // A damaged chunk that was written anew keeps its number.
         let sql = "INSERT INTO chunks (id, hash, partition_id, offset, len_bytes, base_id, saved_bytes)
                    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
@@ -241,7 +237,8 @@ impl Catalog {
         tx.commit().doing(DOING)
     }
 
-    /// Moves chunks to other places, of which it says what coding against a base saved there, and forgets chunks and partitions, in one transaction (`gc`, `compact`).
+    /// Moves chunks to other places, of which it says what coding against a base saved there, and forgets chunks and
+    /// partitions, in one transaction (`gc`, `compact`).
     ///
     /// Errors: `Catalog`, or the storage's; then nothing has changed.
     pub fn relocate(
@@ -255,10 +252,7 @@ impl Catalog {
     ) -> Result<()> {
         const DOING: &str = "relocate chunks";
         let tx = self.conn.transaction().doing(DOING)?;
-        for p in new {
-            tx.execute("INSERT INTO partitions VALUES (?1, ?2, ?3)", params![p.id, p.len_bytes, p.n_chunks])
-                .doing(DOING)?;
-        }
+        insert_partitions(&tx, new, DOING)?;
         // Chunks go before those that they are coded against, and after.
         tx.execute_batch("PRAGMA defer_foreign_keys = ON").doing(DOING)?;
         for (id, place, saved_bytes) in moved {
@@ -368,6 +362,14 @@ fn redescribe(tx: &Transaction<'_>, model: &NewModel) -> Result<()> {
     let sql = "UPDATE models SET description = ?2, packed = ?3, dataset_id = ?4 WHERE id = ?1";
     tx.execute(sql, params![model.id, text, packed, dataset_id]).doing(DOING)?;
     tx.execute("DELETE FROM stages WHERE model_id = ?1", [model.id]).doing(DOING)?;
+    Ok(())
+}
+
+fn insert_partitions(tx: &Transaction<'_>, partitions: &[FinishedPartition], doing: &'static str) -> Result<()> {
+    let mut statement = tx.prepare_cached("INSERT INTO partitions VALUES (?1, ?2, ?3, ?4)").doing(doing)?;
+    for p in partitions {
+        statement.execute(params![p.id, p.len_bytes, p.n_chunks, p.compact]).doing(doing)?;
+    }
     Ok(())
 }
 

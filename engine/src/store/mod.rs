@@ -203,7 +203,7 @@ impl Store {
     pub(crate) fn remove_orphans(&self) -> Result<()> {
         self.remove_orphan_indexes()?;
         let catalog = self.catalog();
-        let known: std::collections::HashSet<u64> = catalog.partitions()?.into_iter().map(|(id, _)| id).collect();
+        let known: std::collections::HashSet<u64> = catalog.partitions()?.into_iter().map(|p| p.id).collect();
         let operators: std::collections::HashSet<String> =
             catalog.operators()?.into_iter().map(|o| hex(&o.hash)).collect();
         for file in self.storage.list(partition::DIR)? {

@@ -134,7 +134,7 @@ pub fn strays(store: &Store) -> Vec<String> {
     let files = |dir: &str| storage.list(dir).unwrap().into_iter().map(|f| f.name).collect::<Vec<_>>();
     let (partitions, operators) = {
         let catalog = store.catalog();
-        let ids = catalog.partitions().unwrap().into_iter().map(|(id, _)| format!("{id:010}.mqp"));
+        let ids = catalog.partitions().unwrap().into_iter().map(|p| format!("{:010}.mqp", p.id));
         let hashes = catalog.operators().unwrap().into_iter().map(|o| mistique_engine::hex(&o.hash));
         (ids.collect::<Vec<_>>(), hashes.collect::<Vec<_>>())
     };
