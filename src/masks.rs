@@ -105,6 +105,15 @@ impl MaskFolder {
         arrays.filter(|(_, n_rows)| *n_rows <= row).collect()
     }
 
+    /// Concepts whose masks have fewer rows or columns than maps of that shape (`[units, height, width]`), and how many.
+    pub fn smaller_than(&self, row_shape: &[usize]) -> Vec<(&str, (usize, usize))> {
+        let [_, height, width] = *row_shape else { return Vec::new() };
+        let sized = self.concepts.iter().zip(&self.kinds).map(|(name, kind)| match kind {
+            Kind::Files { size, .. } | Kind::Array { size, .. } => (name.as_str(), *size),
+        });
+        sized.filter(|(_, (h, w))| *h < height || *w < width).collect()
+    }
+
     /// Concepts with masks of examples that are not among `rows`, and how many these are.
     pub fn beyond(&self, rows: &RowSet) -> Vec<(&str, u64)> {
         let ids: Option<HashSet<u64>> = match rows {

@@ -121,6 +121,11 @@ fn masks_come_from_png_and_npy() {
     assert!(error.contains("8 × 4 pixels") && error.contains("8 × 8"), "{error}");
     write_png(&dir.join("masks/as_png/x.png"), 8, 8, &[0; 64]);
     assert!(run(dir, &ask).unwrap_err().contains("named after their row_id"));
+    std::fs::create_dir(dir.join("few")).unwrap();
+    mistique_datasets::write_npy(std::fs::File::create(dir.join("few/dot.npy")).unwrap(), &[50, 1, 1], &[1.0; 50])
+        .unwrap();
+    let note = json(dir, &["query", "netdissect", "p.m@epoch-1.maps", "--masks", "few"])["note"].to_string();
+    assert!(note.contains("dot has masks of 1 × 1, smaller than the maps"), "{note}");
     std::fs::create_dir(dir.join("none")).unwrap();
     let error = run(dir, &["query", "netdissect", "p.m@epoch-1.maps", "--masks", "none"]).unwrap_err();
     assert!(error.contains("no masks; expected"), "{error}");

@@ -313,10 +313,11 @@ pub fn nearest<'a>(name: &str, names: impl IntoIterator<Item = &'a str>, limit: 
     scored.sort();
     scored.dedup();
     let n = name.chars().count();
-    // A misspelling has one likely meaning; for anything else the nearest few are listed.
+    // A misspelling has one likely meaning; for anything else what there is is listed, the nearest first.
     let worst = match scored.first() {
         Some((best, _)) if *best <= n / 3 => best + 1,
-        _ => n.max(3),
+        Some((best, _)) => n.max(3).max(*best),
+        None => 0,
     };
     scored.into_iter().filter(|(d, _)| *d <= worst).take(limit).map(|(_, n)| n.to_string()).collect()
 }

@@ -139,6 +139,12 @@ impl PartitionWriter {
     }
 }
 
+/// Bytes that the chunks of a partition take, padding included.
+pub fn chunk_room(len_bytes: u64, n_chunks: u64) -> u64 {
+    let around = (PARTITION_HEADER_LEN + PARTITION_TRAILER_LEN) as u64 + n_chunks * FOOTER_ENTRY_LEN as u64;
+    len_bytes.saturating_sub(around)
+}
+
 /// A partition open for reading.
 #[derive(Clone)]
 pub struct PartitionReader {

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::catalog::ChunkRow;
 use crate::error::Result;
+use crate::format::CHUNK_ALIGN;
 use crate::model::IntermediateRecord;
+use crate::partition::chunk_room;
 use crate::store::Store;
 use crate::verify::Damage;
 
@@ -82,11 +84,13 @@ impl Store {
         let catalog = self.catalog();
         let (chunks, references) = (catalog.readable_chunks(), catalog.readable_references());
         let records = catalog.readable_intermediates();
+        let knows_all = chunks.damage.is_empty();
         let damage = chunks.damage.into_iter().chain(references.damage).chain(records.damage);
         let damage = damage.chain(catalog.readable_models().damage).collect();
         let chunks: HashMap<i64, ChunkRow> = chunks.rows.into_iter().map(|c| (c.id, c)).collect();
         let (references, records) = (references.rows, records.rows);
-        let partition_bytes = catalog.partitions()?.iter().map(|p| p.len_bytes).sum();
+        let partitions = catalog.partitions()?;
+        let partition_bytes = partitions.iter().map(|p| p.len_bytes).sum();
         let operator_bytes = catalog.operators()?.iter().map(|o| o.len_bytes).sum();
         let index_bytes = catalog.indexes(None)?.iter().map(|i| i.len_bytes).sum();
         drop(catalog);
@@ -130,6 +134,10 @@ impl Store {
         intermediates.iter().for_each(|i| saved += i.saved);
         let live: u64 = uses.keys().map(|chunk| len(*chunk)).sum();
         let total: u64 = chunks.values().map(|c| c.place.len).sum();
+        // Chunks that the catalogue has forgotten, or has elsewhere now: `gc` was interrupted, or they were damaged.
+        let in_files: u64 = partitions.iter().map(|p| chunk_room(p.len_bytes, p.n_chunks)).sum();
+        let known: u64 = chunks.values().map(|c| c.place.len.next_multiple_of(CHUNK_ALIGN)).sum();
+        let forgotten = if knows_all { in_files.saturating_sub(known) } else { 0 };
         Ok(StoreStats {
             intermediates,
             n_chunks: chunks.len() as u64,
@@ -137,7 +145,7 @@ impl Store {
             chunk_bytes: live,
             dedup_saved_bytes: saved.exact + saved.linked,
             saved,
-            garbage_bytes: total - live,
+            garbage_bytes: total - live + forgotten,
             partition_bytes,
             operator_bytes,
             index_bytes,

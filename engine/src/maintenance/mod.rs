@@ -331,6 +331,8 @@ mod tests {
                 let store = open(Arc::new(memory.clone()));
                 check(&store, &want, &format!("{name}, stopped at {fail_at}"));
                 kept_some |= done.is_err() && !files(&store).is_superset(&before);
+                let has_garbage = !store.content().unwrap().with_dead_chunks().is_empty();
+                assert_eq!(store.stats().unwrap().garbage_bytes > 0, has_garbage, "{name}, stopped at {fail_at}");
                 // Once more, to the end.
                 work(&store).unwrap();
                 store.gc_by(SMALL).unwrap();

@@ -41,6 +41,11 @@ impl Metric {
         }
     }
 
+    /// Whether a row, or a query, of that squared length has no distance to anything.
+    fn has_no_place(self, norm2: f64) -> bool {
+        norm2.is_nan() || (self == Self::Cosine && norm2 == 0.0)
+    }
+
     fn extreme(self) -> Extreme {
         if self == Self::L2 { Extreme::Lowest } else { Extreme::Highest }
     }
@@ -104,13 +109,15 @@ struct Search<'q> {
     own: &'q [Option<u64>],
     best: Vec<Ranking>,
     products: Vec<f32>,
+    /// Rows that are near to nothing.
+    n_unranked: u64,
 }
 
 impl<'q> Search<'q> {
     fn new(queries: &'q [f32], own: &'q [Option<u64>], width: usize, k: usize, metric: Metric) -> Self {
         let norms: Vec<f64> = queries.chunks_exact(width).map(norm2).collect();
         let best = vec![Ranking::new(k, metric.extreme()); norms.len()];
-        Self { metric, width, queries, norms, own, best, products: Vec::new() }
+        Self { metric, width, queries, norms, own, best, products: Vec::new(), n_unranked: 0 }
     }
 
     /// Shows every query the rows of a block.
@@ -122,6 +129,7 @@ impl<'q> Search<'q> {
             (norm, norm.sqrt())
         };
         let row_norms: Vec<(f64, f64)> = values.par_chunks(width).with_min_len(64).map(lengths).collect();
+        self.n_unranked += row_norms.iter().filter(|(norm, _)| self.metric.has_no_place(*norm)).count() as u64;
         self.products.resize(n_queries * n, 0.0);
         product(self.queries, values, n_queries, n, width, &mut self.products);
         let (metric, queries) = (self.metric, self.queries);
@@ -239,6 +247,8 @@ pub struct KnnAnswer {
     pub queries: Vec<Neighbours>,
     /// Rows that were looked at.
     pub n_rows: u64,
+    /// Those of them that hold a NaN or, for the cosine, are zero: they are nobody's neighbours.
+    pub n_unranked: u64,
     /// Where the values came from.
     pub source: Source,
 }
@@ -285,6 +295,7 @@ pub fn knn(
     let mut search = Search::new(&narrow, &own, width.max(1), k, metric);
     let rows: Vec<u64> = scan.rows().iter().collect();
     let mut wide: Vec<Ranking> = Vec::new();
+    let mut n_unranked = 0;
     for ids in rows.chunks(scan.block_rows()) {
         let block = scan.read(ids)?;
         if let Data::F32(values) = &block.data {
@@ -295,6 +306,8 @@ pub fn knn(
         wide.resize(own.len(), Ranking::new(k, extreme));
         let rests = rounding::rests(&block)?;
         let values = block.into_f64()?;
+        let unranked = values.par_chunks(width.max(1)).filter(|row| metric.has_no_place(norm2(row)));
+        n_unranked += unranked.count() as u64;
         let is_rounded = metric == Metric::L2 && (rests.is_some() || query_rests.is_some());
         let none = if is_rounded { vec![0.0; values.len().max(vectors.len())] } else { Vec::new() };
         let (rests, query_rests) = (rests.as_deref().unwrap_or(&none), query_rests.as_deref().unwrap_or(&none));
@@ -314,9 +327,10 @@ pub fn knn(
             }
         });
     }
+    n_unranked += search.n_unranked;
     let best = if wide.is_empty() { search.best } else { wide };
     let queries = own.iter().zip(best).map(|(of, best)| Neighbours { of: *of, rows: best.finish() }).collect();
-    Ok(KnnAnswer { queries, n_rows: rows.len() as u64, source: scan.source() })
+    Ok(KnnAnswer { queries, n_rows: rows.len() as u64, n_unranked, source: scan.source() })
 }
 
 fn refusal(scan: &Scan<'_, '_>, why: String) -> QueryError {

@@ -39,12 +39,12 @@ impl ChunkReader<'_> {
             unused,
         };
         let find = "every question finds RowBlocks by it";
-        let skip = "topk, where and netdissect skip pages whose range cannot matter";
+        let skip = |pages: &str| format!("topk, where and netdissect leave out {pages} whose range cannot matter");
         let mut all = Vec::new();
         match &resolved.stored {
             Err(why) => {
                 all.push(own("row_id", find.into(), Some(why.clone())));
-                all.push(own("zone maps", skip.into(), Some(why.clone())));
+                all.push(own("zone maps", skip("pages"), Some(why.clone())));
             }
             Ok(plan) => {
                 let (_, all_blocks) = self.store().plan_rows(record, &Rows::All)?.lacking(&[]);
@@ -56,8 +56,8 @@ impl ChunkReader<'_> {
                     Columns::Table(_) => None,
                 };
                 all.push(match codes {
-                    Some(codes) => own("zone maps", format!("{skip}: of {}", codes.pages()?.len()), None),
-                    None => own("zone maps", skip.into(), Some("tables and float64 are read as values".into())),
+                    Some(codes) => own("zone maps", skip(&format!("those of {} pages", codes.pages()?.len())), None),
+                    None => own("zone maps", skip("pages"), Some("tables and float64 are read as values".into())),
                 });
             }
         }

@@ -76,7 +76,7 @@ pub fn run(args: &KnnArgs, key: &str, store: &Store, as_json: bool) -> Result<St
             json!({"of": q.of, "neighbours": q.rows.iter().map(neighbour).collect::<Vec<_>>()})
         };
         return Ok(pretty(
-            &json!({"key": key, "metric": args.metric.name(), "n_rows": answer.n_rows, "fewer_than_k": is_few,
+            &json!({"key": key, "metric": args.metric.name(), "n_rows": answer.n_rows, "fewer_than_k": is_few, "unranked_rows": answer.n_unranked,
             "text_left_out": reader.left_out(&key.parse()?)?, "approximate": args.approximate, "queries": answer.queries.iter().map(value).collect::<Vec<_>>(), "source": answer.source.to_string()}),
         ));
     }
@@ -93,9 +93,19 @@ pub fn run(args: &KnnArgs, key: &str, store: &Store, as_json: bool) -> Result<St
         true => format!("; there are fewer than {} neighbours", count(args.k as u64)),
         false => String::new(),
     };
+    let unranked = match (answer.n_unranked, args.metric) {
+        (0, _) => String::new(),
+        (n, Metric::Cosine) => format!("; {} rows with NaN or without direction are near to nothing", count(n)),
+        (n, _) => format!("; {} rows with NaN are near to nothing", count(n)),
+    };
     let about = if args.approximate { ", by an hnsw index: some neighbours may be missing" } else { "" };
     let text = left_out(&reader, key)?;
-    Ok(format!("{}{} rows; source: {}{about}{few}{text}\n", table.table(), count(answer.n_rows), answer.source))
+    Ok(format!(
+        "{}{} rows; source: {}{about}{few}{unranked}{text}\n",
+        table.table(),
+        count(answer.n_rows),
+        answer.source
+    ))
 }
 
 /// Vectors of a file, which has one, or one a row; each has a value for every column, in one row or in the shape of the
@@ -151,6 +161,7 @@ fn approximate(
     Ok(KnnAnswer {
         queries,
         n_rows,
+        n_unranked: 0,
         source: Source::Read { scheme: format!("index {}", index.index().id), exact: false },
     })
 }

@@ -44,10 +44,6 @@ pub fn run(args: &NetdissectArgs, key: &str, store: &Store, as_json: bool) -> Re
     let found = netdissect(&reader, &request, &masks, args.alpha, None, &mut |a, b| progress.at(a, b));
     progress.finish();
     let mut found = found?;
-    let and = |others: &[(&str, u64)]| match others.len() {
-        0 => String::new(),
-        n => format!(" (and {n} others)"),
-    };
     let mut notes: Vec<String> = found.note.take().into_iter().collect();
     if let [(concept, n_rows), others @ ..] = &masks.ending_before(found.last_row)[..] {
         let others = and(others);
@@ -58,6 +54,12 @@ pub fn run(args: &NetdissectArgs, key: &str, store: &Store, as_json: bool) -> Re
     {
         let others = and(others);
         notes.push(format!("{concept}{others} has masks of {n} examples that are not there"));
+    }
+    if let [(concept, (h, w)), others @ ..] = &masks.smaller_than(&reader.row_shape(&request)?)[..] {
+        let others = and(others);
+        notes.push(format!(
+            "{concept}{others} has masks of {h} × {w}, smaller than the maps: what lies between their pixels is not seen"
+        ));
     }
     found.note = (!notes.is_empty()).then(|| notes.join("; "));
     if let (Some(path), Some(picture)) = (&args.output, picture) {
@@ -70,6 +72,13 @@ pub fn run(args: &NetdissectArgs, key: &str, store: &Store, as_json: bool) -> Re
     Ok(if as_json { pretty(&as_value(args, key, &found)) } else { text(args, &found) })
 }
 
+fn and<T>(others: &[T]) -> String {
+    match others.len() {
+        0 => String::new(),
+        n => format!(" (and {n} others)"),
+    }
+}
+
 fn threshold(found: &Dissection, unit: usize) -> Option<f64> {
     match &found.thresholds {
         Thresholds::Values(values) => values.get(unit).copied(),
@@ -79,7 +88,7 @@ fn threshold(found: &Dissection, unit: usize) -> Option<f64> {
 
 fn described(found: &Dissection) -> &'static str {
     match found.thresholds {
-        Thresholds::Values(_) => "of each unit, from all its cells",
+        Thresholds::Values(_) => "of each unit, from all its cells in these rows",
         Thresholds::Stored { per_unit: true } => "of each unit, fitted when it was logged",
         Thresholds::Stored { per_unit: false } => "one for all units, fitted when it was logged",
     }

@@ -124,6 +124,16 @@ pub struct Similarities {
     pub values: Vec<Result<Similarity>>,
 }
 
+/// How many rows each side has that others lack.
+fn alone(sides: &[Side]) -> String {
+    let counts: Vec<String> = sides
+        .iter()
+        .filter(|side| side.unshared > 0)
+        .map(|side| format!("{} of {}", side.unshared, side.key))
+        .collect();
+    if counts.is_empty() { String::new() } else { format!(" (others lack {})", counts.join(", ")) }
+}
+
 /// How alike the sides of each of `pairs` (indices into `requests`) are, over the rows that all sides hold.
 ///
 /// SVCCA keeps the fewest directions whose variances add up to the threshold, and divides the sum of the coefficients by
@@ -168,7 +178,10 @@ pub fn similarities(
     if n_points < 2 {
         return Err(QueryError::Undefined {
             what: measure.name().into(),
-            why: format!("{n_rows} rows are shared by all sides; at least two data points are needed"),
+            why: format!(
+                "{n_rows} rows are shared by all sides{}; at least two data points are needed",
+                alone(&described)
+            ),
         });
     }
     let get = |i: usize| sides.get(i).ok_or_else(|| no_side(i, sides.len()));
