@@ -313,7 +313,7 @@ pub fn nearest<'a>(name: &str, names: impl IntoIterator<Item = &'a str>, limit: 
     scored.sort();
     scored.dedup();
     let n = name.chars().count();
-    // A misspelling has one likely meaning; for anything else what there is is listed, the nearest first.
+    // A misspelling has one likely meaning; for anything else the nearest few are listed, however far they are.
     let worst = match scored.first() {
         Some((best, _)) if *best <= n / 3 => best + 1,
         Some((best, _)) => n.max(3).max(*best),
@@ -344,6 +344,9 @@ mod tests {
     #[test]
     fn nearest_finds_a_misspelling() {
         assert_eq!(nearest("con1", ["conv1", "pool", "logits"], 1), ["conv1"]);
+        // Nothing is near: what there is.
+        assert_eq!(nearest("q", ["a.model", "another.one"], 3), ["a.model"]);
+        assert_eq!(nearest("q", [], 3), [] as [&str; 0]);
         assert_eq!(edit_distance("kitten", "sitting"), 3);
     }
 }

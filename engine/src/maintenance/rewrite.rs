@@ -83,7 +83,15 @@ impl Store {
                 done = begun + bytes;
                 progress(done, total);
             };
-            let mut new = self.write_anew(&kept, step, effort, sizes.partition, &mut advance)?;
+            let mut new = Written::default();
+            if let Err(e) = self.write_anew(&kept, step, effort, sizes.partition, &mut advance, &mut new) {
+                for id in new.created {
+                    if let Err(e) = self.storage().remove(&partition::path(id)) {
+                        tracing::debug!("partition {id} is left for the next log to remove: {e}");
+                    }
+                }
+                return Err(e);
+            }
             let is_compact = effort.is_some() || step.iter().all(|p| p.compact);
             new.partitions.iter_mut().for_each(|p| p.compact = is_compact);
             let (chunks, operators) = (std::mem::take(&mut dead_chunks), std::mem::take(&mut dead_operators));
@@ -106,29 +114,6 @@ impl Store {
 
     /// Writes chunks into new partitions, each closed when it is `full`, durably.
     fn write_anew(
-        &self,
-        kept: &[&ChunkRow],
-        from: &[FinishedPartition],
-        effort: Option<Effort>,
-        full: u64,
-        progress: &mut dyn FnMut(u64),
-    ) -> Result<Written> {
-        let mut written = Written::default();
-        let done = self.write_into(kept, from, effort, full, progress, &mut written).and_then(|()| {
-            if written.partitions.is_empty() { Ok(()) } else { self.storage().sync_dir(partition::DIR) }
-        });
-        if let Err(e) = done {
-            for id in written.created {
-                if let Err(e) = self.storage().remove(&partition::path(id)) {
-                    tracing::debug!("partition {id} is left for the next log to remove: {e}");
-                }
-            }
-            return Err(e);
-        }
-        Ok(written)
-    }
-
-    fn write_into(
         &self,
         kept: &[&ChunkRow],
         from: &[FinishedPartition],
@@ -188,7 +173,7 @@ impl Store {
         if let Some(last) = writer {
             written.partitions.push(last.finish()?);
         }
-        Ok(())
+        if written.partitions.is_empty() { Ok(()) } else { self.storage().sync_dir(partition::DIR) }
     }
 }
 

@@ -247,8 +247,9 @@ pub struct KnnAnswer {
     pub queries: Vec<Neighbours>,
     /// Rows that were looked at.
     pub n_rows: u64,
-    /// Those of them that hold a NaN or, for the cosine, are zero: they are nobody's neighbours.
-    pub n_unranked: u64,
+    /// Those of them that hold a NaN or, for the cosine, are zero: they are nobody's neighbours. `None` where an index,
+    /// which lacks them, answered.
+    pub n_unranked: Option<u64>,
     /// Where the values came from.
     pub source: Source,
 }
@@ -330,7 +331,7 @@ pub fn knn(
     n_unranked += search.n_unranked;
     let best = if wide.is_empty() { search.best } else { wide };
     let queries = own.iter().zip(best).map(|(of, best)| Neighbours { of: *of, rows: best.finish() }).collect();
-    Ok(KnnAnswer { queries, n_rows: rows.len() as u64, n_unranked, source: scan.source() })
+    Ok(KnnAnswer { queries, n_rows: rows.len() as u64, n_unranked: Some(n_unranked), source: scan.source() })
 }
 
 fn refusal(scan: &Scan<'_, '_>, why: String) -> QueryError {

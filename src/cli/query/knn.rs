@@ -94,9 +94,9 @@ pub fn run(args: &KnnArgs, key: &str, store: &Store, as_json: bool) -> Result<St
         false => String::new(),
     };
     let unranked = match (answer.n_unranked, args.metric) {
-        (0, _) => String::new(),
-        (n, Metric::Cosine) => format!("; {} rows with NaN or without direction are near to nothing", count(n)),
-        (n, _) => format!("; {} rows with NaN are near to nothing", count(n)),
+        (None | Some(0), _) => String::new(),
+        (Some(n), Metric::Cosine) => format!("; {} rows with NaN or without direction are near to nothing", count(n)),
+        (Some(n), _) => format!("; {} rows with NaN are near to nothing", count(n)),
     };
     let about = if args.approximate { ", by an hnsw index: some neighbours may be missing" } else { "" };
     let text = left_out(&reader, key)?;
@@ -161,7 +161,7 @@ fn approximate(
     Ok(KnnAnswer {
         queries,
         n_rows,
-        n_unranked: 0,
+        n_unranked: None,
         source: Source::Read { scheme: format!("index {}", index.index().id), exact: false },
     })
 }
