@@ -77,6 +77,11 @@ impl<'s> CodeScan<'s> {
         self.store
     }
 
+    /// Of the intermediate.
+    pub fn key(&self) -> String {
+        self.record.key.to_string()
+    }
+
     /// In the order of the scan's units.
     pub fn units(&self) -> &[CodeUnit] {
         &self.units
@@ -172,7 +177,7 @@ impl<'s> CodeScan<'s> {
                 }
             }
             None => mistique_quantize::to_f32(self.code(), codes, map)
-                .map_err(|source| EngineError::Quantize { key: self.record.key.to_string(), source })?,
+                .map_err(|source| EngineError::Quantize { key: self.key(), source })?,
         }
         Ok(map)
     }

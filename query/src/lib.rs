@@ -8,6 +8,7 @@
 mod answer;
 mod cache;
 mod calibrate;
+mod code_column;
 mod codes;
 mod column;
 mod columns;

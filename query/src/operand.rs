@@ -7,6 +7,7 @@ use arrow::datatypes::DataType;
 use mistique_engine::{Content, IntermediateRecord, Key, RowSet};
 
 use crate::answer::Data;
+use crate::code_column::CodeColumn;
 use crate::codes::CodeScan;
 use crate::column::{Column, Number};
 use crate::columns::{self, Columns};
@@ -87,6 +88,16 @@ impl OperandScan<'_, '_> {
             return Ok(reduced(reduction, values.into_iter()));
         }
         self.column(self.scan.read(rows)?)
+    }
+
+    /// Its codes and another's of rows that both have, where each is one column that is READ and not float64.
+    fn codes_beside(&self, other: &Self, rows: &[u64]) -> Result<Option<(CodeColumn, CodeColumn)>> {
+        if [self, other].iter().any(|o| o.reduction.is_some() || !o.scan.has_codes()) {
+            return Ok(None);
+        }
+        let left = self.scan.on_codes_of(rows, CodeColumn::of)?;
+        let right = other.scan.on_codes_of(rows, CodeColumn::of)?;
+        Ok(left.zip(right))
     }
 
     /// Values of `rows` as text, whatever it lacks as `None`.
@@ -240,15 +251,18 @@ impl OperandScan<'_, '_> {
             let ids: Vec<u64> = positions.iter().filter_map(|p| rows.get(*p).copied()).collect();
             let passes = match other {
                 None => self.read(&ids)?.compare(&self.name, op, term)?,
-                Some(other) => {
-                    let mut ran = together::blocks(&[&self.scan, &other.scan], &ids).into_iter();
-                    let mut read = |of: &OperandScan<'_, '_>| match ran.next().flatten() {
-                        Some(block) => of.column(block),
-                        None => of.read(&ids),
-                    };
-                    let left = read(self)?;
-                    left.compare_columns(op, &read(other)?, &self.name)?
-                }
+                Some(other) => match self.codes_beside(other, &ids)? {
+                    Some((left, right)) => left.compare(op, &right)?,
+                    None => {
+                        let mut ran = together::blocks(&[&self.scan, &other.scan], &ids).into_iter();
+                        let mut read = |of: &OperandScan<'_, '_>| match ran.next().flatten() {
+                            Some(block) => of.column(block),
+                            None => of.read(&ids),
+                        };
+                        let left = read(self)?;
+                        left.compare_columns(op, &read(other)?, &self.name)?
+                    }
+                },
             };
             for (p, pass) in positions.iter().zip(passes) {
                 if let Some(slot) = out.get_mut(*p) {

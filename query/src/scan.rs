@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use mistique_engine::{Content, IntermediateKey, IntermediateRecord, Key, ModelKind, RowMask, RowSet, Rows};
+use mistique_engine::{Code, Content, IntermediateKey, IntermediateRecord, Key, ModelKind, RowMask, RowSet, Rows};
 
 use crate::answer::{Answer, Data, Source};
 use crate::codes::CodeScan;
@@ -207,6 +207,12 @@ impl Scan<'_, '_> {
             }
             _ => Ok(None),
         }
+    }
+
+    /// Whether it reads codes that are worked on as they are.
+    pub(crate) fn has_codes(&self) -> bool {
+        let has = |content: &Content| matches!(content, Content::Tensor(t) if t.layout.code != Code::F64);
+        self.chosen() == PlanChoice::READ && has(&self.resolved.record.content)
     }
 
     /// What `work` makes of the codes; `None` where there are none, where it makes nothing of them, and where it fails and

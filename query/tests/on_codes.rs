@@ -2,9 +2,10 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, UInt32Array};
+use arrow::array::{ArrayRef, Float32Array, UInt32Array};
 use common::{request, store, table, tensor};
 use mistique_engine::{Code, IfExists, LogOptions, ModelKey, ModelSpec, Store, TensorSpec};
 use mistique_query::diagnostics::{
@@ -261,6 +262,44 @@ fn predicates_on_codes_are_those_of_the_values() {
                     answer.rows.iter().zip(&values).filter(|(_, v)| holds(**v, x)).map(|(r, _)| *r).collect();
                 assert_eq!(found.rows, want, "{scheme} {op} {x}");
                 assert_eq!((found.n_rows, found.n_unknown), (1500, 0));
+            }
+        }
+    }
+}
+
+#[test]
+fn columns_on_codes_compare_as_their_values_do() {
+    // Every scheme against every other: two that hold a value alike, and two that round it apart.
+    let store = store();
+    let rows: Vec<u64> = (0..1500u64).map(|r| r * 7919 % 1500).collect();
+    let schemes = ["f32", "f16", "bf16", "kbit(8)", "kbit(4,unit)", "threshold(0.9)", "table"];
+    for (i, scheme) in schemes[..6].iter().enumerate() {
+        let values = activations(1500 * 70, !scheme.contains("kbit") && !scheme.contains("threshold"));
+        tensor(&store, "m", &format!("t{i}"), &[70], &rows, values, scheme);
+    }
+    // What has no codes comes in another order, and lacks rows that the others have.
+    let values: ArrayRef = Arc::new(Float32Array::from(activations(1500, true)));
+    table(&store, "m", "t6", &(100..1600).collect::<Vec<_>>(), vec![("u3", Arc::clone(&values)), ("u69", values)]);
+    let reader = ChunkReader::new(&store);
+    type Holds = fn(f64, f64) -> bool;
+    let ops: [(&str, Holds); 4] =
+        [("=", |a, b| a == b), ("!=", |a, b| a != b), ("<", |a, b| a < b), (">=", |a, b| a >= b)];
+    let column = |i: usize, u: usize| -> BTreeMap<u64, f64> {
+        let answer = reader.get(&request(&format!("p.m.t{i}.u{u}"))).unwrap();
+        answer.rows.iter().copied().zip(answer.to_f64().unwrap()).collect()
+    };
+    for i in 0..schemes.len() {
+        for j in 0..schemes.len() {
+            let (left, right) = (column(i, 3), column(j, 69));
+            for (op, holds) in ops {
+                let predicate = Predicate::parse(&format!("p.m.t{i}.u3 {op} p.m.t{j}.u69")).unwrap();
+                let found = select(&reader, &predicate, None, PlanChoice::Auto).unwrap();
+                let passes = |r: &u64| Some(holds(*left.get(r)?, *right.get(r)?));
+                let want: Vec<u64> = (0..1600).filter(|r| passes(r) == Some(true)).collect();
+                let mut rows = found.rows.clone();
+                rows.sort_unstable();
+                assert_eq!(rows, want, "{} {op} {}", schemes[i], schemes[j]);
+                assert!(i == j || !want.is_empty() || op == "=", "{} {op} {}", schemes[i], schemes[j]);
             }
         }
     }
