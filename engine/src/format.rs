@@ -5,7 +5,7 @@ pub const CURRENT: u16 = 3;
 /// Oldest format version read.
 pub const OLDEST_READABLE: u16 = 1;
 /// Version of the catalogue's tables (`meta.schema_version`).
-pub const CATALOG_VERSION: i64 = 4;
+pub const CATALOG_VERSION: i64 = 5;
 /// Oldest version of the catalogue's tables that is brought up to date.
 pub const OLDEST_CATALOG_VERSION: i64 = 1;
 

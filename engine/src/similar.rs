@@ -24,7 +24,7 @@ const SAMPLE: usize = 256;
 const RANKS: usize = 16;
 /// Chunks that are looked at for one band.
 const MOST_PER_BAND: usize = 8;
-/// Band of the hash of a column's name and rows: the same column of another stage is the likeliest of all.
+/// Band of the hash of a column's name: the same column of another stage is the likeliest of all.
 const NAME_BAND: u8 = 0;
 
 /// A (row, rank) pair.
@@ -41,7 +41,8 @@ pub fn bands_for(threshold: f64, n_hashes: usize) -> (usize, usize) {
 /// What a column's chunk is found by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sketch {
-    bands: Vec<(u8, i64)>,
+    /// Its places in the index, one a band.
+    places: Vec<i64>,
 }
 
 /// Makes sketches; always the same of the same column.
@@ -59,27 +60,28 @@ impl Default for Sketcher {
 }
 
 impl Sketcher {
-    /// The sketch of a column; `name` is a hash of its name and rows.
-    pub fn sketch(&self, code: Code, codes: &[u8], validity: Option<&[u8]>, name: u64) -> Sketch {
-        let n_rows = codes.len() / code.width();
-        let mut bands = vec![(NAME_BAND, short(name, n_rows))];
+    /// The sketch of a column; `rows` and `name` are hashes of its row_ids and of its name.
+    pub fn sketch(&self, code: Code, codes: &[u8], validity: Option<&[u8]>, rows: u64, name: u64) -> Sketch {
+        let mut places = vec![place(rows, NAME_BAND, name)];
         let items = items(code, codes, validity);
         // Of no items there is no smallest hash.
         if !items.is_empty() {
             let hashes = self.minhash.get_min_hashes(items.into_iter());
             for (band, part) in (1u8..).zip(hashes.chunks(self.rows)) {
                 let bytes: Vec<u8> = part.iter().flat_map(|h| h.to_le_bytes()).collect();
-                bands.push((band, short(XxHash3_64::oneshot(&bytes), n_rows)));
+                places.push(place(rows, band, XxHash3_64::oneshot(&bytes)));
             }
         }
-        Sketch { bands }
+        Sketch { places }
     }
 }
 
-/// Four bytes of a hash, of chunks of so many rows alone.
-fn short(hash: u64, n_rows: usize) -> i64 {
-    let mixed = hash ^ (n_rows as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    i64::from(mixed as u32)
+/// Where a band's hash lies in the index: 16 bits of the hash of the row_ids, 4 of the band, 28 of its hash. Columns of the
+/// same rows lie side by side, so that look-ups for one RowBlock stay on few pages of the index, however large it is. Less
+/// than 2^47 either way: SQLite keeps it in six bytes.
+fn place(rows: u64, band: u8, hash: u64) -> i64 {
+    let rows = (rows >> 48).cast_signed() - (1 << 15);
+    rows << 32 | i64::from(band & 15) << 28 | (hash & 0xFFF_FFFF).cast_signed()
 }
 
 /// The (row, rank) pairs of a sample of rows.
@@ -142,7 +144,7 @@ fn by_bands_shared(found: Vec<i64>) -> Vec<i64> {
 #[derive(Default)]
 pub struct SimilarIndex {
     /// Not yet committed.
-    recent: HashMap<(u8, i64), Vec<i64>>,
+    recent: HashMap<i64, Vec<i64>>,
     rows: Vec<LshRow>,
 }
 
@@ -152,38 +154,38 @@ impl SimilarIndex {
     /// Errors: `Catalog`.
     pub fn candidates(&self, catalog: &Catalog, sketch: &Sketch) -> Result<Vec<i64>> {
         let mut found = Vec::new();
-        for &(band, hash) in &sketch.bands {
-            found.extend(self.recent_of(band, hash));
-            found.extend(catalog.similar_chunks(band, hash, MOST_PER_BAND)?);
+        for &place in &sketch.places {
+            found.extend(self.recent_at(place));
+            found.extend(catalog.similar_chunks(place, MOST_PER_BAND)?);
         }
         Ok(by_bands_shared(found))
     }
 
     /// As [`SimilarIndex::candidates`], of those not yet committed.
     pub fn among_recent(&self, sketch: &Sketch) -> Vec<i64> {
-        by_bands_shared(sketch.bands.iter().flat_map(|&(band, hash)| self.recent_of(band, hash)).collect())
+        by_bands_shared(sketch.places.iter().flat_map(|&place| self.recent_at(place)).collect())
     }
 
-    /// Chunks of columns of that name and rows (`name` is their hash), the newest first.
+    /// Chunks of columns of those rows and that name (their hashes), the newest first.
     ///
     /// Errors: `Catalog`.
-    pub fn of_name(&self, catalog: &Catalog, name: u64, n_rows: usize) -> Result<Vec<i64>> {
-        let hash = short(name, n_rows);
-        let mut found: Vec<i64> = self.recent_of(NAME_BAND, hash).collect();
-        found.extend(catalog.similar_chunks(NAME_BAND, hash, MOST_PER_BAND)?);
+    pub fn of_name(&self, catalog: &Catalog, rows: u64, name: u64) -> Result<Vec<i64>> {
+        let place = place(rows, NAME_BAND, name);
+        let mut found: Vec<i64> = self.recent_at(place).collect();
+        found.extend(catalog.similar_chunks(place, MOST_PER_BAND)?);
         Ok(found)
     }
 
-    fn recent_of(&self, band: u8, hash: i64) -> impl Iterator<Item = i64> {
-        let recent = self.recent.get(&(band, hash)).map(Vec::as_slice).unwrap_or_default();
+    fn recent_at(&self, place: i64) -> impl Iterator<Item = i64> {
+        let recent = self.recent.get(&place).map(Vec::as_slice).unwrap_or_default();
         recent.iter().rev().take(MOST_PER_BAND).copied()
     }
 
     /// Adds a chunk, in memory until [`SimilarIndex::take_rows`] and the commit.
     pub fn add(&mut self, sketch: &Sketch, chunk: i64) {
-        for &(band, hash) in &sketch.bands {
-            self.recent.entry((band, hash)).or_default().push(chunk);
-            self.rows.push(LshRow { band, hash, chunk });
+        for &place in &sketch.places {
+            self.recent.entry(place).or_default().push(chunk);
+            self.rows.push(LshRow { place, chunk });
         }
     }
 
@@ -212,7 +214,7 @@ mod tests {
     }
 
     fn shared(a: &Sketch, b: &Sketch) -> usize {
-        a.bands.iter().filter(|band| b.bands.contains(band)).count()
+        a.places.iter().filter(|place| b.places.contains(place)).count()
     }
 
     #[test]
@@ -232,8 +234,8 @@ mod tests {
         let sketcher = Sketcher::default();
         let valid: Vec<u8> = (0..8192u64).map(|i| u8::from(!i.is_multiple_of(5))).collect();
         let base = f64s((0..8192).map(|i| if i % 5 == 0 { 0.0 } else { noise(i) }));
-        let original = sketcher.sketch(Code::F64, &base, Some(&valid), 1);
-        assert_eq!(original, sketcher.sketch(Code::F64, &base, Some(&valid), 1), "no chance is involved");
+        let original = sketcher.sketch(Code::F64, &base, Some(&valid), 1, 1);
+        assert_eq!(original, sketcher.sketch(Code::F64, &base, Some(&valid), 1, 1), "no chance is involved");
         let filled = f64s((0..8192).map(|i| if i % 5 == 0 { 0.437 } else { noise(i) }));
         let scaled = f64s((0..8192).map(|i| if i % 5 == 0 { 0.1 } else { (noise(i) - 0.5) / 0.29 }));
         let near = f64s((0..8192).map(|i| if i % 5 == 0 { 0.437 } else { noise(i) + 0.004 * noise(i + 9999) }));
@@ -241,18 +243,34 @@ mod tests {
         for (what, column, least, most) in
             [("filled", filled, 8, 8), ("scaled", scaled, 8, 8), ("near", near, 1, 8), ("other", other, 0, 0)]
         {
-            let n = shared(&original, &sketcher.sketch(Code::F64, &column, None, 2));
+            let n = shared(&original, &sketcher.sketch(Code::F64, &column, None, 1, 2));
             assert!((least..=most).contains(&n), "{what}: {n} bands");
         }
         // The same name and rows are found whatever the values.
         let other = f64s((0..8192).map(|i| noise(i + 1_000_000)));
-        assert_eq!(shared(&original, &sketcher.sketch(Code::F64, &other, None, 1)), 1);
+        assert_eq!(shared(&original, &sketcher.sketch(Code::F64, &other, None, 1, 1)), 1);
         // Columns of mostly one value are not alike for it; constants have a name alone.
         let flags = |k: u64| (0..8192u64).map(|i| u8::from(noise(i + k * 10_000) < 0.1)).collect::<Vec<u8>>();
-        let [a, b] = [7, 8].map(|k| sketcher.sketch(Code::Bit, &flags(k), None, k));
+        let [a, b] = [7, 8].map(|k| sketcher.sketch(Code::Bit, &flags(k), None, 1, k));
         assert_eq!(shared(&a, &b), 0);
-        assert_eq!(sketcher.sketch(Code::Bit, &[1; 500], None, 1).bands.len(), 1);
-        assert_eq!(sketcher.sketch(Code::Bit, &[], None, 1).bands.len(), 1);
+        assert_eq!(sketcher.sketch(Code::Bit, &[1; 500], None, 1, 1).places.len(), 1);
+        assert_eq!(sketcher.sketch(Code::Bit, &[], None, 1, 1).places.len(), 1);
+    }
+
+    #[test]
+    fn columns_of_the_same_rows_lie_side_by_side() {
+        let sketcher = Sketcher::default();
+        let of = |rows: u64, salt: u64| {
+            let column = f64s((0..1024).map(|i| noise(i + salt)));
+            sketcher.sketch(Code::F64, &column, None, rows, salt).places
+        };
+        let [low, middle, high] = [1u64 << 48, 1 << 63, u64::MAX].map(|rows| [of(rows, 0), of(rows, 5000)].concat());
+        for (a, b) in [(&low, &middle), (&middle, &high)] {
+            assert!(a.iter().max() < b.iter().min(), "{a:?} {b:?}");
+        }
+        // The same column of other rows is not like it, and every place takes six bytes.
+        assert!(low.iter().chain(&high).all(|place| place.abs() <= 1 << 47));
+        assert_eq!(low.len(), 18);
     }
 
     #[test]

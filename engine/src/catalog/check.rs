@@ -33,7 +33,7 @@ impl Catalog {
         for (table, columns) in [
             ("costs", "machine, what, subject, n, mean, m2, updated"),
             ("column_queries", "intermediate_id, columns, n_query"),
-            ("lsh", "band, hash, chunk_id"),
+            ("lsh", "place, chunk_id"),
             ("schemas", "hash, bytes"),
         ] {
             note(table, self.read_all(table, columns));

@@ -32,8 +32,12 @@ use crate::storage::Storage;
 
 const MIGRATING: &str = "bring the catalogue up to date";
 /// What leads from the version before to each version of the tables; `schema.sql` has the first.
-const MIGRATIONS: [(i64, &str); 3] =
-    [(2, include_str!("schema_2.sql")), (3, include_str!("schema_3.sql")), (4, include_str!("schema_4.sql"))];
+const MIGRATIONS: [(i64, &str); 4] = [
+    (2, include_str!("schema_2.sql")),
+    (3, include_str!("schema_3.sql")),
+    (4, include_str!("schema_4.sql")),
+    (5, include_str!("schema_5.sql")),
+];
 
 /// With less than this free, SQLite cannot begin to write.
 const NEEDED_BYTES: u64 = 1 << 16;
@@ -143,6 +147,18 @@ impl Catalog {
     pub fn data_version(&self) -> Result<i64> {
         let mut statement = self.conn.prepare_cached("PRAGMA data_version").doing("read the catalogue's version")?;
         statement.query_row([], |r| r.get(0)).doing("read the catalogue's version")
+    }
+
+    /// What is read from here to [`Catalog::end_reading`] takes its locks once, and not with each statement.
+    ///
+    /// Errors: `Catalog`.
+    pub(crate) fn begin_reading(&self) -> Result<()> {
+        self.conn.execute_batch("BEGIN").doing("begin to read the catalogue")
+    }
+
+    /// Errors: `Catalog`.
+    pub(crate) fn end_reading(&self) -> Result<()> {
+        self.conn.execute_batch("COMMIT").doing("end to read the catalogue")
     }
 
     fn next_id(&self, table: &'static str) -> Result<i64> {

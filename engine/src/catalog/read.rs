@@ -494,14 +494,14 @@ impl Catalog {
         Ok(chunks)
     }
 
-    /// The newest chunks of a band's hash.
+    /// The newest chunks at a place of the index of similar columns.
     ///
     /// Errors: `Catalog`.
-    pub(crate) fn similar_chunks(&self, band: u8, hash: i64, most: usize) -> Result<Vec<i64>> {
+    pub(crate) fn similar_chunks(&self, place: i64, most: usize) -> Result<Vec<i64>> {
         const DOING: &str = "look for similar chunks";
-        let sql = "SELECT chunk_id FROM lsh WHERE band = ?1 AND hash = ?2 ORDER BY chunk_id DESC LIMIT ?3";
+        let sql = "SELECT chunk_id FROM lsh WHERE place = ?1 ORDER BY chunk_id DESC LIMIT ?2";
         let mut statement = self.conn.prepare_cached(sql).doing(DOING)?;
-        let rows = statement.query_map(params![band, hash, most as i64], |r| r.get(0)).doing(DOING)?;
+        let rows = statement.query_map(params![place, most as i64], |r| r.get(0)).doing(DOING)?;
         rows.map(|r| r.doing(DOING)).collect()
     }
 

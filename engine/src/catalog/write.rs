@@ -97,10 +97,8 @@ pub struct NewChunk {
 /// One band of a chunk's signature.
 #[derive(Debug, Clone, Copy)]
 pub struct LshRow {
-    /// Number of the band.
-    pub band: u8,
-    /// Hash of the signature's part in it.
-    pub hash: i64,
+    /// Its place in the index of similar columns.
+    pub place: i64,
     /// The chunk.
     pub chunk: i64,
 }
@@ -192,9 +190,9 @@ impl Catalog {
                 .doing(DOING)?;
         }
         drop(statement);
-        let mut statement = tx.prepare_cached("INSERT OR IGNORE INTO lsh VALUES (?1, ?2, ?3)").doing(DOING)?;
-        for LshRow { band, hash, chunk } in &commit.lsh {
-            statement.execute(params![band, hash, chunk]).doing(DOING)?;
+        let mut statement = tx.prepare_cached("INSERT OR IGNORE INTO lsh VALUES (?1, ?2)").doing(DOING)?;
+        for LshRow { place, chunk } in &commit.lsh {
+            statement.execute(params![place, chunk]).doing(DOING)?;
         }
         drop(statement);
         for block in &commit.blocks {

@@ -58,7 +58,9 @@ struct Fresh {
     hash: ChunkHash,
     content: Arc<ChunkCodes>,
     dictionary: Option<Vec<u8>>,
-    /// A hash of its name and rows.
+    /// A hash of its row_ids.
+    rows: u64,
+    /// Of its name.
     name: u64,
     /// Of its name and type.
     kind: u64,
@@ -105,6 +107,20 @@ impl ChunkWriter {
         key: Key<'_>,
         pool: &rayon::ThreadPool,
     ) -> Result<Vec<i64>> {
+        self.catalog.begin_reading()?;
+        let stored = self.look_up_and_store(intermediate, columns, rows, key, pool);
+        self.catalog.end_reading()?;
+        stored
+    }
+
+    fn look_up_and_store(
+        &mut self,
+        intermediate: i64,
+        columns: &[NamedColumn<'_>],
+        rows: u64,
+        key: Key<'_>,
+        pool: &rayon::ThreadPool,
+    ) -> Result<Vec<i64>> {
         let (search, work) = (AtomicU64::new(0), AtomicU64::new(0));
         let mut ids = vec![0; columns.len()];
         let mut unknown = Vec::new();
@@ -125,9 +141,9 @@ impl ChunkWriter {
             let shape = content.shape;
             let extra = Extra { validity: content.validity.as_deref(), dictionary: dictionary.as_deref() };
             let hash = timed(&search, || shape.hash(&content.codes, extra));
-            let name = XxHash3_64::oneshot_with_seed(rows, column.name.as_bytes());
+            let name = XxHash3_64::oneshot(column.name.as_bytes());
             let kind = XxHash3_64::oneshot_with_seed(u64::from(shape.code.to_id()), column.name.as_bytes());
-            Ok((at, Fresh { id: 0, hash, content: Arc::new(content), dictionary, name, kind }))
+            Ok((at, Fresh { id: 0, hash, content: Arc::new(content), dictionary, rows, name, kind }))
         };
         let read: Vec<(usize, Fresh)> =
             pool.install(|| unknown.clone().into_par_iter().map(read).collect::<Result<_>>())?;
@@ -191,7 +207,7 @@ impl ChunkWriter {
                 named.push(Vec::new());
                 continue;
             }
-            let found = timed(search, || self.index.of_name(&self.catalog, column.name, column.content.shape.n_rows));
+            let found = timed(search, || self.index.of_name(&self.catalog, column.rows, column.name));
             named.push(timed(work, || self.likes(found?, MOST_COPIED))?);
         }
         named.resize_with(fresh.len(), Vec::new);
@@ -309,7 +325,7 @@ fn copy_of(column: &Fresh, likes: &[Like], key: Key<'_>) -> Result<Option<Made>>
 
 fn sketch_of(sketcher: &Sketcher, column: &Fresh) -> Sketch {
     let content = &column.content;
-    sketcher.sketch(content.shape.code, &content.codes, content.validity.as_deref(), column.name)
+    sketcher.sketch(content.shape.code, &content.codes, content.validity.as_deref(), column.rows, column.name)
 }
 
 /// Codes columns, by place, each against the nearest of some others, side by side.
