@@ -89,11 +89,7 @@ pub fn stored_schema(schema: &Schema) -> Result<SchemaRef> {
 pub fn to_codes(column: &ArrayRef) -> Result<ColumnCodes> {
     let n = column.len();
     let nulls = column.nulls().filter(|v| v.null_count() > 0);
-    let validity = nulls.map(|v| {
-        let mut valid = vec![0; n];
-        v.valid_indices().for_each(|i| valid[i] = 1);
-        valid
-    });
+    let validity = nulls.map(|v| bytes_of(v.inner()));
     let code = code_of(column.data_type()).ok_or_else(|| EngineError::Unsupported {
         what: format!("a column of type {}", column.data_type()),
         why: "tables hold floats, integers, booleans, text, dates and times".into(),
@@ -118,7 +114,7 @@ pub fn to_codes(column: &ArrayRef) -> Result<ColumnCodes> {
     }
     let width = code.width();
     let mut codes = if let Some(bits) = column.as_any().downcast_ref::<BooleanArray>() {
-        bits.values().iter().map(u8::from).collect()
+        bytes_of(bits.values())
     } else {
         let data = column.to_data();
         let start = data.offset() * width;
@@ -127,10 +123,43 @@ pub fn to_codes(column: &ArrayRef) -> Result<ColumnCodes> {
     };
     codes.resize(n * width, 0);
     // What lies under a null is undefined; zeros make equal columns equal bytes.
-    if let Some(nulls) = nulls {
-        (!nulls.inner()).set_indices().for_each(|i| codes[i * width..(i + 1) * width].fill(0));
+    if let Some(valid) = &validity {
+        match width {
+            1 => keep_valid::<1>(&mut codes, valid),
+            2 => keep_valid::<2>(&mut codes, valid),
+            4 => keep_valid::<4>(&mut codes, valid),
+            _ => keep_valid::<8>(&mut codes, valid),
+        }
     }
     Ok(ColumnCodes { code, codes, validity, dictionary: None })
+}
+
+/// The bits of each byte as bytes.
+const SPREAD: [[u8; 8]; 256] = {
+    let mut table = [[0; 8]; 256];
+    let mut i = 0;
+    while i < 2048 {
+        table[i / 8][i % 8] = ((i / 8) >> (i % 8) & 1) as u8;
+        i += 1;
+    }
+    table
+};
+
+/// Bits as bytes, 0 and 1.
+fn bytes_of(bits: &BooleanBuffer) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(bits.len().next_multiple_of(64));
+    for word in bits.bit_chunks().iter_padded() {
+        word.to_le_bytes().iter().for_each(|b| bytes.extend_from_slice(&SPREAD[usize::from(*b)]));
+    }
+    bytes.truncate(bits.len());
+    bytes
+}
+
+/// Zeroes codes of `W` bytes where `valid` is 0.
+fn keep_valid<const W: usize>(codes: &mut [u8], valid: &[u8]) {
+    for (code, valid) in codes.as_chunks_mut::<W>().0.iter_mut().zip(valid) {
+        code.iter_mut().for_each(|b| *b &= valid.wrapping_neg());
+    }
 }
 
 fn write_dictionary(words: &[&str]) -> Result<Vec<u8>> {
@@ -355,6 +384,44 @@ mod tests {
         round_trip(Arc::new(StringArray::from(Vec::<Option<&str>>::new())));
         let sliced = Int64Array::from(vec![Some(1), None, Some(3), Some(4)]).slice(1, 2);
         round_trip(Arc::new(sliced));
+    }
+
+    #[test]
+    fn bits_become_bytes_wherever_they_begin() {
+        let bools: Vec<bool> = (0..300u32).map(|i| i.wrapping_mul(0x9E37_79B9) >> 29 & 1 == 1).collect();
+        let all = BooleanBuffer::from(bools.as_slice());
+        for start in [0, 1, 7, 8, 13, 64, 299, 300] {
+            for len in [0, 1, 63, 64, 65, 128, 200, 300].into_iter().filter(|len| start + len <= 300) {
+                let want: Vec<u8> = bools[start..start + len].iter().map(|b| u8::from(*b)).collect();
+                assert_eq!(bytes_of(&all.slice(start, len)), want, "{start} {len}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_lies_under_a_null_is_zeroed() {
+        fn codes_of<T: arrow::datatypes::ArrowPrimitiveType>(of: impl Fn(u32) -> T::Native) -> (Vec<u8>, Vec<u8>) {
+            let valid: Vec<bool> = (0..130).map(|i| i % 3 != 1).collect();
+            let values = (0..130).map(&of).collect::<Vec<_>>();
+            let column = arrow::array::PrimitiveArray::<T>::new(values.into(), Some(valid.clone().into()));
+            let found = to_codes(&(Arc::new(column.slice(5, 120)) as ArrayRef)).unwrap();
+            assert_eq!(found.validity.unwrap(), valid[5..125].iter().map(|v| u8::from(*v)).collect::<Vec<_>>());
+            let kept = (5..125).flat_map(|i| {
+                let bytes = of(i);
+                let bytes = arrow::datatypes::ToByteSlice::to_byte_slice(&bytes).to_vec();
+                if valid[i as usize] { bytes } else { vec![0; bytes.len()] }
+            });
+            (found.codes, kept.collect())
+        }
+        use arrow::datatypes::{Float64Type, Int8Type, Int16Type, UInt32Type};
+        for (codes, kept) in [
+            codes_of::<Int8Type>(|i| i as i8 - 7),
+            codes_of::<Int16Type>(|i| -(i as i16)),
+            codes_of::<UInt32Type>(|i| i * 0x0101_0101),
+            codes_of::<Float64Type>(|i| if i % 2 == 0 { f64::NAN } else { -f64::from(i) }),
+        ] {
+            assert_eq!(codes, kept);
+        }
     }
 
     #[test]

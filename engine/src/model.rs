@@ -381,7 +381,7 @@ pub(crate) fn schema_to_bytes(schema: &Schema) -> Result<Vec<u8>> {
     let mut writer = arrow::ipc::writer::StreamWriter::try_new(&mut out, schema)?;
     writer.finish()?;
     drop(writer);
-    zstd::bulk::compress(&out, 12).map_err(|e| EngineError::io("catalog.db", "compress a schema", e))
+    zstd::bulk::compress(&out, 6).map_err(|e| EngineError::io("catalog.db", "compress a schema", e))
 }
 
 /// Reads what [`schema_to_bytes`] wrote.
