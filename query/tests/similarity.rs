@@ -179,6 +179,32 @@ fn what_has_no_answer_says_why() {
         assert!(get("p.m.nothing", "p.m.maps", MapsAs::Mean).is_err());
         assert!(get("p.m.maps", "p.m.maps", MapsAs::Points).unwrap().value > 0.999);
     }
+    // One side that is not finite costs the others of a matrix nothing, wherever its values lie and whatever they do to sums.
+    let values = |seed: usize| (0..4000).map(|i| ((i * 7 + seed * i * i) % 101) as f32 - 50.0).collect::<Vec<_>>();
+    let rows: Vec<u64> = (0..1000).collect();
+    let mut late = values(5);
+    (late[3999], late[17]) = (f32::INFINITY, f32::MAX);
+    let matrix =
+        self::store(&[("a", &[4], &rows, values(1)), ("b", &[4], &rows, values(2)), ("late", &[4], &rows, late)]);
+    let requests = ["p.m.a", "p.m.late", "p.m.b"].map(request);
+    let pairs = [(0, 0), (0, 1), (0, 2), (1, 1), (2, 1), (2, 2)];
+    for measure in [Measure::Svcca { threshold: 0.99 }, Measure::Cca, Measure::Pwcca, Measure::LinearCka, RBF] {
+        let reader = ChunkReader::new(&matrix);
+        let all = similarities(&reader, &requests, &pairs, measure, MapsAs::Mean, &mut |_, _| {}).unwrap();
+        for (value, (a, b)) in all.values.iter().zip(pairs) {
+            match value {
+                Err(e) => {
+                    assert!(a == 1 || b == 1, "{measure:?} {a} {b}: {e}");
+                    assert!(matches!(e, QueryError::NotFinite { count: 1, others: 0, .. }), "{e}");
+                }
+                Ok(value) => {
+                    let alone = similarity(&reader, &requests[a], &requests[b], measure, MapsAs::Mean).unwrap();
+                    assert_eq!(value, &alone, "{measure:?} {a} {b}");
+                }
+            }
+        }
+        assert_eq!(all.values.iter().filter(|v| v.is_ok()).count(), 3);
+    }
     // Two points lie on a line.
     let two = compare(&store, "p.m.ramp", "p.m.two", Measure::Cca, MapsAs::Mean).unwrap();
     assert!((two.value - 1.0).abs() < 1e-9);

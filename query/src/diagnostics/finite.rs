@@ -26,6 +26,11 @@ impl Finite {
                 }
             }
         }
+        self.all()
+    }
+
+    /// Whether everything seen so far is finite.
+    pub fn all(&self) -> bool {
         self.counts.is_none()
     }
 

@@ -1,6 +1,6 @@
 //! `mistique query svcca | cca | pwcca | cka`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use arrow::datatypes::DataType;
@@ -367,9 +367,10 @@ fn text(matrix: &Matrix, cells: &[f64], found: &Similarities, measure: Measure) 
     if found.n_points <= widest && !matches!(measure, Measure::LinearCka | Measure::RbfCka { .. }) {
         out += "fewer data points than columns: values are near 1 whatever the sides hold\n";
     }
-    for why in found.values.iter().filter_map(|v| v.as_ref().err()) {
-        out += &format!("- is {why}\n");
-    }
+    // A side that has no answer says so once, and not with each other one.
+    let refused: BTreeSet<String> =
+        found.values.iter().filter_map(|v| v.as_ref().err()).map(|e| e.to_string()).collect();
+    out += &refused.iter().map(|why| format!("-: {why}\n")).collect::<String>();
     out
 }
 

@@ -120,7 +120,8 @@ pub struct Similarities {
     pub n_points: u64,
     /// What became of maps.
     pub maps: MapsAs,
-    /// One for each pair: `Undefined` where a side does not vary.
+    /// One for each pair: `Undefined` where a side does not vary, `NotFinite` naming the first column of a side that holds
+    /// NaN or infinity.
     pub values: Vec<Result<Similarity>>,
 }
 
@@ -140,7 +141,7 @@ fn alone(sides: &[Side]) -> String {
 /// the smaller number of directions, so that a layer is 1 similar to itself; CCA and PWCCA keep what varies by more than
 /// 10⁻¹⁰ of the largest variance, units scaled alike. Values stream through a pass or more: memory is that of the
 /// covariances (8 bytes × columns × columns), for RBF CKA that of two sides' data points. `progress` hears rows read and
-/// rows to read. Errors: those of [`ChunkReader::scan`]; `NotFinite` naming the first column that holds NaN or infinity;
+/// rows to read. Errors: those of [`ChunkReader::scan`];
 /// `Mismatch` for maps of different sizes as points, and too many columns; `Undefined` for fewer than two data points.
 ///
 /// Source: Alg. 1 (5.1.1); weights as in the code of PWCCA's authors; bandwidth as in that of CKA's.
@@ -209,9 +210,12 @@ pub fn similarities(
                 done += n_rows as u64;
                 Ok::<_, QueryError>(points)
             };
-            let (x, y) = (read(a)?, if a == b { None } else { Some(read(b)?) });
-            n_used = x.n_points as u64;
-            values.push(keep_undefined(cka::rbf(&x, y.as_ref().unwrap_or(&x), fraction))?);
+            let mut value = || {
+                let (x, y) = (read(a)?, if a == b { None } else { Some(read(b)?) });
+                n_used = x.n_points as u64;
+                cka::rbf(&x, y.as_ref().unwrap_or(&x), fraction)
+            };
+            values.push(keep_refused(value())?);
         }
     } else {
         let passes = passes(pairs, &sides);
@@ -224,14 +228,19 @@ pub fn similarities(
             let threshold = if let Measure::Svcca { threshold } = measure { threshold } else { 1.0 };
             let mut whitener = cca::Whitener::new(&moments, threshold);
             for &(a, b) in pass {
-                let (x, y) = (get(a)?.name(), get(b)?.name());
-                let value = match measure {
-                    Measure::LinearCka => cka::linear(&moments, (a, b)),
-                    Measure::Pwcca => cca::pwcca(&mut whitener, (a, b)),
-                    _ => cca::cca(&mut whitener, (a, b)),
+                let (x, y) = (get(a)?, get(b)?);
+                let mut value = || {
+                    moments.check(a, x)?;
+                    moments.check(b, y)?;
+                    let value = match measure {
+                        Measure::LinearCka => cka::linear(&moments, (a, b)),
+                        Measure::Pwcca => cca::pwcca(&mut whitener, (a, b)),
+                        _ => cca::cca(&mut whitener, (a, b)),
+                    };
+                    let what = || format!("{} with {}", x.name(), y.name());
+                    value.map_err(|why| QueryError::Undefined { what: what(), why })
                 };
-                let named = value.map_err(|why| QueryError::Undefined { what: format!("{x} with {y}"), why });
-                values.push(keep_undefined(named)?);
+                values.push(keep_refused(value())?);
             }
         }
     }
@@ -240,7 +249,7 @@ pub fn similarities(
 
 /// How alike two intermediates are: [`similarities`] of one pair.
 ///
-/// Errors: as there; `Undefined` also where a side does not vary.
+/// Errors: as there, and those of the pair.
 pub fn similarity(
     reader: &ChunkReader<'_>,
     left: &Request,
@@ -257,10 +266,10 @@ fn no_side(i: usize, n: usize) -> QueryError {
     QueryError::Mismatch { what: "pairs of sides".into(), why: format!("side {i} of {n} was asked for") }
 }
 
-/// What is undefined is a pair's own answer; any other error ends them all.
-fn keep_undefined(value: Result<Similarity>) -> Result<Result<Similarity>> {
+/// What two sides hold is a pair's own answer; any other error ends them all.
+fn keep_refused(value: Result<Similarity>) -> Result<Result<Similarity>> {
     match value {
-        Err(e) if !matches!(e, QueryError::Undefined { .. }) => Err(e),
+        Err(e) if !matches!(e, QueryError::Undefined { .. } | QueryError::NotFinite { .. }) => Err(e),
         other => Ok(other),
     }
 }

@@ -21,6 +21,8 @@ pub(super) struct Moments {
     /// By pair `(a, b)` with a ≤ b: columns of a × columns of b.
     products: BTreeMap<(usize, usize), Mat<f64>>,
     n_points: usize,
+    /// What was seen of each side: the products of one that is not finite are none.
+    finite: BTreeMap<usize, Finite>,
 }
 
 /// What the products are made of.
@@ -52,16 +54,15 @@ struct Side<'p, 's, 'r, 'a, T> {
 }
 
 impl<T: Real> Side<'_, '_, '_, '_, T> {
-    /// Reads some rows, where they did not come from a run already: how many points they make, and `false` once a value
-    /// was not finite.
-    fn read(&mut self, rows: &[u64], ran: Option<Block>) -> Result<(usize, bool)> {
+    /// Reads some rows, where they did not come from a run already: how many points they make.
+    fn read(&mut self, rows: &[u64], ran: Option<Block>) -> Result<usize> {
         Ok(match self.points.block::<T>(rows, ran)? {
             Values::Read(values) => self.take(&values),
             Values::Made(values) => self.take(&values),
         })
     }
 
-    fn take<V: Real>(&mut self, values: &[V]) -> (usize, bool) {
+    fn take<V: Real>(&mut self, values: &[V]) -> usize {
         if self.scale == 1.0 {
             return self.add(values);
         }
@@ -69,15 +70,17 @@ impl<T: Real> Side<'_, '_, '_, '_, T> {
         self.add(&scaled)
     }
 
-    fn add<V: Real>(&mut self, values: &[V]) -> (usize, bool) {
+    fn add<V: Real>(&mut self, values: &[V]) -> usize {
         let width = self.width.max(1);
         let first = values.get(..SHIFT_POINTS * width).unwrap_or(values);
         let shift = self.shift.get_or_insert_with(|| column_means(first, width));
         let shift: Vec<T> = shift.iter().map(|m| T::from_f64(*m)).collect();
         self.deviations.fill(values, &shift, &mut self.sums);
         // A value that is not finite leaves its sum so.
-        let finite = self.sums.iter().all(|s| s.is_finite()) || self.finite.see(values);
-        (values.len() / width, finite)
+        if !self.sums.iter().all(|s| s.is_finite()) {
+            self.finite.see(values);
+        }
+        values.len() / width
     }
 }
 
@@ -93,7 +96,7 @@ impl Moments {
     /// One pass over `rows`.
     ///
     /// Values are shifted by the means of the first points, so that a large mean costs no digits; sums are in f64.
-    /// Errors: `NotFinite`; those of reading.
+    /// Errors: those of reading.
     pub fn of(
         sides: &[Points<'_, '_, '_>],
         pairs: &[(usize, usize)],
@@ -121,7 +124,7 @@ impl Moments {
 
     /// Whether products of every side's variances have a place in float64, and its values their squares.
     fn fit_double(&self) -> bool {
-        let own = self.products.iter().filter(|((a, b), _)| a == b);
+        let own = self.known().filter(|((a, b), _)| a == b);
         let largest = |p: &Mat<f64>| p.diagonal().column_vector().iter().copied().fold(0.0, f64::max);
         // Without variance, a side is constant, unless its squares vanished.
         let is_constant = |side: usize| {
@@ -130,16 +133,28 @@ impl Moments {
         };
         own.map(|((side, _), p)| (side, largest(p)))
             .all(|(side, v)| (1e-120..1e120).contains(&v) || v == 0.0 && is_constant(*side))
-            && self.products.values().all(|p| p.col_iter().all(|c| c.iter().all(|v| v.is_finite())))
+            && self.known().all(|(_, p)| p.col_iter().all(|c| c.iter().all(|v| v.is_finite())))
+    }
+
+    /// The products of sides whose values are finite.
+    fn known(&self) -> impl Iterator<Item = (&(usize, usize), &Mat<f64>)> {
+        let finite = |side| self.finite.get(side).is_some_and(Finite::all);
+        self.products.iter().filter(move |((a, b), _)| finite(a) && finite(b))
+    }
+
+    /// Errors: `NotFinite` for a side that holds a value that is not, which has no covariances.
+    pub fn check(&self, side: usize, points: &Points<'_, '_, '_>) -> Result<()> {
+        let Some(finite) = self.finite.get(&side) else { return Ok(()) };
+        finite.verdict(|c| (points.name(), points.column_name(c)))
     }
 
     /// Whether every side's largest variance has a place in float32, a thousand points of it and a thousandth of a
     /// thousandth of it too.
     fn fit_single(&self) -> bool {
-        let own = self.products.iter().filter(|((a, b), _)| a == b);
+        let own = self.known().filter(|((a, b), _)| a == b);
         own.map(|(_, p)| p.diagonal().column_vector().iter().copied().fold(0.0, f64::max) / self.n_points as f64)
             .all(|variance| (1e-24..1e32).contains(&variance))
-            && self.products.values().all(|p| p.col_iter().all(|c| c.iter().all(|v| v.is_finite())))
+            && self.known().all(|(_, p)| p.col_iter().all(|c| c.iter().all(|v| v.is_finite())))
     }
 
     fn sum<T: Real>(
@@ -165,22 +180,16 @@ impl Moments {
             wanted.iter().map(|&(a, b)| ((a, b), zeros(width(a) * width(b)))).collect();
         let mut n_points = 0;
         let block_rows = used.iter().map(|s| s.points.block_rows()).min().unwrap_or(1).max(1);
-        let mut all_finite = true;
         for (done, part) in rows.chunks(block_rows).enumerate() {
             let mut n_block = 0;
             let ran = together::blocks(&used.iter().map(|s| s.points.scan()).collect::<Vec<_>>(), part);
             for (side, ran) in used.iter_mut().zip(ran) {
-                let (n, finite) = side.read(part, ran)?;
-                n_block = n;
-                all_finite &= finite;
+                n_block = side.read(part, ran)?;
             }
             n_points += n_block;
             progress((done * block_rows + part.len()) as u64);
-            // What is left only counts the values that are not finite.
-            if !all_finite {
-                continue;
-            }
-            let side = |i: usize| used.iter().find(|s| s.number == i).map(|s| &s.deviations);
+            // Of a side that is not finite, what is left only counts such values.
+            let side = |i: usize| used.iter().find(|s| s.number == i && s.finite.all()).map(|s| &s.deviations);
             let mut strips: Vec<Strip<'_, T>> = Vec::new();
             for (&(a, b), product) in &mut products {
                 if let (Some(x), Some(y)) = (side(a), side(b)) {
@@ -188,9 +197,6 @@ impl Moments {
                 }
             }
             beside::each(strips, Strip::add);
-        }
-        for side in &used {
-            side.finite.verdict(|c| (side.points.name(), side.points.column_name(c)))?;
         }
         let n = n_points as f64;
         let sums = |i: usize| used.iter().find(|s| s.number == i).map_or(&[][..], |s| s.sums.as_slice());
@@ -213,7 +219,8 @@ impl Moments {
             let shift = side.shift.iter().flatten().zip(&side.sums);
             (side.number, shift.map(|(m, s)| T::from_f64(*m).into() + s / n).collect())
         };
-        Ok(Self { means: used.iter().map(mean).collect(), products, n_points })
+        let means = used.iter().map(mean).collect();
+        Ok(Self { means, products, n_points, finite: used.into_iter().map(|s| (s.number, s.finite)).collect() })
     }
 
     /// The sums of a side with itself, or of two sides: columns of `a` × columns of `b`.
@@ -256,7 +263,7 @@ fn scales(sides: &[Points<'_, '_, '_>], pairs: &[(usize, usize)], rows: &[u64]) 
                 Values::Made(values) => values.iter().fold(largest, |l, v| l.max(v.abs())),
             };
         }
-        if largest > 0.0 && !(1e-30..1e30).contains(&largest) {
+        if largest > 0.0 && largest.is_finite() && !(1e-30..1e30).contains(&largest) {
             *scale = rounding::scale(largest);
         }
     }
@@ -269,7 +276,7 @@ fn column_means<T: Real>(values: &[T], width: usize) -> Vec<f64> {
         means.iter_mut().zip(row).for_each(|(m, v)| *m += (*v).into());
     }
     let n = (values.len() / width).max(1) as f64;
-    // A value that is not finite ends in an error anyway.
+    // A side that is not finite has no covariances anyway.
     means.iter().map(|m| if m.is_finite() { m / n } else { 0.0 }).collect()
 }
 
