@@ -96,24 +96,20 @@ struct Made {
 }
 
 impl ChunkWriter {
+    /// What `work` reads of the catalogue takes its locks once: a RowBlock's columns look hundreds of times.
+    ///
+    /// Errors: `Catalog`; those of `work`.
+    pub fn reading<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        self.catalog.begin_reading()?;
+        let done = work(self);
+        self.catalog.end_reading()?;
+        done
+    }
+
     /// Stores the columns of a RowBlock and returns the number of each one's chunk; `rows` is a hash of its row_ids.
     ///
     /// Errors: `Io`, `NoSpace` past `max_bytes`, `Catalog`, `Quantize`, `Unsupported`.
     pub fn put_columns(
-        &mut self,
-        intermediate: i64,
-        columns: &[NamedColumn<'_>],
-        rows: u64,
-        key: Key<'_>,
-        pool: &rayon::ThreadPool,
-    ) -> Result<Vec<i64>> {
-        self.catalog.begin_reading()?;
-        let stored = self.look_up_and_store(intermediate, columns, rows, key, pool);
-        self.catalog.end_reading()?;
-        stored
-    }
-
-    fn look_up_and_store(
         &mut self,
         intermediate: i64,
         columns: &[NamedColumn<'_>],

@@ -105,7 +105,7 @@ impl FillJob {
                     let fields = lacking.iter().filter_map(|g| content.schema.fields().get(*g));
                     let named = arrays.iter().zip(fields);
                     let columns: Vec<_> = named.map(|(array, f)| NamedColumn { array, name: f.name() }).collect();
-                    writer.put_columns(self.record.id, &columns, rows, &self.record.key, pool)?
+                    writer.reading(|w| w.put_columns(self.record.id, &columns, rows, &self.record.key, pool))?
                 }
                 (Content::Tensor(_), RerunValues::Table(_)) => {
                     return Err(self.other_shape("a tensor".into(), "a table".into()));

@@ -480,13 +480,8 @@ impl Put<'_> {
             }
             vec![WITHHELD; n_groups]
         } else {
-            self.writer.put_columns(
-                self.id,
-                columns,
-                XxHash3_64::oneshot(&set.to_bytes()),
-                self.key,
-                self.threads.now(),
-            )?
+            let (rows, pool) = (XxHash3_64::oneshot(&set.to_bytes()), self.threads.now());
+            self.writer.reading(|writer| writer.put_columns(self.id, columns, rows, self.key, pool))?
         };
         self.blocks.push(NewBlock { intermediate_id: self.id, rows: set, chunks });
         Ok(())
