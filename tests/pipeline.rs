@@ -167,6 +167,52 @@ fn a_file_is_one_dataset_however_it_is_named_and_a_grid_is_replaced_with_it() {
 }
 
 #[test]
+fn data_that_moved_is_found_again_and_what_is_gone_keeps_nothing_else_back() {
+    let cli = Cli::new();
+    for (name, values) in [("gone", "a\n1\n2\n"), ("kept", "a\n5\n6\n7\n")] {
+        std::fs::create_dir(cli.dir.path().join(name)).unwrap();
+        cli.write(&format!("{name}/t.csv"), values);
+        let stages = "stages: [{name: t, op: ReadCSV, file: t.csv}, {name: x, op: Expression, inputs: [t], columns: {s: a + 1}}]";
+        cli.write(&format!("{name}.yaml"), &format!("name: {name}\n{stages}\n"));
+        cli.ok(&["log", &format!("{name}.yaml"), "--data", name, "--materialize", "none"]);
+    }
+    std::fs::rename(cli.dir.path().join("gone"), cli.dir.path().join("moved")).unwrap();
+    let text = cli.fails(&["materialize", "--mode", "all", "--apply"]);
+    assert!(text.contains("pipelines.gone.t is left out") && text.contains("2 intermediates are left out"), "{text}");
+    assert_eq!(cli.json(&["get", "pipelines.kept.x.s", "--plan", "read"])[0]["values"], serde_json::json!([6, 7, 8]));
+    let text = cli.fails(&["export", "some"]);
+    assert!(text.contains("pipelines.gone.x is left out"), "{text}");
+    let manifest = std::fs::read(cli.dir.path().join("some/manifest.json")).unwrap();
+    let manifest: Value = serde_json::from_slice(&manifest).unwrap();
+    let keys = |of: &str| -> Vec<String> {
+        manifest[of].as_array().unwrap().iter().map(|i| i["key"].as_str().unwrap().to_string()).collect()
+    };
+    assert_eq!(keys("intermediates"), ["pipelines.kept.t", "pipelines.kept.x"]);
+    assert_eq!(keys("left_out"), ["pipelines.gone.t", "pipelines.gone.x"]);
+    // Logged again from where it lies now, it is the same dataset, and is run from there.
+    cli.fails(&["get", "pipelines.gone.x.s", "--plan", "rerun"]);
+    cli.ok(&["log", "gone.yaml", "--data", "moved"]);
+    for plan in ["rerun", "auto"] {
+        let answer = cli.json(&["get", "pipelines.gone.x.s", "--plan", plan]);
+        assert_eq!(answer[0]["values"], serde_json::json!([2, 3]), "{plan}");
+    }
+    assert!(cli.ok(&["show", "pipelines.gone"]).contains("moved/t.csv"));
+    cli.ok(&["export", "all"]);
+    // What is replaced over the same file knows its rows.
+    let filter = |n: u32| {
+        format!(
+            "name: r\nstages: [{{name: t, op: ReadCSV, file: t.csv}}, {{name: k, op: Filter, inputs: [t], where: a > {n}}}]\n"
+        )
+    };
+    cli.write("r.yaml", &filter(5));
+    cli.write("t.csv", "a\n5\n6\n8\n");
+    cli.ok(&["log", "r.yaml", "--data", "t.csv"]);
+    cli.write("r.yaml", &filter(6));
+    cli.ok(&["log", "r.yaml", "--data", "t.csv", "--replace"]);
+    assert_eq!(cli.json(&["show", "pipelines.r"])["dataset"]["rows"], 3);
+}
+
+#[test]
 fn a_grid_whose_replacement_fails_keeps_what_was_not_replaced() {
     let cli = Cli::new();
     // Under the first setting, a second value of 5 is beyond 64 bits.

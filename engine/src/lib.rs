@@ -7,6 +7,7 @@
 #[cfg(target_endian = "big")]
 compile_error!("stores are little-endian and mapped; a big-endian port has to swap bytes in codec.rs and column.rs");
 
+mod amortised;
 pub mod beside;
 mod catalog;
 mod chunk;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::catalog::ChunkRow;
+use crate::amortised::Amortised;
 use crate::error::Result;
 use crate::format::CHUNK_ALIGN;
 use crate::model::IntermediateRecord;
@@ -87,39 +87,30 @@ impl Store {
         let knows_all = chunks.damage.is_empty();
         let damage = chunks.damage.into_iter().chain(references.damage).chain(records.damage);
         let damage = damage.chain(catalog.readable_models().damage).collect();
-        let chunks: HashMap<i64, ChunkRow> = chunks.rows.into_iter().map(|c| (c.id, c)).collect();
         let (references, records) = (references.rows, records.rows);
+        let chunks = Amortised::new(chunks.rows, references.iter().map(|((_, chunk), n)| (*chunk, *n)));
         let partitions = catalog.partitions()?;
         let partition_bytes = partitions.iter().map(|p| p.len_bytes).sum();
         let operator_bytes = catalog.operators()?.iter().map(|o| o.len_bytes).sum();
         let index_bytes = catalog.indexes(None)?.iter().map(|i| i.len_bytes).sum();
         drop(catalog);
-        let len = |chunk: i64| chunks.get(&chunk).map_or(0, |c| c.place.len);
-        let base = |chunk: i64| chunks.get(&chunk).and_then(|c| c.place.base).map(|b| b.id);
-        let mut uses: HashMap<i64, u64> = HashMap::new();
-        for &((_, chunk), n) in &references {
-            for used in [Some(chunk), base(chunk)].into_iter().flatten() {
-                *uses.entry(used).or_default() += n;
-            }
-        }
-        let share = |chunk: i64| len(chunk) as f64 / uses.get(&chunk).copied().unwrap_or(1) as f64;
         let linked: HashMap<i64, bool> = records.iter().map(|r| (r.id, r.linked)).collect();
         let mut of: BTreeMap<i64, (u64, f64, u64, Saved)> = BTreeMap::new();
         let mut seen = std::collections::HashSet::new();
         // In order of intermediates: the first one pays.
         for &((intermediate, chunk), n) in &references {
             let (bytes, stored, count, saved) = of.entry(intermediate).or_default();
-            *bytes += n * len(chunk);
-            *stored += n as f64 * (share(chunk) + base(chunk).map_or(0.0, share));
+            *bytes += n * chunks.len(chunk);
+            *stored += n as f64 * chunks.share(chunk);
             *count += n;
             let first = seen.insert(chunk);
-            let again = (n - u64::from(first)) * len(chunk);
+            let again = (n - u64::from(first)) * chunks.len(chunk);
             match linked.get(&intermediate) {
                 Some(true) => saved.linked += again,
                 _ => saved.exact += again,
             }
             if first {
-                saved.similar += chunks.get(&chunk).map_or(0, |c| c.saved_bytes);
+                saved.similar += chunks.chunk(chunk).map_or(0, |c| c.saved_bytes);
             }
         }
         let intermediates: Vec<IntermediateStats> = records
@@ -132,16 +123,16 @@ impl Store {
             .collect();
         let mut saved = Saved::default();
         intermediates.iter().for_each(|i| saved += i.saved);
-        let live: u64 = uses.keys().map(|chunk| len(*chunk)).sum();
-        let total: u64 = chunks.values().map(|c| c.place.len).sum();
+        let live = chunks.live();
+        let total: u64 = chunks.chunks().map(|c| c.place.len).sum();
         // Chunks that the catalogue has forgotten, or has elsewhere now: `gc` was interrupted, or they were damaged.
         let in_files: u64 = partitions.iter().map(|p| chunk_room(p.len_bytes, p.n_chunks)).sum();
-        let known: u64 = chunks.values().map(|c| c.place.len.next_multiple_of(CHUNK_ALIGN)).sum();
+        let known: u64 = chunks.chunks().map(|c| c.place.len.next_multiple_of(CHUNK_ALIGN)).sum();
         let forgotten = if knows_all { in_files.saturating_sub(known) } else { 0 };
         Ok(StoreStats {
             intermediates,
-            n_chunks: chunks.len() as u64,
-            n_similar: chunks.values().filter(|c| c.place.base.is_some()).count() as u64,
+            n_chunks: chunks.chunks().count() as u64,
+            n_similar: chunks.chunks().filter(|c| c.place.base.is_some()).count() as u64,
             chunk_bytes: live,
             dedup_saved_bytes: saved.exact + saved.linked,
             saved,

@@ -215,12 +215,22 @@ fn the_amortised_size_counts_bases() {
     let want = [b_share, d_share + b_share, 2.0 * (d_share + b_share)];
     for (i, want) in stats.intermediates.iter().zip(want) {
         assert!((i.stored_bytes - want).abs() < 1e-9, "{}: {} is not {want}", i.record.key, i.stored_bytes);
+        // What a byte budget is shared by is the same.
+        let sizes = store.group_sizes(std::slice::from_ref(&i.record)).unwrap();
+        let bytes: f64 = sizes[&i.record.id].iter().map(|s| s.stored_bytes).sum();
+        assert!((bytes - want).abs() < 1e-9, "{}: {bytes} is not {want}", i.record.key);
     }
     assert_eq!((stats.chunk_bytes, stats.garbage_bytes), (b + d, 0));
     let saved: Vec<(u64, u64)> = stats.intermediates.iter().map(|i| (i.saved.exact, i.saved.similar)).collect();
     assert_eq!(saved, [(0, 0), (0, report.similar_saved_bytes), (2 * d, 0)]);
     assert_eq!(stats.dedup_saved_bytes, 2 * d);
     assert!(report.similar_saved_bytes > d, "coding against the base pays");
+    // A base stays as long as something is coded against it, and is counted there.
+    store.remove_model(&ModelKey::new("p", "x")).unwrap();
+    store.gc().unwrap();
+    let records = store.catalog().intermediates(None).unwrap();
+    let all: f64 = store.group_sizes(&records).unwrap().values().flatten().map(|s| s.stored_bytes).sum();
+    assert_eq!((all.round() as u64, store.stats().unwrap().chunk_bytes), (b + d, b + d));
 }
 
 #[test]

@@ -86,7 +86,7 @@ pub fn run(store: &Store, dir: &Path, as_json: bool) -> Result<()> {
     let mut progress = Progress::rows("exporting", as_json);
     let total: u64 = records.iter().map(|r| r.n_rows).sum();
     let mut done = 0;
-    let mut manifest = Vec::new();
+    let (mut manifest, mut left_out) = (Vec::new(), Vec::new());
     for (i, record) in records.iter().enumerate() {
         // Names are data and never become paths: files are numbered, the manifest says what they hold.
         let name = format!("{i:05}.parquet");
@@ -98,20 +98,26 @@ pub fn run(store: &Store, dir: &Path, as_json: bool) -> Result<()> {
             Ok(()) => manifest.push(json!({
                 "file": name, "key": record.key.to_string(), "rows": record.n_rows, "scheme": record.content.scheme_text(),
             })),
-            // What is damaged is left out, and the rest is exported.
-            Err(e) if is_damage(&e) => {
+            // What is damaged, or neither stored nor to be run again, is left out, and the rest is exported.
+            Err(e @ (CliError::Engine(_) | CliError::Query(_))) => {
                 if path.exists() {
                     std::fs::remove_file(&path).map_err(file_error(&path))?;
                 }
-                let (key, why) = (record.key.to_string(), format!("{} is left out: {e}", record.key));
-                damage.push(Damage { place: name, why, keys: vec![key] });
+                let key = record.key.to_string();
+                if is_damage(&e) {
+                    let why = format!("{key} is left out: {e}");
+                    damage.push(Damage { place: name, why, keys: vec![key] });
+                } else {
+                    left_out.push((key, e.to_string()));
+                }
             }
             Err(e) => return Err(e),
         }
     }
     progress.finish();
     let n = manifest.len();
-    let manifest = json!({ "intermediates": manifest, "damage": damage_json(&damage) });
+    let lacking: Vec<_> = left_out.iter().map(|(key, why)| json!({ "key": key, "why": why })).collect();
+    let manifest = json!({ "intermediates": manifest, "left_out": lacking, "damage": damage_json(&damage) });
     let path = dir.join("manifest.json");
     std::fs::write(&path, pretty(&manifest)).map_err(file_error(&path))?;
     super::print(&if as_json {
@@ -120,7 +126,12 @@ pub fn run(store: &Store, dir: &Path, as_json: bool) -> Result<()> {
         format!("{}: {} intermediates, named in manifest.json\n", dir.display(), count(n as u64))
     })?;
     damage_note(&damage);
-    if damage.is_empty() { Ok(()) } else { Err(CliError::Damaged(damage.len())) }
+    left_out.iter().for_each(|(key, why)| eprintln!("warning: {key} is left out: {why}"));
+    match (damage.len(), left_out.len()) {
+        (0, 0) => Ok(()),
+        (0, n) => Err(CliError::LeftOut(n)),
+        (n, _) => Err(CliError::Damaged(n)),
+    }
 }
 
 fn is_damage(e: &CliError) -> bool {

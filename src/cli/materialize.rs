@@ -3,9 +3,9 @@
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::Result;
 use super::get::reader;
 use super::output::{Rows, bytes, count, float, object, pretty, seconds};
+use super::{CliError, Result};
 use crate::{Candidate, Device, GammaRecord, Materialize, MaterializeReport, Store, within_budget};
 
 #[derive(Debug, Args)]
@@ -85,8 +85,12 @@ pub fn run(args: &MaterializeArgs, store: &Store, as_json: bool) -> Result<Strin
 /// Makes what is stored what the mode keeps, and says what was done.
 fn apply(store: &Store, mode: Materialize, device: Device) -> Result<String> {
     if mode == Materialize::All {
-        let n = crate::workload::fill(store, device)?;
-        return Ok(format!("{} intermediates were rerun and stored", count(n)));
+        let filled = crate::workload::fill(store, device)?;
+        filled.failed.iter().for_each(|(key, why)| eprintln!("warning: {key} is left out: {why}"));
+        return match filled.failed.len() {
+            0 => Ok(format!("{} intermediates were rerun and stored", count(filled.stored))),
+            n => Err(CliError::LeftOut(n)),
+        };
     }
     let gammas = reader(store, device).gammas()?;
     let not_worth = gammas.iter().map(|g| g.not_worth(mode)).collect();

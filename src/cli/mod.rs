@@ -186,6 +186,9 @@ pub enum CliError {
     /// `verify` found damage.
     #[error("{0} damaged places; nothing else is affected")]
     Damaged(usize),
+    /// Intermediates that could not be had, each of which was named.
+    #[error("{0} intermediates are left out; all others are there")]
+    LeftOut(usize),
     /// Standard output.
     #[error("standard output: {0}")]
     Output(#[from] std::io::Error),

@@ -112,7 +112,9 @@ pub fn replay(
             copy.set_materialize(Materialize::All)?;
             match mode {
                 Materialize::All => {
-                    fill(&copy, device)?;
+                    if let Some((_, why)) = fill(&copy, device)?.failed.pop() {
+                        return Err(why);
+                    }
                 }
                 _ => empty(&copy, device)?,
             }
@@ -144,19 +146,31 @@ pub fn replay(
     Ok(runs)
 }
 
-/// Materializes everything that can be rerun.
+/// What became of what was not stored.
+pub(crate) struct Filled {
+    /// Intermediates that were rerun and stored.
+    pub stored: u64,
+    /// Those that could not be, by their keys.
+    pub failed: Vec<(String, QueryError)>,
+}
+
+/// Materializes everything that can be rerun: that one cannot keeps no other from it.
 ///
-/// Errors: those of the RERUNs.
-pub(crate) fn fill(store: &Store, device: Device) -> Result<u64, QueryError> {
+/// Errors: `Engine`.
+pub(crate) fn fill(store: &Store, device: Device) -> Result<Filled, QueryError> {
     let reader = reader(store, device).with_answer_bytes(0);
+    let mut filled = Filled { stored: 0, failed: Vec::new() };
     let lacking: Vec<IntermediateRecord> =
         store.catalog().intermediates(None)?.into_iter().filter(|r| !r.is_whole()).collect();
     for record in &lacking {
         let request = Request::new(reader.key(&record.key)).with_rows(RowSelection::All).with_plan(PlanChoice::RERUN);
-        reader.get(&request)?;
+        match reader.get(&request) {
+            Ok(_) => filled.stored += 1,
+            Err(e) => filled.failed.push((record.key.to_string(), e)),
+        }
         reader.finish_materializing();
     }
-    Ok(lacking.len() as u64)
+    Ok(filled)
 }
 
 /// Lets all values leave that can be rerun here.

@@ -114,6 +114,8 @@ pub struct Commit {
     pub replaced_intermediates: Vec<i64>,
     /// Unfinished pipelines that go on under another description; the record of their stages is written anew.
     pub redescribed: Vec<NewModel>,
+    /// Models whose dataset, the same by content, has another name or lies elsewhere now.
+    pub rebound: Vec<NewModel>,
     /// New models.
     pub models: Vec<NewModel>,
     /// New intermediates.
@@ -168,6 +170,11 @@ impl Catalog {
         }
         for model in &commit.redescribed {
             redescribe(&tx, model)?;
+        }
+        for model in &commit.rebound {
+            let dataset_id = insert_dataset(&tx, &model.spec)?;
+            let sql = "UPDATE models SET dataset_id = ?2 WHERE id = ?1";
+            tx.execute(sql, params![model.id, dataset_id]).doing("find a dataset elsewhere")?;
         }
         for model in &commit.models {
             insert_model(&tx, model)?;

@@ -182,7 +182,8 @@ impl Logger {
         Ok(())
     }
 
-    /// The model to log under. One that exists goes on when description, weights and dataset are the same; an unfinished
+    /// The model to log under. One that exists goes on when description, weights and dataset are the same (by content: where
+    /// it lies now is kept); an unfinished
     /// pipeline goes on with another description and dataset too, since its stages say what gave them: who goes on takes
     /// care of those that are of other stages ([`Logger::replace`]).
     ///
@@ -206,6 +207,9 @@ impl Logger {
                 match check_same(&existing.spec, spec) {
                     Err(_) if goes_on(&existing, spec) => {
                         self.send(Job::Redescribe(NewModel { id: existing.id, spec: spec.clone() }))?;
+                    }
+                    Ok(()) if existing.spec.dataset != spec.dataset => {
+                        self.send(Job::Rebind(NewModel { id: existing.id, spec: spec.clone() }))?;
                     }
                     same => same?,
                 }

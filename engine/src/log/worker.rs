@@ -31,6 +31,8 @@ pub enum Job {
     Model(NewModel),
     /// An unfinished pipeline that goes on under another description.
     Redescribe(NewModel),
+    /// A model whose dataset, the same by content, has another name or lies elsewhere now.
+    Rebind(NewModel),
     /// Models whose dataset's name is another content's from the next commit on.
     Unbind(Vec<i64>),
     /// A model whose content goes with the next commit.
@@ -262,6 +264,7 @@ impl Worker {
         match job {
             Job::Model(model) => self.commit.models.push(model),
             Job::Redescribe(model) => self.commit.redescribed.push(model),
+            Job::Rebind(model) => self.commit.rebound.push(model),
             Job::Unbind(ids) => self.commit.unbound_models.extend(ids),
             Job::Replace(id) => self.commit.replaced_models.push(id),
             Job::ReplaceIntermediate(id) => self.commit.replaced_intermediates.push(id),

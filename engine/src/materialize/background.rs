@@ -314,21 +314,24 @@ impl Worker {
         let Some(budget) = self.store.materialize()?.budget() else {
             return Ok(wanted.map(|(_, groups)| groups.to_vec()).unwrap_or_default());
         };
-        let records = self.store.catalog().intermediates(None)?;
-        let sizes = self.store.group_sizes(&records)?;
         let models: BTreeMap<i64, ModelRecord> = self.store.models()?.into_iter().map(|m| (m.id, m)).collect();
         // Only a model whose values are to leave is looked at, which may show that they must not.
         let mut kept = BTreeSet::new();
+        // What shares its chunks with others leaves its share of them to these: they are weighed again.
         loop {
+            let records = self.store.catalog().intermediates(None)?;
+            let sizes = self.store.group_sizes(&records)?;
             let share = Share { budget: budget as f64, records: &records, sizes: &sizes, models: &models, kept: &kept };
             let (leaving, stored) = share.decide(&balance.demands, wanted);
             let touched: BTreeSet<i64> =
                 records.iter().filter(|r| leaving.contains_key(&r.id)).map(|r| r.model_id).collect();
             let mut cannot = |id: &i64| !models.get(id).is_some_and(|m| self.can_rerun(m, &balance.verifiers));
             let fixed: Vec<i64> = touched.into_iter().filter(&mut cannot).collect();
+            if fixed.is_empty() && leaving.is_empty() {
+                return Ok(stored);
+            }
             if fixed.is_empty() {
                 self.leave(&records, leaving)?;
-                return Ok(stored);
             }
             kept.extend(fixed);
         }
@@ -347,9 +350,6 @@ impl Worker {
     }
 
     fn leave(&self, records: &[IntermediateRecord], leaving: BTreeMap<i64, Vec<bool>>) -> Result<()> {
-        if leaving.is_empty() {
-            return Ok(());
-        }
         let of = |id: i64, groups| Some((records.iter().find(|r| r.id == id)?.clone(), groups));
         let leaving: Vec<_> = leaving.into_iter().filter_map(|(id, groups)| of(id, groups)).collect();
         let bytes = self.patiently(|store| store.evict(&leaving))?;

@@ -1,8 +1,9 @@
 //! S(i): the bytes of intermediates by group, as stored or as estimated; and taking values out of the store.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use super::mode::Materialize;
+use crate::amortised::Amortised;
 use crate::catalog::{WITHHELD, Withhold};
 use crate::error::{EngineError, Result};
 use crate::model::IntermediateRecord;
@@ -11,7 +12,7 @@ use crate::store::Store;
 /// Bytes of one column group of an intermediate, all RowBlocks together.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct GroupSize {
-    /// Bytes stored, each chunk divided by the number of references to it.
+    /// Bytes stored: of its chunks, and of those that they are coded against, each divided by the number of references to it.
     pub stored_bytes: f64,
     /// Bytes when all rows are stored: as they are, or in proportion to what is stored, or as estimated when logged.
     pub whole_bytes: f64,
@@ -63,20 +64,16 @@ impl Store {
     /// Errors: `Catalog`, `Corrupt`.
     pub fn group_sizes(&self, records: &[IntermediateRecord]) -> Result<BTreeMap<i64, Vec<GroupSize>>> {
         let catalog = self.catalog();
-        let lens: HashMap<i64, u64> = catalog.chunks()?.iter().map(|c| (c.id, c.place.len)).collect();
-        let mut uses: HashMap<i64, u64> = HashMap::new();
-        for ((_, chunk), n) in catalog.chunk_references()? {
-            *uses.entry(chunk).or_default() += n;
-        }
+        let references = catalog.chunk_references()?;
+        let chunks = Amortised::new(catalog.chunks()?, references.into_iter().map(|((_, chunk), n)| (chunk, n)));
         let mut sizes = BTreeMap::new();
         for record in records {
             let estimate = whole_bytes(record, &catalog.group_bytes(record.id)?);
             let mut groups = vec![GroupSize::default(); record.content.n_groups()];
             for block in catalog.blocks(record, 0, u64::MAX)? {
                 for (group, chunk) in groups.iter_mut().zip(&block.chunks).filter(|(_, c)| **c != WITHHELD) {
-                    let len = lens.get(chunk).copied().unwrap_or_default() as f64;
-                    group.chunk_bytes += len;
-                    group.stored_bytes += len / uses.get(chunk).copied().unwrap_or(1).max(1) as f64;
+                    group.chunk_bytes += chunks.len(*chunk) as f64;
+                    group.stored_bytes += chunks.share(*chunk);
                     group.stored_rows += block.rows.len() as u64;
                 }
             }

@@ -488,7 +488,10 @@ impl Session<'_> {
         let mut n_rows = 0;
         for (index, stage) in plan.pipeline.stages().iter().enumerate() {
             if let Some(file) = stage.operator.file() {
-                let logged = self.record(plan, index)?.map(|r| r.n_rows);
+                // Also of one whose values go, as those of a model that is replaced: its file is the same.
+                self.record(plan, index)?;
+                let known = plan.stages.get(index).and_then(|s| self.records.get(&s.fingerprint)?.as_ref());
+                let logged = known.map(|r| r.n_rows);
                 n_rows = n_rows.max(logged.or(self.data.n_rows(file)).unwrap_or_default());
             }
         }
