@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::array::{AsArray, BooleanArray};
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, Int64Type};
 use serde_json::json;
 
 use crate::pipeline::data::Data;
@@ -18,11 +18,13 @@ use crate::pipeline::operator::{Checked, Given, Inputs, Operator, OperatorKind, 
 use crate::pipeline::params::Params;
 
 pub(crate) const KIND: OperatorKind =
-    OperatorKind { name: "IsResidential", version: 1, inputs: &[Slot::Table], fit: None, parse };
+    OperatorKind { name: "IsResidential", version: 2, inputs: &[Slot::Table], fit: None, parse };
 
 #[derive(Debug)]
 struct IsResidential {
     column: String,
+    /// The codes that int64 holds, for columns of it: as floats, large ones would fall together.
+    wholes: HashSet<i64>,
     numbers: Vec<f64>,
     texts: HashSet<String>,
     output: String,
@@ -34,22 +36,30 @@ fn parse(params: &mut Params) -> Result<Box<dyn Operator>, PipelineError> {
     let output = params.text_or("output", "is_residential")?;
     let node = params.take("codes")?.ok_or_else(|| params.missing("codes", EXPECTED))?;
     let Kind::List(list) = &node.kind else { return Err(params.bad("codes", EXPECTED, &node)) };
-    let (mut numbers, mut texts) = (Vec::new(), HashSet::new());
+    let (mut wholes, mut numbers, mut texts) = (HashSet::new(), Vec::new(), HashSet::new());
     for code in list {
         match &code.kind {
             Kind::Number(n) => {
+                wholes.extend(n.as_i64().or_else(|| n.as_f64().and_then(as_whole)));
                 numbers.extend(n.as_f64());
                 texts.insert(n.to_string());
             }
             Kind::Text(t) => {
-                numbers.extend(t.parse::<f64>());
+                let number = t.parse::<f64>().ok();
+                wholes.extend(t.parse::<i64>().ok().or_else(|| number.and_then(as_whole)));
+                numbers.extend(number);
                 texts.insert(t.clone());
             }
             _ => return Err(params.bad("codes", EXPECTED, code)),
         }
     }
     params.keep("codes", json!(node.value()));
-    Ok(Box::new(IsResidential { column, numbers, texts, output }))
+    Ok(Box::new(IsResidential { column, wholes, numbers, texts, output }))
+}
+
+/// The whole number that a float is, within int64.
+fn as_whole(v: f64) -> Option<i64> {
+    (v.fract() == 0.0 && v.abs() < 2f64.powi(63)).then_some(v as i64)
 }
 
 impl Operator for IsResidential {
@@ -64,12 +74,13 @@ impl Operator for IsResidential {
     fn run(&self, inputs: &Inputs<'_>) -> Result<Outcome, OperatorError> {
         let table = inputs.table(0)?;
         let column = table.column("column", &self.column)?;
-        let among: BooleanArray = match column.as_string_opt::<i32>() {
-            Some(texts) => texts.iter().map(|t| Some(t.is_some_and(|t| self.texts.contains(t)))).collect(),
-            None => {
-                let numbers = table.numbers("column", &self.column)?;
-                numbers.iter().map(|n| Some(n.is_some_and(|n| self.numbers.contains(&n)))).collect()
-            }
+        let among: BooleanArray = if let Some(texts) = column.as_string_opt::<i32>() {
+            texts.iter().map(|t| Some(t.is_some_and(|t| self.texts.contains(t)))).collect()
+        } else if let Some(wholes) = column.as_primitive_opt::<Int64Type>() {
+            wholes.iter().map(|n| Some(n.is_some_and(|n| self.wholes.contains(&n)))).collect()
+        } else {
+            let numbers = table.numbers("column", &self.column)?;
+            numbers.iter().map(|n| Some(n.is_some_and(|n| self.numbers.contains(&n)))).collect()
         };
         Ok(Outcome::table(table.with_columns(vec![(self.output.clone(), Arc::new(among))])?))
     }

@@ -139,6 +139,17 @@ fn by_hand() {
         of(&one("IsResidential", "{column: t, codes: [v]}", &small)),
         [Some(false), Some(true), Some(false), Some(false)]
     );
+    // Large whole numbers that are one float are two codes.
+    let large = [9_007_199_254_740_992, 9_007_199_254_740_993, i64::MIN, 261];
+    let large = [table(vec![("n", Arc::new(Int64Array::from(large.to_vec())) as ArrayRef)])];
+    for (codes, expected) in [
+        ("9007199254740993", [false, true, false, false]),
+        ("'9007199254740993', 261.0", [false, true, false, true]),
+        ("-9223372036854775808, '261.0', 261.5", [false, false, true, true]),
+    ] {
+        let found = one("IsResidential", &format!("{{column: n, codes: [{codes}]}}"), &large);
+        assert_eq!(of(&found), expected.map(Some), "{codes}");
+    }
     let few = one("Filter", "{where: n = 1}", &small);
     assert_eq!(**few.rows(), [0, 3]);
     assert_eq!(one("SelectColumn", "{columns: [t, x]}", &small).names(), ["t", "x"]);
