@@ -1,5 +1,5 @@
 //! IsResidential: whether a home's land-use code is among those given, as a new boolean column; false where the code is
-//! missing.
+//! missing. The column is one of numbers or texts; of numbers, all codes must be some.
 //!
 //! Parameters: `codes`, a list of numbers or texts; `column` (default `propertylandusetypeid`); `output`, the new column's
 //! name (default `is_residential`).
@@ -11,6 +11,7 @@ use arrow::array::{AsArray, BooleanArray};
 use arrow::datatypes::{DataType, Int64Type};
 use serde_json::json;
 
+use crate::pipeline::columns::type_name;
 use crate::pipeline::data::Data;
 use crate::pipeline::error::{OperatorError, PipelineError};
 use crate::pipeline::node::Kind;
@@ -27,6 +28,8 @@ struct IsResidential {
     wholes: HashSet<i64>,
     numbers: Vec<f64>,
     texts: HashSet<String>,
+    /// The first code that is no number.
+    no_number: Option<String>,
     output: String,
 }
 
@@ -37,6 +40,7 @@ fn parse(params: &mut Params) -> Result<Box<dyn Operator>, PipelineError> {
     let node = params.take("codes")?.ok_or_else(|| params.missing("codes", EXPECTED))?;
     let Kind::List(list) = &node.kind else { return Err(params.bad("codes", EXPECTED, &node)) };
     let (mut wholes, mut numbers, mut texts) = (HashSet::new(), Vec::new(), HashSet::new());
+    let mut no_number = None;
     for code in list {
         match &code.kind {
             Kind::Number(n) => {
@@ -47,6 +51,9 @@ fn parse(params: &mut Params) -> Result<Box<dyn Operator>, PipelineError> {
             Kind::Text(t) => {
                 let number = t.parse::<f64>().ok();
                 wholes.extend(t.parse::<i64>().ok().or_else(|| number.and_then(as_whole)));
+                if number.is_none() && no_number.is_none() {
+                    no_number = Some(t.clone());
+                }
                 numbers.extend(number);
                 texts.insert(t.clone());
             }
@@ -54,7 +61,7 @@ fn parse(params: &mut Params) -> Result<Box<dyn Operator>, PipelineError> {
         }
     }
     params.keep("codes", json!(node.value()));
-    Ok(Box::new(IsResidential { column, wholes, numbers, texts, output }))
+    Ok(Box::new(IsResidential { column, wholes, numbers, texts, no_number, output }))
 }
 
 /// The whole number that a float is, within int64.
@@ -66,7 +73,12 @@ impl Operator for IsResidential {
     fn check(&self, inputs: &[Given], _: &Data) -> Result<Checked, OperatorError> {
         let [given] = inputs else { return Ok(Checked::default()) };
         let mut columns = given.table()?.clone();
-        columns.get("column", &self.column)?;
+        let fits = |t: &DataType| !matches!(t, DataType::Boolean | DataType::Date32);
+        let found = columns.of_type("column", &self.column, "a code: a number or a text", fits)?;
+        if let Some(code) = self.no_number.as_ref().filter(|_| found != DataType::Utf8) {
+            let why = format!("column {} is {}, so {code:?} is none of its codes", self.column, type_name(&found));
+            return Err(OperatorError::Param { param: "codes", why });
+        }
         columns.add("output", &self.output, DataType::Boolean)?;
         Ok(Checked::table(columns))
     }

@@ -300,6 +300,9 @@ fn mistakes() {
         ("Filter", "{where: 'n >'}", "`where` is \"n >\"; expected a value at the end"),
         ("GetConstructionRecency", "{}", "no column yearbuilt"),
         ("IsResidential", "{codes: 5, column: n}", "a list of codes"),
+        ("IsResidential", "{codes: [1], column: b}", "column b is boolean; expected a code: a number or a text"),
+        ("IsResidential", "{codes: [1, u], column: n}", "`codes`: column n is int64, so \"u\" is none of its codes"),
+        ("IsResidential", "{codes: [u], column: x}", "`codes`: column x is float64, so \"u\" is none of its codes"),
         ("ComputeNeighborhood", "{latitude: t, longitude: x}", "column t is text; expected a number"),
         ("ReadCSV", "{file: x.csv, types: {a: int}}", "types among float64, float32, int64, boolean, date, text"),
     ] {
