@@ -3,7 +3,8 @@
 //! Parameters: `strategy`, `constant` (default), `mean`, `median` or `mode` (the most frequent value; of equals the
 //! smallest); `value`, the constant; `columns` (default: all that the strategy can fill: numbers for mean and median,
 //! columns of the constant's kind for constant). Mean and median make a whole-number column float64, and so does a constant
-//! that is not whole. What was learnt can be applied to another table by `fit`. A column without any value stays as it is.
+//! that int64 does not hold. What was learnt can be applied to another table by `fit`. A column without any value stays as
+//! it is.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,7 +25,7 @@ use crate::pipeline::params::Params;
 use crate::pipeline::table::Table;
 
 pub(crate) const KIND: OperatorKind =
-    OperatorKind { name: "FillNA", version: 1, inputs: &[Slot::Table], fit: Some(&[]), parse };
+    OperatorKind { name: "FillNA", version: 2, inputs: &[Slot::Table], fit: Some(&[]), parse };
 
 #[derive(Debug)]
 struct FillNa {
@@ -38,9 +39,17 @@ struct FillNa {
 #[serde(rename_all = "snake_case")]
 enum Fill {
     Number(Num),
+    /// A whole number that a float need not hold.
+    Whole(i64),
     Boolean(bool),
     Text(String),
     Date(i32),
+}
+
+impl Fill {
+    fn whole(i: i64) -> Self {
+        if i.unsigned_abs() <= 1 << 53 { Fill::Number(Num(i as f64)) } else { Fill::Whole(i) }
+    }
 }
 
 /// Column and value, in the order of the table; null for a column without any value.
@@ -55,7 +64,7 @@ fn parse(params: &mut Params) -> Result<Box<dyn Operator>, PipelineError> {
     let node = params.take("value")?;
     let value = match node.as_ref().map(|n| n.value()) {
         None => None,
-        Some(Value::Number(n)) => n.as_f64().map(|v| Fill::Number(Num(v))),
+        Some(Value::Number(n)) => n.as_i64().map(Fill::whole).or_else(|| n.as_f64().map(|v| Fill::Number(Num(v)))),
         Some(Value::Bool(b)) => Some(Fill::Boolean(b)),
         Some(Value::String(s)) => Some(Fill::Text(s)),
         Some(_) => None,
@@ -83,7 +92,7 @@ impl FillNa {
     /// Whether columns of type `t` can be filled.
     fn fits(&self, t: &DataType) -> bool {
         match (self.strategy, &self.value) {
-            ("mean" | "median", _) | (_, Some(Fill::Number(_))) => is_number(t),
+            ("mean" | "median", _) | (_, Some(Fill::Number(_) | Fill::Whole(_))) => is_number(t),
             (_, Some(Fill::Boolean(_))) => *t == DataType::Boolean,
             (_, Some(Fill::Text(_))) => *t == DataType::Utf8,
             _ => true,
@@ -145,7 +154,7 @@ fn median(values: &mut [f64]) -> f64 {
 }
 
 fn as_whole(v: f64) -> Option<i64> {
-    (v.fract() == 0.0 && v.abs() < 9.0e15).then_some(v as i64)
+    (v.fract() == 0.0 && v.abs() < 2f64.powi(63)).then_some(v as i64)
 }
 
 fn mode(column: &ArrayRef) -> Result<Option<Fill>, OperatorError> {
@@ -157,7 +166,7 @@ fn mode(column: &ArrayRef) -> Result<Option<Fill>, OperatorError> {
     Ok(most.map(|(category, _)| match category {
         Category::Boolean(b) => Fill::Boolean(b),
         Category::Whole(i) if *column.data_type() == DataType::Date32 => Fill::Date(i as i32),
-        Category::Whole(i) => Fill::Number(Num(i as f64)),
+        Category::Whole(i) => Fill::whole(i),
         Category::Float(_) => Fill::Number(Num(category.number().unwrap_or_default())),
         Category::Text(t) => Fill::Text(t.to_string()),
     }))
@@ -174,6 +183,7 @@ fn fill(column: &ArrayRef, fill: &Fill, filled: &DataType) -> Result<ArrayRef, O
     let missing = or(&missing, &is_null(&column)?)?;
     let scalar: ArrayRef = match (filled, fill) {
         (DataType::Int64, Fill::Number(Num(v))) => Arc::new(Int64Array::from(vec![as_whole(*v).unwrap_or_default()])),
+        (_, Fill::Whole(i)) => cast(&Int64Array::from(vec![*i]), filled)?,
         (_, Fill::Number(Num(v))) => cast(&Float64Array::from(vec![*v]), filled)?,
         (_, Fill::Boolean(b)) => Arc::new(BooleanArray::from(vec![*b])),
         (_, Fill::Text(t)) => Arc::new(StringArray::from(vec![t.as_str()])),

@@ -116,6 +116,20 @@ fn by_hand() {
     assert_eq!(filled.column("", "t").unwrap().null_count(), 1);
     let filled = one("FillNA", "{value: 7, columns: [n]}", &small);
     assert_eq!(filled.column("", "n").unwrap().as_primitive::<Int64Type>().values().to_vec(), [1, 7, 3, 1]);
+    // Whole numbers that no float holds, or that are written as floats.
+    for (value, expected) in [
+        ("9007199254740993", 9_007_199_254_740_993),
+        ("-9223372036854775808", i64::MIN),
+        ("1.0e+18", 1_000_000_000_000_000_000),
+    ] {
+        let filled = one("FillNA", &format!("{{value: {value}, columns: [n]}}"), &small);
+        let filled = filled.column("", "n").unwrap().as_primitive::<Int64Type>().values().to_vec();
+        assert_eq!(filled, [1, expected, 3, 1], "{value}");
+    }
+    let large = Int64Array::from(vec![Some(i64::MAX), None, Some(i64::MAX)]);
+    let large = [table(vec![("n", Arc::new(large) as ArrayRef)])];
+    let filled = one("FillNA", "{strategy: mode}", &large);
+    assert_eq!(filled.column("", "n").unwrap().as_primitive::<Int64Type>().values().to_vec(), [i64::MAX; 3]);
     let filled = one("FillNA", "{value: none}", &small);
     assert_eq!(filled.column("", "t").unwrap().as_string::<i32>().value(2), "none");
     let filled = one("FillNA", "{value: false, columns: b}", &small);
