@@ -122,6 +122,17 @@ impl FillNa {
         names.iter().map(typed).collect()
     }
 
+    /// Refuses a constant that would become infinite.
+    fn check_range(&self, name: &str, t: &DataType) -> Result<(), OperatorError> {
+        match &self.value {
+            Some(Fill::Number(Num(v))) if *t == DataType::Float32 && (*v as f32).is_infinite() => {
+                let why = format!("column {name} is float32, which does not hold {v:e}; leave it out or convert it");
+                Err(OperatorError::Param { param: "value", why })
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn fill_of(&self, table: &Table, name: &str) -> Result<Option<Fill>, OperatorError> {
         let column = table.column("columns", name)?;
         if let Some(value) = &self.value {
@@ -207,6 +218,7 @@ impl Operator for FillNa {
         let mut columns = given.table()?.clone();
         let chosen = self.chosen(&columns)?;
         for (name, data_type) in &chosen {
+            self.check_range(name, data_type)?;
             columns.set(name, self.filled_type(data_type));
         }
         Ok(Checked::table(columns).learning(Columns::new(chosen)))

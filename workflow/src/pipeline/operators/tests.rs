@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, StringArray};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float32Array, Float64Array, Int64Array, StringArray};
 use arrow::datatypes::{Float64Type, Int64Type};
 use serde_json::Value;
 
@@ -323,4 +323,8 @@ fn mistakes() {
         let found = fails(op, yaml, &[small()]);
         assert!(found.contains(expected), "{op} {yaml}: {found}");
     }
+    let narrow = [table(vec![("s", Arc::new(Float32Array::from(vec![Some(1.5), None])) as ArrayRef)])];
+    let found = fails("FillNA", "{value: 1.0e+39}", &narrow);
+    assert!(found.contains("`value`: column s is float32, which does not hold 1e39"), "{found}");
+    assert_eq!(one("FillNA", "{value: 1.0e+38}", &narrow).numbers("", "s").unwrap().value(1), f64::from(1e38f32));
 }
