@@ -12,6 +12,7 @@ use arrow::compute::{
     CastOptions, DatePart, and_kleene, cast_with_options, date_part, filter, is_null, not, or_kleene, take,
 };
 use arrow::datatypes::{DataType, Float32Type, Float64Type, Int64Type, UInt64Type};
+use arrow::error::ArrowError;
 use arrow::util::display::array_value_to_string;
 
 use super::{Arithmetic, Checker, Comparison, Expr, Function, common, is_date_pair};
@@ -174,7 +175,7 @@ impl Evaluator<'_> {
         &self,
         a: &Expr,
         b: &Expr,
-        kernel: fn(&BooleanArray, &BooleanArray) -> std::result::Result<BooleanArray, arrow::error::ArrowError>,
+        kernel: fn(&BooleanArray, &BooleanArray) -> std::result::Result<BooleanArray, ArrowError>,
     ) -> Result<Value> {
         Ok(Value { array: Arc::new(kernel(&self.boolean(a)?, &self.boolean(b)?)?), one: false })
     }
@@ -243,21 +244,24 @@ impl Evaluator<'_> {
             Ok(Value { array: Arc::new(array), one: of.one })
         };
         let float = |f: fn(f64) -> f64| mapped(self.value(argument)?, f);
-        let either = |f: fn(f64) -> f64, whole: fn(i64) -> i64| -> Result<Value> {
+        let either = |f: fn(f64) -> f64, whole: fn(i64) -> Option<i64>| -> Result<Value> {
             let of = self.number(argument)?;
             match of.array.as_primitive_opt::<Int64Type>() {
                 None => mapped(of, f),
                 Some(numbers) => {
-                    let array: Int64Array = numbers.unary(whole);
+                    // As Arrow's kernels say it.
+                    let too_large = |n: i64| format!("Overflow happened on: {}({n})", function.name());
+                    let checked = |n: i64| whole(n).ok_or_else(|| ArrowError::ArithmeticOverflow(too_large(n)));
+                    let array: Int64Array = numbers.try_unary(checked)?;
                     Ok(Value { array: Arc::new(array), one: of.one })
                 }
             }
         };
         match function {
-            Function::Abs => either(f64::abs, i64::saturating_abs),
-            Function::Floor => either(f64::floor, |n| n),
-            Function::Ceil => either(f64::ceil, |n| n),
-            Function::Round => either(f64::round_ties_even, |n| n),
+            Function::Abs => either(f64::abs, i64::checked_abs),
+            Function::Floor => either(f64::floor, Some),
+            Function::Ceil => either(f64::ceil, Some),
+            Function::Round => either(f64::round_ties_even, Some),
             Function::Sqrt => float(f64::sqrt),
             Function::Exp => float(f64::exp),
             Function::Log => float(f64::ln),

@@ -172,4 +172,10 @@ fn mistakes_say_what_was_expected() {
     assert!(Expression::parse(&"-".repeat(100_000)).is_err());
     let overflow = Expression::parse("i + 9223372036854775807").unwrap().evaluate("where", &sample());
     assert!(overflow.is_err());
+    let smallest = table(vec![("n", Arc::new(Int64Array::from(vec![Some(1), None, Some(i64::MIN)])))]);
+    for text in ["-n", "abs(n)", "abs(n) > 0", "abs(-9223372036854775807 - 1)"] {
+        let found = Expression::parse(text).unwrap().evaluate("where", &smallest).unwrap_err().to_string();
+        assert!(found.contains("Overflow happened on: ") && found.contains("9223372036854775808"), "{text}: {found}");
+    }
+    assert!(Expression::parse("floor(n) = ceil(n)").unwrap().evaluate("where", &smallest).is_ok());
 }

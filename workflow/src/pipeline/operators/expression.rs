@@ -13,7 +13,7 @@ use crate::pipeline::operator::{Checked, Given, Inputs, Operator, OperatorKind, 
 use crate::pipeline::params::Params;
 
 pub(crate) const KIND: OperatorKind =
-    OperatorKind { name: "Expression", version: 1, inputs: &[Slot::Table], fit: None, parse };
+    OperatorKind { name: "Expression", version: 2, inputs: &[Slot::Table], fit: None, parse };
 
 #[derive(Debug)]
 struct Columns {

@@ -14,7 +14,7 @@ use crate::pipeline::operator::{Checked, Given, Inputs, Operator, OperatorKind, 
 use crate::pipeline::params::Params;
 
 pub(crate) const KIND: OperatorKind =
-    OperatorKind { name: "Filter", version: 1, inputs: &[Slot::Table], fit: None, parse };
+    OperatorKind { name: "Filter", version: 2, inputs: &[Slot::Table], fit: None, parse };
 
 #[derive(Debug)]
 struct Filter {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, Float64Array, Int64Array};
 use arrow::datatypes::{DataType, Float64Type, Int64Type};
+use arrow::error::ArrowError;
 
 use crate::pipeline::data::Data;
 use crate::pipeline::error::{OperatorError, PipelineError};
@@ -15,7 +16,7 @@ use crate::pipeline::operator::{Checked, Given, Inputs, Operator, OperatorKind, 
 use crate::pipeline::params::Params;
 
 pub(crate) const KIND: OperatorKind =
-    OperatorKind { name: "GetConstructionRecency", version: 1, inputs: &[Slot::Table], fit: None, parse };
+    OperatorKind { name: "GetConstructionRecency", version: 2, inputs: &[Slot::Table], fit: None, parse };
 
 #[derive(Debug)]
 struct GetConstructionRecency {
@@ -47,7 +48,12 @@ impl Operator for GetConstructionRecency {
         let table = inputs.table(0)?;
         let built = table.column("column", &self.column)?;
         let recency: ArrayRef = if let Some(built) = built.as_primitive_opt::<Int64Type>() {
-            let recency: Int64Array = built.unary(|y| i64::from(self.year).saturating_sub(y));
+            // As Arrow's kernels say it.
+            let too_large = |y: i64| format!("Overflow happened on: {} - {y}", self.year);
+            let recency: Int64Array = built.try_unary(|y| {
+                let recency = i64::from(self.year).checked_sub(y);
+                recency.ok_or_else(|| ArrowError::ArithmeticOverflow(too_large(y)))
+            })?;
             Arc::new(recency)
         } else {
             let recency: Float64Array =
