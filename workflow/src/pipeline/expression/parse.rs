@@ -229,9 +229,14 @@ impl Parser {
 
     fn sign(&mut self) -> Result<Expr, String> {
         if self.take_symbol(&["-"]).is_some() {
+            // Without its sign the smallest of int64 is none of it.
+            if matches!(self.peek(), Some(Token::Number(text)) if text.parse::<u64>() == Ok(1 << 63)) {
+                self.at += 1;
+                return Ok(Expr::Whole(i64::MIN));
+            }
             return self.deeper(|p| {
                 Ok(match p.sign()? {
-                    Expr::Whole(n) => Expr::Whole(n.saturating_neg()),
+                    Expr::Whole(n) => n.checked_neg().map_or_else(|| Expr::Negate(Expr::Whole(n).into()), Expr::Whole),
                     Expr::Number(n) => Expr::Number(-n),
                     other => Expr::Negate(other.into()),
                 })
@@ -261,6 +266,9 @@ impl Parser {
         match token {
             Token::Number(text) => match (text.parse::<i64>(), text.parse::<f64>()) {
                 (Ok(n), _) => Ok(Expr::Whole(n)),
+                _ if text.bytes().all(|b| b.is_ascii_digit()) => {
+                    Err(format!("a whole number of 64 bits instead of {text}; write {text}.0 for a float"))
+                }
                 (_, Ok(n)) if n.is_finite() => Ok(Expr::Number(n)),
                 _ => Err(format!("a number instead of {text}")),
             },

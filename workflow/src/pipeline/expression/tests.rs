@@ -76,6 +76,9 @@ fn values_by_hand() {
         ("int(-s)", "-1 -2 -3 -4"),
         ("int(null)", "_ _ _ _"),
         ("int(-9223372036854775808.0) + 1 = -9223372036854775807", "true true true true"),
+        ("-9223372036854775808", "-9223372036854775808 -9223372036854775808 -9223372036854775808 -9223372036854775808"),
+        ("-9223372036854775808 + 1 = -9223372036854775807", "true true true true"),
+        ("9223372036854775808.0 > 9223372036854775807.5 - 1e4", "true true true true"),
         ("when(f = f, int(f), -1)", "0 0 -1 -1"),
         ("float(b)", "1.0 0.0 _ 1.0"),
         ("\"two words\" / 10", "1.0 2.0 3.0 4.0"),
@@ -122,7 +125,7 @@ fn a_number_that_int64_does_not_hold_is_named_by_its_row() {
         (some.clone(), "1 + int(f)", "row 2: int takes numbers within int64, found NaN; "),
         (sample(), "int(when(i = 7, -1e300, 0))", "row 3: int takes numbers within int64, found -1e300; "),
         (sample(), "when(i = 7 or f != f, int(f * 2), 0)", "row 2: int takes numbers within int64, found NaN; "),
-        (some, "int(9223372036854775808)", "row 2: int takes numbers within int64, found 9.223372036854776e18; "),
+        (some, "int(9223372036854775808.0)", "row 2: int takes numbers within int64, found 9.223372036854776e18; "),
     ] {
         let found = Expression::parse(text).unwrap().evaluate("where", &table).unwrap_err();
         assert!(matches!(found, OperatorError::NotWhole { .. }), "{text}: {found}");
@@ -143,6 +146,12 @@ fn mistakes_say_what_was_expected() {
         ("sqr(1)", "did you mean \"sqrt\"?"),
         ("when(1, 2)", "when(condition, value, ..., otherwise)"),
         ("a is 3", "null before 3"),
+        (
+            "i < 9223372036854775808",
+            "a whole number of 64 bits instead of 9223372036854775808; write 9223372036854775808.0 for a float",
+        ),
+        ("i = -9223372036854775809", "a whole number of 64 bits instead of 9223372036854775809; write "),
+        ("i -9223372036854775808", "a whole number of 64 bits instead of 9223372036854775808; write "),
     ] {
         let found = Expression::parse(text).unwrap_err();
         assert!(found.contains(expected), "{text}: {found}");
@@ -173,7 +182,7 @@ fn mistakes_say_what_was_expected() {
     let overflow = Expression::parse("i + 9223372036854775807").unwrap().evaluate("where", &sample());
     assert!(overflow.is_err());
     let smallest = table(vec![("n", Arc::new(Int64Array::from(vec![Some(1), None, Some(i64::MIN)])))]);
-    for text in ["-n", "abs(n)", "abs(n) > 0", "abs(-9223372036854775807 - 1)"] {
+    for text in ["-n", "abs(n)", "abs(n) > 0", "abs(-9223372036854775808)", "--9223372036854775808"] {
         let found = Expression::parse(text).unwrap().evaluate("where", &smallest).unwrap_err().to_string();
         assert!(found.contains("Overflow happened on: ") && found.contains("9223372036854775808"), "{text}: {found}");
     }
