@@ -141,10 +141,13 @@ impl Evaluator<'_> {
                 let of = self.value(of)?;
                 Value { array: Arc::new(is_null(&of.array)?), one: of.one }
             }
-            Expr::Arithmetic(op, a, b) => arithmetic(*op, self.number(a)?, self.number(b)?)?,
+            Expr::Arithmetic(first, others) => {
+                let first = self.number(first)?;
+                others.iter().try_fold(first, |left, (op, right)| arithmetic(*op, left, self.number(right)?))?
+            }
             Expr::Compare(comparison, a, b) => compare(*comparison, self.value(a)?, self.value(b)?)?,
-            Expr::And(a, b) => self.logical(a, b, and_kleene)?,
-            Expr::Or(a, b) => self.logical(a, b, or_kleene)?,
+            Expr::And(first, others) => self.logical(first, others, and_kleene)?,
+            Expr::Or(first, others) => self.logical(first, others, or_kleene)?,
             Expr::In(of, among) => {
                 let mut any = Value::one(BooleanArray::from(vec![false])).column(self.n_rows())?;
                 for item in among {
@@ -173,11 +176,15 @@ impl Evaluator<'_> {
 
     fn logical(
         &self,
-        a: &Expr,
-        b: &Expr,
+        first: &Expr,
+        others: &[Expr],
         kernel: fn(&BooleanArray, &BooleanArray) -> std::result::Result<BooleanArray, ArrowError>,
     ) -> Result<Value> {
-        Ok(Value { array: Arc::new(kernel(&self.boolean(a)?, &self.boolean(b)?)?), one: false })
+        let mut all = self.boolean(first)?;
+        for other in others {
+            all = kernel(&all, &self.boolean(other)?)?;
+        }
+        Ok(Value { array: Arc::new(all), one: false })
     }
 
     /// Each condition is computed for the rows that no case before took, and each value for those that take it, so that

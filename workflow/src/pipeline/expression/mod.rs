@@ -34,10 +34,11 @@ pub(crate) enum Expr {
     Negate(Box<Expr>),
     Not(Box<Expr>),
     IsNull(Box<Expr>),
-    Arithmetic(Arithmetic, Box<Expr>, Box<Expr>),
+    /// The first term, and the others in order: a long chain must not be a deep tree.
+    Arithmetic(Box<Expr>, Vec<(Arithmetic, Expr)>),
     Compare(Comparison, Box<Expr>, Box<Expr>),
-    And(Box<Expr>, Box<Expr>),
-    Or(Box<Expr>, Box<Expr>),
+    And(Box<Expr>, Vec<Expr>),
+    Or(Box<Expr>, Vec<Expr>),
     In(Box<Expr>, Vec<Expr>),
     /// Conditions with values, and the value otherwise.
     When(Vec<(Expr, Expr)>, Box<Expr>),
@@ -226,18 +227,22 @@ impl Checker<'_> {
                 self.type_of(of)?;
                 DataType::Boolean
             }
-            Expr::Arithmetic(op, a, b) => {
-                let both = [self.number(op.name(), a)?, self.number(op.name(), b)?];
-                let whole = both.iter().all(|t| *t == DataType::Int64) && *op != Arithmetic::Divide;
-                if whole { DataType::Int64 } else { DataType::Float64 }
+            Expr::Arithmetic(first, others) => {
+                let mut found = self.number(others.first().map_or("+", |(op, _)| op.name()), first)?;
+                for (op, other) in others {
+                    let both = [found, self.number(op.name(), other)?];
+                    let whole = both.iter().all(|t| *t == DataType::Int64) && *op != Arithmetic::Divide;
+                    found = if whole { DataType::Int64 } else { DataType::Float64 };
+                }
+                found
             }
             Expr::Compare(_, a, b) => {
                 self.comparable("a comparison", a, b)?;
                 DataType::Boolean
             }
-            Expr::And(a, b) | Expr::Or(a, b) => {
-                self.boolean("and/or", a)?;
-                self.boolean("and/or", b)?;
+            Expr::And(first, others) | Expr::Or(first, others) => {
+                self.boolean("and/or", first)?;
+                others.iter().try_for_each(|other| self.boolean("and/or", other))?;
                 DataType::Boolean
             }
             Expr::In(of, among) => {

@@ -5,6 +5,8 @@ use crate::suggest::{hint, nearest};
 
 /// Deeper nesting is refused, so that no text can exhaust the stack.
 const MAX_DEPTH: usize = 64;
+/// More terms in a row are refused.
+const MAX_TERMS: usize = 1000;
 
 #[derive(Debug, Clone, PartialEq)]
 enum Token {
@@ -153,19 +155,21 @@ impl Parser {
     }
 
     fn or(&mut self) -> Result<Expr, String> {
-        let mut left = self.and()?;
+        let first = self.and()?;
+        let mut others = Vec::new();
         while self.take_word("or") {
-            left = Expr::Or(left.into(), self.and()?.into());
+            push(&mut others, self.and()?)?;
         }
-        Ok(left)
+        Ok(if others.is_empty() { first } else { Expr::Or(first.into(), others) })
     }
 
     fn and(&mut self) -> Result<Expr, String> {
-        let mut left = self.not()?;
+        let first = self.not()?;
+        let mut others = Vec::new();
         while self.take_word("and") {
-            left = Expr::And(left.into(), self.not()?.into());
+            push(&mut others, self.not()?)?;
         }
-        Ok(left)
+        Ok(if others.is_empty() { first } else { Expr::And(first.into(), others) })
     }
 
     fn not(&mut self) -> Result<Expr, String> {
@@ -206,25 +210,27 @@ impl Parser {
     }
 
     fn sum(&mut self) -> Result<Expr, String> {
-        let mut left = self.product()?;
+        let first = self.product()?;
+        let mut others = Vec::new();
         while let Some(symbol) = self.take_symbol(&["+", "-"]) {
             let op = if symbol == "+" { Arithmetic::Add } else { Arithmetic::Subtract };
-            left = Expr::Arithmetic(op, left.into(), self.product()?.into());
+            push(&mut others, (op, self.product()?))?;
         }
-        Ok(left)
+        Ok(if others.is_empty() { first } else { Expr::Arithmetic(first.into(), others) })
     }
 
     fn product(&mut self) -> Result<Expr, String> {
-        let mut left = self.sign()?;
+        let first = self.sign()?;
+        let mut others = Vec::new();
         while let Some(symbol) = self.take_symbol(&["*", "/", "%"]) {
             let op = match symbol {
                 "*" => Arithmetic::Multiply,
                 "/" => Arithmetic::Divide,
                 _ => Arithmetic::Remainder,
             };
-            left = Expr::Arithmetic(op, left.into(), self.sign()?.into());
+            push(&mut others, (op, self.sign()?))?;
         }
-        Ok(left)
+        Ok(if others.is_empty() { first } else { Expr::Arithmetic(first.into(), others) })
     }
 
     fn sign(&mut self) -> Result<Expr, String> {
@@ -301,6 +307,15 @@ impl Parser {
             }
         }
     }
+}
+
+/// Adds a term behind the first one and `others`.
+fn push<T>(others: &mut Vec<T>, term: T) -> Result<(), String> {
+    others.push(term);
+    if others.len() < MAX_TERMS {
+        return Ok(());
+    }
+    Err(format!("at most {MAX_TERMS} terms in a row; put some in parentheses"))
 }
 
 fn call(name: &str, mut arguments: Vec<Expr>) -> Result<Expr, String> {

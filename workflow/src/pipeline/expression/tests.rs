@@ -188,3 +188,29 @@ fn mistakes_say_what_was_expected() {
     }
     assert!(Expression::parse("floor(n) = ceil(n)").unwrap().evaluate("where", &smallest).is_ok());
 }
+
+#[test]
+fn long_chains_are_no_deep_trees() {
+    for (term, by, expected) in [
+        ("i > 0", " and ", "true false _ true"),
+        ("i > 5", " or ", "false false _ true"),
+        ("i", " + ", "1000 -2000 _ 7000"),
+        ("0", " - ", "0 0 0 0"),
+        ("1", " * ", "1 1 1 1"),
+    ] {
+        let chain = |n: usize| vec![term; n].join(by);
+        assert_eq!(shown(&chain(1000)), expected, "{by}");
+        for n in [1001, 5000, 100_000] {
+            let found = Expression::parse(&chain(n)).unwrap_err();
+            assert!(found.contains("at most 1000 terms in a row"), "{by}: {found}");
+        }
+    }
+    // As many in each of the parentheses.
+    let terms = ["i > 0"; 1000].join(" and ");
+    let nested = (0..60).fold(terms, |inner, _| format!("({inner}) and {}", ["i > 0"; 999].join(" and ")));
+    assert_eq!(shown(&nested), "true false _ true");
+    assert!(format!("{:?}", Expression::parse(&nested).unwrap().clone()).starts_with('('));
+    // From the left, one after another.
+    assert_eq!(shown("7 - 2 - 1 / 2 / 2 + 6 % 4 * 3"), "10.75 10.75 10.75 10.75");
+    assert_eq!(shown("9223372036854775807 - 1 + 1 = 9223372036854775807"), "true true true true");
+}
