@@ -7,8 +7,8 @@ use forust_ml::sampler::SampleMethod;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::Task;
 use super::features::Matrix;
+use super::{Task, check_classes};
 use crate::pipeline::error::{OperatorError, PipelineError};
 use crate::pipeline::params::Params;
 
@@ -147,7 +147,7 @@ impl Boost {
 
     /// Trains; a column without two different values is not split on.
     ///
-    /// Errors: `Value` for an infinite value, `Library`.
+    /// Errors: `Value` for an infinite value, `Param` for classes of which there is one alone, `Library`.
     pub(crate) fn train(&self, matrix: &Matrix, target: &[f64]) -> Result<Boosting, OperatorError> {
         let booster = self.fit(matrix, target)?;
         Boosting::from_booster(&booster, matrix.names.len())
@@ -155,6 +155,9 @@ impl Boost {
 
     fn fit(&self, matrix: &Matrix, target: &[f64]) -> Result<GradientBooster, OperatorError> {
         matrix.check(true)?;
+        if self.task == Task::Classification {
+            check_classes(target)?;
+        }
         let failed = |e: forust_ml::errors::ForustError| OperatorError::Library {
             doing: "training the trees",
             source: e.to_string().into(),

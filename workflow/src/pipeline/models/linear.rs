@@ -9,6 +9,7 @@ use linfa_elasticnet::ElasticNetParams;
 use ndarray::{Array1, Array2, ShapeBuilder};
 use serde::{Deserialize, Serialize};
 
+use super::check_classes;
 use super::features::Matrix;
 use super::log_loss::LogLoss;
 use crate::pipeline::error::OperatorError;
@@ -110,10 +111,7 @@ impl Logistic {
     /// with which the solver does not get on, `Library`.
     pub(crate) fn train(&self, matrix: &Matrix, target: &[f64]) -> Result<Linear, OperatorError> {
         matrix.check(false)?;
-        if target.iter().all(|t| Some(t) == target.first()) {
-            let why = "it has the same value in every row: there is nothing to tell apart".to_owned();
-            return Err(OperatorError::Param { param: "target", why });
-        }
+        check_classes(target)?;
         let penalty = 1.0 / self.c;
         let squares: Vec<f64> = matrix.columns().map(|(_, column)| column.iter().map(|v| v * v).sum()).collect();
         // The solver's line search never ends once the loss is NaN.

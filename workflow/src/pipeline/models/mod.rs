@@ -128,6 +128,15 @@ impl Trained {
     }
 }
 
+/// Refuses a target of classes that is always the same.
+fn check_classes(target: &[f64]) -> Result<(), OperatorError> {
+    if target.iter().all(|t| Some(t) == target.first()) {
+        let why = "it has the same value in every row: there is nothing to tell apart".to_owned();
+        return Err(OperatorError::Param { param: "target", why });
+    }
+    Ok(())
+}
+
 /// The length that the frame itself states, within bounds.
 fn zstd_len(bytes: &[u8]) -> usize {
     zstd::bulk::Decompressor::upper_bound(bytes).unwrap_or(MAX_BYTES).min(MAX_BYTES)

@@ -226,6 +226,16 @@ fn a_training_that_overflows_says_so() {
     let even = |values: [f64; 4]| Arc::new(Float64Array::from(values.to_vec())) as ArrayRef;
     let on = table(vec![("x", even([1.0, -1.0, 1.0, -1.0])), ("y", even([0.0, 0.0, 1.0, 1.0]))]);
     assert_eq!(linear(&learn("TrainLogisticRegression", "{target: y}", &on)).n_nonzero(), 0);
+    // Classes of which there is one alone: their log odds are infinite.
+    let on = table(vec![("x", even([1.0, -1.0, 1.0, -1.0])), ("y", even([1.0; 4]))]);
+    for (op, yaml) in [
+        ("TrainLogisticRegression", "{target: y}"),
+        ("TrainXGBoost", "{target: y, objective: binary}"),
+        ("TrainLightGBM", "{target: y, objective: binary}"),
+    ] {
+        let wrong = run_operator(op, yaml, std::slice::from_ref(&on)).unwrap_err().to_string();
+        assert!(wrong.contains("`target`: it has the same value in every row"), "{op}: {wrong}");
+    }
     let nothing = Linear { intercept: f64::NAN, coefficients: Vec::new(), iterations: 0, converged: None };
     let wrong = Trained::new(Task::Regression, Vec::new(), Model::Linear(nothing)).to_bytes().unwrap_err();
     assert!(matches!(wrong, OperatorError::Overflow), "{wrong}");
