@@ -19,7 +19,7 @@ use crate::pipeline::table::constant;
 pub(crate) struct Linear {
     pub(crate) intercept: f64,
     pub(crate) coefficients: Vec<f64>,
-    /// Steps that training took; 0 where an earlier build did not say.
+    /// Steps that training took; 0 where it needed none, or an earlier build did not say.
     pub(crate) iterations: u32,
     /// Whether training ended because it was done; `None` where an earlier build did not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -66,7 +66,7 @@ fn array(values: Vec<f64>, n_rows: usize, n_columns: usize) -> Result<Array2<f64
 }
 
 impl Elastic {
-    /// Trains; a column of one value has the weight 0.
+    /// Trains; a column of one value has the weight 0, and under a target of one value every column.
     ///
     /// Errors: `Value` for a missing value, `Overflow`, `Library`.
     pub(crate) fn train(&self, matrix: &Matrix, target: &[f64]) -> Result<Linear, OperatorError> {
@@ -85,6 +85,11 @@ impl Elastic {
             let length = if self.normalize && squares > 0.0 { squares.sqrt() } else { 1.0 };
             values.extend(column.iter().map(|v| (v - mean) / length));
             centres.push((mean, length));
+        }
+        // The solver would not find its end: with all zeros nothing is left to gain.
+        if let Some(intercept) = constant(target.iter().copied()) {
+            let coefficients = vec![0.0; centres.len()];
+            return Ok(Linear { intercept, coefficients, iterations: 0, converged: Some(true) });
         }
         // linfa centres the target alone, so the columns are centred here.
         let data = DatasetBase::new(array(values, n, centres.len())?, Array1::from_vec(target.to_vec()));

@@ -263,6 +263,12 @@ fn a_training_that_ended_before_it_was_done_says_so() {
             assert_eq!(figures(needed as u32 - 1), (needed - 1.0, 0.0));
         }
     }
+    // A target of one value takes no step.
+    let numbers = |values: [f64; 4]| Arc::new(Float64Array::from(values.to_vec())) as ArrayRef;
+    let on = table(vec![("x", numbers([1.0, 2.0, 4.0, 3.0])), ("y", numbers([0.1; 4]))]);
+    let figures = run_operator("TrainElasticNet", "{target: y}", std::slice::from_ref(&on)).unwrap().metrics;
+    assert_eq!((figures["iterations"], figures["converged"], figures["nonzero"]), (0.0, 1.0, 0.0));
+    assert_eq!(predict(&learn("TrainElasticNet", "{target: y}", &on), &on), [0.1; 4]);
     // Models of builds that did not say it are read, and do not say it.
     let earlier = r#"{"version":1,"task":"regression","features":["x"],"model":{"linear":{"intercept":1.0,"coefficients":[2.0],"iterations":0}}}"#;
     let bytes = zstd::bulk::compress(earlier.as_bytes(), 1).unwrap();

@@ -15,7 +15,7 @@ use crate::pipeline::params::Params;
 
 const NAME: &str = "TrainElasticNet";
 
-pub(crate) const KIND: OperatorKind = OperatorKind { name: NAME, version: 1, inputs: &[Slot::Table], fit: None, parse };
+pub(crate) const KIND: OperatorKind = OperatorKind { name: NAME, version: 2, inputs: &[Slot::Table], fit: None, parse };
 
 fn parse(params: &mut Params) -> Result<Box<dyn Operator>, PipelineError> {
     let elastic = Elastic {
