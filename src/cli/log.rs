@@ -314,7 +314,8 @@ pub fn error_note<'a>(store: &Store, keys: impl IntoIterator<Item = &'a Intermed
         // Means of a map are far from its cells; nothing but zeros is off by all there was.
         let most = if scheme.contains("pool") { 1.0 } else { FAR_OFF };
         let lost = errors.units.iter().filter(|unit| unit.relative() >= most).count();
-        if lost > 0 && scheme.ends_with("f16") {
+        // What was clamped was too large, and is told by its number.
+        if lost > 0 && scheme.ends_with("f16") && errors.clamped == 0 {
             eprintln!(
                 "warning: {key}: {lost} of {} units have values too small for {scheme}, and are stored as little more than zeros; \
                  log them under a new version with --scheme f32",

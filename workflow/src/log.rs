@@ -95,7 +95,8 @@ pub struct RunOptions {
     pub log: LogOptions,
     /// Which activations of each layer a by-example index is built of while logging (default: none is built).
     pub index: Option<MapValue>,
-    /// How often what is done so far is committed, so that an interrupted run goes on there (default: 5 seconds).
+    /// How often what is done so far is committed, so that an interrupted run goes on there (default: 5 seconds). A model
+    /// that replaces another is committed whole.
     pub checkpoint: Duration,
 }
 
@@ -216,6 +217,8 @@ pub fn log_intermediates(
         weights: Some(fingerprint(&operator)),
         dataset: Some(input.record()),
     };
+    // What is replaced goes with the first commit: that is the last one, so that a failure leaves what there was.
+    let replaces = options.if_exists == IfExists::Replace && store.catalog().model_exact(key)?.is_some();
     let model = log.model(&spec, options.if_exists)?;
     let mut handles = Vec::with_capacity(layers.len());
     let mut max_bytes = 0;
@@ -308,7 +311,7 @@ pub fn log_intermediates(
         // A model that takes long for so many is committed in between all the same.
         let whole = (at - range.start).is_multiple_of(1024);
         let due = options.checkpoint * if whole { 1 } else { 4 };
-        if committed.elapsed() >= due && at < range.end {
+        if committed.elapsed() >= due && at < range.end && !replaces {
             log.commit()?;
             committed = Instant::now();
         }

@@ -78,7 +78,7 @@ pub fn run(args: &MetricsArgs, key: &str, store: &Store, as_json: bool) -> Resul
         Task::Binary => {
             let (source, unshared) = (both.predicted.scan().source().to_string(), both.unshared);
             let metrics = binary_metrics(both, scores, args.threshold, args.bins as usize)?;
-            Ok(binary(args, &metrics, &source, &unshared, as_json))
+            binary(args, &metrics, &source, &unshared, as_json)
         }
         Task::Regression => {
             let metrics = number_metrics(&both.predicted, &both.label, &both.rows)?;
@@ -250,7 +250,10 @@ fn reliability_table(of: &str, truth: &str, bins: &[ReliabilityBin]) -> String {
     rows.table()
 }
 
-fn binary(args: &MetricsArgs, m: &BinaryMetrics, source: &str, unshared_rows: &[u64], as_json: bool) -> String {
+fn binary(args: &MetricsArgs, m: &BinaryMetrics, source: &str, unshared_rows: &[u64], as_json: bool) -> Result<String> {
+    if let Some(class) = args.curve.as_deref().filter(|class| *class != "1") {
+        return Err(CliError::Usage(format!("no curve of class {class:?}; one column of scores has that of class 1")));
+    }
     let of_positive = |f: fn(&ClassScores) -> Option<f64>| m.positive.as_ref().and_then(f);
     let summary = [
         ("accuracy", m.confusion.accuracy()),
@@ -270,7 +273,7 @@ fn binary(args: &MetricsArgs, m: &BinaryMetrics, source: &str, unshared_rows: &[
         if let Some(map) = out.as_object_mut() {
             map.extend(summary.map(|(name, v)| (name.to_string(), json!(v))));
         }
-        return pretty(&out);
+        return Ok(pretty(&out));
     }
     let table = match args.curve.is_some() {
         true => curve_table(&m.curves),
@@ -282,13 +285,13 @@ fn binary(args: &MetricsArgs, m: &BinaryMetrics, source: &str, unshared_rows: &[
         0 => String::new(),
         n => format!("; {} rows without a score or label", count(n)),
     };
-    format!(
+    Ok(format!(
         "{table}{} rows, class 1 from {} on (the column is {scores}): {}; source: {source}{missing}{}\n",
         count(m.confusion.n_rows()),
         float(m.threshold),
         summary.join(", "),
         unshared(unshared_rows)
-    )
+    ))
 }
 
 fn regression(m: &NumberMetrics, both: &Labelled<'_, '_>, as_json: bool) -> String {

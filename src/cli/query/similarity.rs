@@ -232,15 +232,16 @@ fn expand(store: &Store, text: &str) -> Result<Vec<Key>> {
     let (mut keys, mut others) = (Vec::new(), Vec::new());
     for model in models.iter().filter(named) {
         let version = &model.spec.key.version;
-        // Without a version, the model as it was logged last.
-        let is_last = || {
+        // Without a version, the model that has none, else the one logged last.
+        let is_meant = || {
             let same = |m: &&crate::ModelRecord| {
                 (&m.spec.key.project, &m.spec.key.model) == (&model.spec.key.project, &model.spec.key.model)
             };
-            models.iter().rfind(same).is_some_and(|m| m.id == model.id)
+            let plain = models.iter().filter(same).find(|m| m.spec.key.version.is_empty());
+            plain.or(models.iter().rfind(same)).is_some_and(|m| m.id == model.id)
         };
         let fits = if wanted.model.version.is_empty() {
-            is_last()
+            is_meant()
         } else {
             !version.is_empty() && matches(&wanted.model.version, version)
         };

@@ -291,7 +291,9 @@ impl Session<'_> {
                 n_rows: record.n_rows,
             });
             self.log.stage(model, record)?;
-            if self.committed.elapsed() >= self.options.checkpoint {
+            // What is replaced goes with the next commit: only when what comes in its place is whole.
+            let replaces = self.options.if_exists == IfExists::Replace;
+            if !replaces && self.committed.elapsed() >= self.options.checkpoint {
                 self.commit()?;
             }
         }
