@@ -47,8 +47,9 @@ fn open(spec: &Spec) -> Result<Box<dyn Dataset>, DatasetError> {
 /// The first line names the columns; an unnamed one is called `column_3` by its place. The type of a column is the first
 /// of int64, float64, boolean (`true`, `false`), date (`2024-02-29`) that fits all its values, else text; an empty field
 /// is null, and a column of nothing else is text. A whole number beyond int64 is text too, unless another number of its
-/// column has a point or an exponent: identifiers would lose digits as float64. Blank lines are skipped; in a file of one column, where nothing else could
-/// stand for a null, those behind the header and before the last value are rows. UTF-8, with or without a byte order mark.
+/// column has a point or an exponent: identifiers would lose digits as float64. A number beyond float64 is text. Blank
+/// lines are skipped; in a file of one column, where nothing else could stand for a null, those behind the header and
+/// before the last value are rows. UTF-8, with or without a byte order mark.
 ///
 /// Errors: `NotFound`; `BadRow` for a line with too few or too many fields, or that is not UTF-8, and where a quote opens that
 /// is not closed.

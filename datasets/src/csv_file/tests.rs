@@ -162,6 +162,28 @@ fn numbers_beyond_float32_are_no_float32() {
 }
 
 #[test]
+fn numbers_beyond_float64_are_no_floats_and_infinity_is_one_where_it_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("t.csv");
+    let as_type = |data_type: DataType| read_csv_as(&path, &[("x".to_owned(), data_type)]);
+    fs::write(&path, "x\n0.5\n-Infinity\ninf\n").unwrap();
+    for batch in [as_type(DataType::Float64).unwrap(), read_csv(&path).unwrap()] {
+        let found = batch.column(0).as_primitive::<Float64Type>().values().to_vec();
+        assert_eq!(found, [0.5, f64::NEG_INFINITY, f64::INFINITY]);
+    }
+    for beyond in ["1e400".to_owned(), "-1e309".to_owned(), "9".repeat(400)] {
+        fs::write(&path, format!("x\n0.5\n{beyond}\n")).unwrap();
+        for (data_type, name) in [(DataType::Float64, "float64"), (DataType::Float32, "float32")] {
+            let wrong = as_type(data_type).unwrap_err().to_string();
+            let expected = format!("line 3, column x: \"{beyond}\" is not a number within {name}");
+            assert!(wrong.contains(&expected), "{wrong}");
+        }
+        let batch = read_csv(&path).unwrap();
+        assert_eq!(batch.column(0).as_string::<i32>().iter().collect::<Vec<_>>(), [Some("0.5"), Some(beyond.as_str())]);
+    }
+}
+
+#[test]
 fn bad_rows_name_line_and_column() {
     for (content, part) in [
         (&b"a,b,c\n1,2,3\n\n4,5\n"[..], "t.csv: line 4, column c: the line has 2 fields, the header 3"),

@@ -29,7 +29,7 @@ impl Look {
         *len += text.len();
         let (fits, what) = match data_type {
             DataType::Int64 => (parse_int(text).is_some(), "a whole number"),
-            DataType::Float64 => (parse_float(text).is_some(), "a number"),
+            DataType::Float64 => (parse_float(text).is_some(), "a number within float64"),
             DataType::Float32 => (parse_single(text).is_some(), "a number within float32"),
             DataType::Boolean => (parse_bool(text).is_some(), "true or false"),
             DataType::Date32 => (parse_date(text).is_some(), "a date such as 2016-01-31"),
@@ -157,14 +157,18 @@ pub(super) fn parse_int(text: &str) -> Option<i64> {
 }
 
 pub(super) fn parse_float(text: &str) -> Option<f64> {
-    text.trim().parse().ok()
+    let number: f64 = text.trim().parse().ok()?;
+    (number.is_finite() || is_word(text)).then_some(number)
 }
 
-/// A number that is finite as float64 must be so here too.
 pub(super) fn parse_single(text: &str) -> Option<f32> {
     let single: f32 = text.trim().parse().ok()?;
-    let is_held = single.is_finite() || parse_float(text).is_none_or(|number| !number.is_finite());
-    is_held.then_some(single)
+    (single.is_finite() || is_word(text)).then_some(single)
+}
+
+/// Whether an infinite number was written as such (`inf`): one with digits is beyond the type, and is not of it.
+fn is_word(text: &str) -> bool {
+    !text.bytes().any(|byte| byte.is_ascii_digit())
 }
 
 pub(super) fn parse_bool(text: &str) -> Option<bool> {
