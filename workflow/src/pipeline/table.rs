@@ -5,8 +5,11 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, UInt32Array};
 use arrow::compute::{CastOptions, cast_with_options, filter, filter_record_batch, take};
 use arrow::datatypes::{DataType, Field, Float64Type, Schema, SchemaRef};
+use arrow::error::ArrowError;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+use arrow::util::display::array_value_to_string;
 
+use super::columns::type_name;
 use super::error::OperatorError;
 use crate::suggest::nearest;
 
@@ -33,11 +36,26 @@ pub fn held_type(t: &DataType) -> Option<DataType> {
     }
 }
 
+/// Says which value of a column the type `held` does not hold.
+fn not_held(name: &str, column: &ArrayRef, held: &DataType, error: &ArrowError) -> OperatorError {
+    // Such a value becomes null here.
+    let converted = cast_with_options(column, held, &CastOptions::default()).ok();
+    let at = converted.and_then(|to| (0..to.len()).find(|&i| to.is_null(i) && column.is_valid(i)));
+    let held = type_name(held);
+    let why = match at.and_then(|at| array_value_to_string(column, at).ok()) {
+        Some(value) => {
+            format!("column {name} holds {value}, which {held} does not hold; leave it out or write another type")
+        }
+        None => format!("column {name} cannot become {held}: {error}; leave it out or write another type"),
+    };
+    OperatorError::Columns { why }
+}
+
 impl Table {
     /// A table of `batch`, one row_id a row, its columns under the types that pipelines hold.
     ///
-    /// Errors: `Columns` for a repeated name, `ColumnType` for a type that is not held or a value that does not fit in
-    /// int64, `RowCount`.
+    /// Errors: `Columns` for a repeated name or a value that does not fit in int64, `ColumnType` for a type that is not
+    /// held, `RowCount`.
     pub fn new(rows: Arc<Vec<u64>>, batch: RecordBatch) -> Result<Self, OperatorError> {
         if rows.len() != batch.num_rows() {
             return Err(OperatorError::RowCount { expected: rows.len(), found: batch.num_rows() });
@@ -54,12 +72,7 @@ impl Table {
                 Arc::clone(column)
             } else {
                 let options = CastOptions { safe: false, ..CastOptions::default() };
-                cast_with_options(column, &held, &options).map_err(|e| OperatorError::ColumnType {
-                    param: "",
-                    column: field.name().clone(),
-                    expected: format!("values that {held} holds; leave it out or convert it"),
-                    found: e.to_string(),
-                })?
+                cast_with_options(column, &held, &options).map_err(|e| not_held(field.name(), column, &held, &e))?
             };
             Ok((field.name().clone(), column))
         });

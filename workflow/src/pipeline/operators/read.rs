@@ -162,7 +162,7 @@ fn adapt(reading: &Reading, first: u64, batch: RecordBatch) -> Result<Table, Ope
 #[cfg(test)]
 mod tests {
     use arrow::array::{ArrayRef, AsArray, Float64Array, Int64Array, StringArray, TimestampSecondArray, UInt64Array};
-    use arrow::datatypes::{Float32Type, Int64Type};
+    use arrow::datatypes::{Float32Type, Float64Type, Int64Type};
 
     use super::*;
 
@@ -202,6 +202,10 @@ mod tests {
         assert_eq!(whole.as_primitive::<Int64Type>().iter().collect::<Vec<_>>(), [Some(2), None, Some(-3)]);
         let truths = converted(floats(&[Some(1.0), None, Some(0.0)]), DataType::Boolean).unwrap();
         assert_eq!(truths.as_boolean().iter().collect::<Vec<_>>(), [Some(true), None, Some(false)]);
+        let wholes = Arc::new(Int64Array::from(vec![Some(i64::MIN), None, Some(-(1 << 53)), Some(3)])) as ArrayRef;
+        let doubles = converted(wholes, DataType::Float64).unwrap();
+        let doubles = doubles.as_primitive::<Float64Type>().iter().collect::<Vec<_>>();
+        assert_eq!(doubles, [Some(-9223372036854775808.0), None, Some(-9007199254740992.0), Some(3.0)]);
         // A float32 rounds, as float64 does too; infinity is one of its values.
         let single = converted(floats(&[Some(0.1), None, Some(f64::INFINITY)]), DataType::Float32).unwrap();
         let single = single.as_primitive::<Float32Type>().iter().collect::<Vec<_>>();
@@ -212,6 +216,7 @@ mod tests {
     fn what_a_type_does_not_hold_is_named_by_file_row_and_column() {
         let floats = |values: &[Option<f64>]| Arc::new(Float64Array::from(values.to_vec())) as ArrayRef;
         let texts = |values: &[&str]| Arc::new(StringArray::from(values.to_vec())) as ArrayRef;
+        let wholes = |values: &[Option<i64>]| Arc::new(Int64Array::from(values.to_vec())) as ArrayRef;
         for (x, wanted, expected) in [
             (floats(&[Some(2.0), None, Some(1.7)]), DataType::Int64, "row 12, column x: 1.7 is not a whole number"),
             (floats(&[Some(f64::NAN)]), DataType::Int64, "row 10, column x: NaN is not a whole number within int64"),
@@ -224,6 +229,23 @@ mod tests {
                 "row 12, column x: 2.0 is not true or false",
             ),
             (texts(&["1e39"]), DataType::Float32, "row 10, column x: \"1e39\" is not a number within float32"),
+            (texts(&["1e400"]), DataType::Float32, "row 10, column x: \"1e400\" is not a number within float32"),
+            (texts(&["inf", "1e400"]), DataType::Float64, "row 11, column x: \"1e400\" is not a number within float64"),
+            (
+                wholes(&[Some(1 << 53), None, Some((1 << 53) + 1)]),
+                DataType::Float64,
+                "row 12, column x: 9007199254740993 is not a whole number that float64 holds exactly",
+            ),
+            (
+                wholes(&[Some(i64::MAX)]),
+                DataType::Float64,
+                "row 10, column x: 9223372036854775807 is not a whole number that float64 holds exactly",
+            ),
+            (
+                wholes(&[Some(1 << 24), Some((1 << 24) + 1)]),
+                DataType::Float32,
+                "row 11, column x: 16777217 is not a whole number that float32 holds exactly",
+            ),
         ] {
             let wrong = converted(x, wanted).unwrap_err().to_string();
             assert!(wrong.starts_with("t.parquet: ") && wrong.contains(expected), "{wrong}");
@@ -231,7 +253,7 @@ mod tests {
         }
         let beyond = Arc::new(UInt64Array::from(vec![1, u64::MAX])) as ArrayRef;
         let wrong = converted(beyond, DataType::Int64).unwrap_err().to_string();
-        assert!(wrong.contains("column x") && wrong.contains("expected values that Int64 holds"), "{wrong}");
+        assert!(wrong.contains("column x holds 18446744073709551615, which int64 does not hold"), "{wrong}");
         let wrong = converted(floats(&[Some(1.0)]), DataType::Date32).unwrap_err().to_string();
         assert!(wrong.contains("column x cannot become date"), "{wrong}");
     }

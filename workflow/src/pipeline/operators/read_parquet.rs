@@ -11,7 +11,7 @@ use crate::pipeline::opened::Opened;
 use crate::pipeline::operator::{Operator, OperatorKind};
 use crate::pipeline::params::Params;
 
-pub(crate) const KIND: OperatorKind = OperatorKind { name: "ReadParquet", version: 1, inputs: &[], fit: None, parse };
+pub(crate) const KIND: OperatorKind = OperatorKind { name: "ReadParquet", version: 2, inputs: &[], fit: None, parse };
 
 fn parse(params: &mut Params) -> Result<Box<dyn Operator>, PipelineError> {
     Ok(Box::new(Reading::parse(
