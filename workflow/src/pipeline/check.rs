@@ -216,11 +216,25 @@ impl Checker<'_> {
                 let given = Given::Learnt { operator: stage.kind.name, needs: needs.clone(), about: about.clone() };
                 Ok((ReadFrom::Learnt { stage: reading.stage }, given))
             }
-            _ => {
-                Err(self
-                    .wrong_input(reading, format!("{}, which has learnt nothing", self.pipeline.reference(reading))))
-            }
+            _ => Err(self.wrong_input(reading, self.not_learnt(reading))),
         }
+    }
+
+    /// What a reading of no artifact is, in words.
+    fn not_learnt(&self, reading: &Reading) -> String {
+        let name = self.pipeline.reference(reading);
+        let read = self.done.get(reading.stage).zip(self.pipeline.stages().get(reading.stage));
+        let (Some((plan, stage)), Some(output)) = (read, &reading.output) else {
+            return format!("{name}, which has learnt nothing");
+        };
+        let outputs: Vec<&str> = plan.outputs.iter().map(|(n, _)| n.as_str()).collect();
+        if outputs.contains(&name.as_str()) {
+            return format!("{name}, which has learnt nothing");
+        }
+        let outputs = if outputs.is_empty() { "none".to_owned() } else { outputs.join(", ") };
+        let learnt =
+            if plan.needs.is_some() { format!("; {} alone is what it has learnt", stage.name) } else { String::new() };
+        format!("{name}: {} has no output {output} (its outputs: {outputs}){learnt}", stage.name)
     }
 
     /// The stage whose artifact is applied: it needs columns that the input has.

@@ -207,7 +207,8 @@ impl Reader<'_> {
     fn text(&self, what: &str, node: &Node) -> Result<String, PipelineError> {
         match node.text() {
             Some(text) if !text.trim().is_empty() => Ok(text.to_string()),
-            _ => Err(self.bad(what, "a text (quote it)", node)),
+            Some(_) => Err(self.bad(what, "a text that is not empty", node)),
+            None => Err(self.bad(what, "a text (quote it)", node)),
         }
     }
 
@@ -225,14 +226,14 @@ impl Reader<'_> {
             Kind::List(list) if !list.is_empty() => {
                 for (i, item) in list.iter().enumerate() {
                     let given = self.map("a setting of the grid", item)?;
-                    let version = given.iter().find(|(k, _)| k.name == "version");
-                    let version = match version {
+                    let written = given.iter().find(|(k, _)| k.name == "version").map(|(_, node)| node);
+                    let version = match written {
                         None => format!("v{}", i + 1),
-                        Some((_, node)) => self.text("version", node)?,
+                        Some(node) => self.text("version", node)?,
                     };
+                    self.is_new(&settings, &version, item, written)?;
                     let given = given.iter().filter(|(k, _)| k.name != "version");
                     settings.push(Setting { version, values: over(defaults, given) });
-                    self.one_of(&settings, item)?;
                 }
             }
             Kind::Map(map) if !map.is_empty() => {
@@ -260,13 +261,23 @@ impl Reader<'_> {
         Ok(settings)
     }
 
-    /// Two settings of one version would be one model.
-    fn one_of(&self, settings: &[Setting], item: &Node) -> Result<(), PipelineError> {
-        let Some((last, before)) = settings.split_last() else { return Ok(()) };
-        match before.iter().any(|s| s.version == last.version) {
-            false => Ok(()),
-            true => Err(self.bad("version", "another version than those above", item)),
+    /// Two settings of one version would be one model. `written`: the version that the setting `item` gives.
+    fn is_new(
+        &self,
+        before: &[Setting],
+        version: &str,
+        item: &Node,
+        written: Option<&Node>,
+    ) -> Result<(), PipelineError> {
+        if !before.iter().any(|s| s.version == version) {
+            return Ok(());
         }
+        let expected = match written {
+            Some(_) => "another version than those above",
+            None => "another than those above: it is that of the setting's place, so give the setting a `version`",
+        };
+        let place = written.map_or(item.place, |node| node.place);
+        Err(self.bad("version", expected, &Node { place, kind: Kind::Text(version.to_owned()) }))
     }
 
     /// The stages, each a map with its name; a map of stages by name is brought into that form.
@@ -337,14 +348,12 @@ impl Reader<'_> {
             let key = entries.iter().map(|(k, _)| k).find(meant);
             key.map(|k| self.unknown("key of a stage", k, &OWN))
         };
-        let name = match get("name") {
-            Some(n) => self.text("name", n)?,
-            None => {
-                return Err(mistyped("name").unwrap_or_else(|| self.bad("a stage", "a key `name`", node)));
-            }
+        let Some(named) = get("name") else {
+            return Err(mistyped("name").unwrap_or_else(|| self.bad("a stage", "a key `name`", node)));
         };
+        let name = self.text("name", named)?;
         if name.contains('/') {
-            return Err(self.bad("name", "a name without `/`, which separates a stage from its output", node));
+            return Err(self.bad("name", "a name without `/`, which separates a stage from its output", named));
         }
         let Some(op) = get("op") else {
             let lacking = || self.bad(&format!("stage {name}"), "a key `op` that names its operator", node);

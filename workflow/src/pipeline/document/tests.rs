@@ -71,7 +71,26 @@ fn mistakes_are_reported_with_their_place_and_the_nearest_name() {
             "homes/train",
             "unknown output homes/train at line 4",
         ),
-        ("{name: x/y, op: SelectColumn, inputs: [homes], columns: [x]}", "{name", "expected a name without `/`"),
+        (
+            "{name: x/y, op: SelectColumn, inputs: [homes], columns: [x]}",
+            "x/y",
+            "`name` is \"x/y\"; expected a name without `/`",
+        ),
+        (
+            "{name: \"\", op: SelectColumn, inputs: [homes], columns: [x]}",
+            "\"\"",
+            "`name` is \"\"; expected a text that is not empty",
+        ),
+        (
+            "{name: m, op: TrainElasticNet, inputs: [homes], target: population}\n  - {name: x, op: Predict, inputs: [m/train, homes]}",
+            "m/train",
+            "found m/train: m has no output train (its outputs: none); m alone is what it has learnt",
+        ),
+        (
+            "{name: x, op: Predict, inputs: [homes/train, homes]}",
+            "homes/train",
+            "found homes/train: homes has no output train (its outputs: homes)",
+        ),
         (
             "{name: x, op: Avg, inputs: [homes], columns: ['${c}'], output: b}",
             "'${c}'",
@@ -313,7 +332,13 @@ fn grids_expand() {
     let stages = template.stages(&template.settings()[0]).unwrap();
     let params: Vec<String> = stages[0].params.iter().map(|(_, v)| v.value().to_string()).collect();
     assert_eq!(params, ["0.5", "\"b x 0.5\""]);
-    assert!(Template::parse("t", &text("grid: [{version: v1}, {version: v1}]")).is_err());
+    for (grid, expected) in [
+        ("grid: [{version: v1, a: 2}, {version: v1, a: 3}]", "t:3:39: `version` is \"v1\"; expected another version"),
+        ("grid: [{version: v2}, {a: 3}]", "t:3:23: `version` is \"v2\"; expected another than those above"),
+    ] {
+        let found = Template::parse("t", &text(grid)).unwrap_err().to_string();
+        assert!(found.starts_with(expected), "{found}");
+    }
     assert!(Template::parse("t", &text("grid: {a: 3}")).is_err());
 }
 
