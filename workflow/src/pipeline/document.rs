@@ -26,6 +26,8 @@ pub struct Setting {
     /// The model's version; empty without a grid.
     pub version: String,
     values: Vec<(Key, Node)>,
+    /// Which of the grid's it is, from 1, and its place; `None` without a grid.
+    in_grid: Option<(usize, Place)>,
 }
 
 impl Setting {
@@ -103,7 +105,7 @@ impl Template {
             Some(node) => reader.map("defaults", node)?.to_vec(),
         };
         let settings = match get("grid") {
-            None => vec![Setting { version: String::new(), values: defaults.clone() }],
+            None => vec![Setting { version: String::new(), values: defaults.clone(), in_grid: None }],
             Some(node) => reader.grid(node, &defaults)?,
         };
         let stages = match get("stages") {
@@ -127,6 +129,20 @@ impl Template {
             }
         }
         Ok(())
+    }
+
+    /// A value that the stages use and other settings of the grid have is missing in the setting, not in the stages.
+    fn complete(&self, setting: &Setting) -> Result<(), PipelineError> {
+        let Some((number, place)) = setting.in_grid else { return Ok(()) };
+        let mut used = Vec::new();
+        self.stages.iter().for_each(|s| names_in(s, &mut used));
+        let has = |s: &Setting, name: &str| s.values.iter().any(|(key, _)| key.name == name);
+        let lacking = used.iter().find(|name| !has(setting, name) && self.settings.iter().any(|s| has(s, name)));
+        let Some(name) = lacking else { return Ok(()) };
+        let at = Spot::new(&self.file, place);
+        let use_of = format!("setting {number} of the grid has no {name}, which the stages use as ${{{name}}}");
+        let message = format!("{use_of}; give it one there, or one for all settings under `defaults`");
+        Err(PipelineError::Syntax { at, message })
     }
 
     /// The file's name, as given.
@@ -156,8 +172,10 @@ impl Template {
 
     /// The stages with the parameters of `setting`.
     ///
-    /// Errors: `Unknown` for a `${name}` that has no value; `BadValue` and `MissingParam` for a malformed stage.
+    /// Errors: `Unknown` for a `${name}` that has no value, `Syntax` where only other settings have one; `BadValue` and
+    /// `MissingParam` for a malformed stage.
     pub(crate) fn stages(&self, setting: &Setting) -> Result<Vec<RawStage>, PipelineError> {
+        self.complete(setting)?;
         let reader = Reader { file: &self.file };
         self.stages.iter().map(|s| reader.stage(&reader.fill(s, &setting.values)?)).collect()
     }
@@ -200,7 +218,7 @@ impl Reader<'_> {
             what: what.into(),
             name: key.name.clone(),
             nearest: nearest(&key.name, known.iter().copied()),
-            known: known.join(", "),
+            known: if known.is_empty() { "none".into() } else { known.join(", ") },
         }
     }
 
@@ -233,7 +251,8 @@ impl Reader<'_> {
                     };
                     self.is_new(&settings, &version, item, written)?;
                     let given = given.iter().filter(|(k, _)| k.name != "version");
-                    settings.push(Setting { version, values: over(defaults, given) });
+                    let in_grid = Some((i + 1, item.place));
+                    settings.push(Setting { version, values: over(defaults, given), in_grid });
                 }
             }
             Kind::Map(map) if !map.is_empty() => {
@@ -253,7 +272,8 @@ impl Reader<'_> {
                     chosen = chosen.iter().flat_map(longer).collect();
                 }
                 for (i, given) in chosen.iter().enumerate() {
-                    settings.push(Setting { version: format!("v{}", i + 1), values: over(defaults, given.iter()) });
+                    let (version, in_grid) = (format!("v{}", i + 1), Some((i + 1, node.place)));
+                    settings.push(Setting { version, values: over(defaults, given.iter()), in_grid });
                 }
             }
             _ => return Err(self.bad("grid", "a list of settings, or lists of values by name", node)),

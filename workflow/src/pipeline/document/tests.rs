@@ -94,7 +94,7 @@ fn mistakes_are_reported_with_their_place_and_the_nearest_name() {
         (
             "{name: x, op: Avg, inputs: [homes], columns: ['${c}'], output: b}",
             "'${c}'",
-            "unknown parameter c at line 4",
+            "unknown parameter c at line 4; known: none",
         ),
         ("{name: x, inputs: [homes]}", "{name", "expected a key `op` that names its operator"),
         (
@@ -340,6 +340,11 @@ fn grids_expand() {
         assert!(found.starts_with(expected), "{found}");
     }
     assert!(Template::parse("t", &text("grid: {a: 3}")).is_err());
+    let lacking = "name: p\ngrid: [{x: 1}, {}]\nstages:\n  - {name: s, op: X, k: '${x}'}\n";
+    let template = Template::parse("t", lacking).unwrap();
+    assert!(template.stages(&template.settings()[0]).is_ok());
+    let found = template.stages(&template.settings()[1]).err().unwrap().to_string();
+    assert!(found.starts_with("t:2:16: setting 2 of the grid has no x, which the stages use as ${x}"), "{found}");
 }
 
 #[test]
