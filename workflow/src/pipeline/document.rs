@@ -72,11 +72,7 @@ impl Template {
         let file: Arc<str> = file.into();
         let root = Node::parse(text).map_err(|e| {
             let place = e.location().map_or(Place::default(), |l| Place { line: l.line(), column: l.column() });
-            let message = match e.without_snippet() {
-                serde_saphyr::Error::DuplicateMappingKey { key: Some(key), .. } => given_twice(key),
-                other => other.to_string(),
-            };
-            PipelineError::Syntax { at: Spot::new(&file, place), message }
+            PipelineError::Syntax { at: Spot::new(&file, place), message: in_words(&e) }
         })?;
         let reader = Reader { file: &file };
         if matches!(root.kind, Kind::Null) {
@@ -178,6 +174,25 @@ impl Template {
         self.complete(setting)?;
         let reader = Reader { file: &self.file };
         self.stages.iter().map(|s| reader.stage(&reader.fill(s, &setting.values)?)).collect()
+    }
+}
+
+/// What is wrong with a text that is no tree, and what to do; the reader's own words speak of how it is called.
+fn in_words(error: &serde_saphyr::Error) -> String {
+    use serde_saphyr::Error;
+    match error.without_snippet() {
+        Error::DuplicateMappingKey { key: Some(key), .. } => given_twice(key),
+        Error::MultipleDocuments { .. } => {
+            "a second document begins behind the line `---`; a file holds one pipeline, so give each a file".into()
+        }
+        Error::RecursiveReferencesRequireWeakTypes { .. } => {
+            "an alias stands inside of what it stands for, without an end; write there what is meant".into()
+        }
+        Error::NonFiniteFloat { value, .. } => {
+            format!("{value} is not a finite number, as all numbers of a pipeline are; write one, or quote it")
+        }
+        Error::AliasError { error, .. } => in_words(error),
+        other => other.to_string(),
     }
 }
 

@@ -262,6 +262,12 @@ fn mistakes_are_reported_with_their_place_and_the_nearest_name() {
         ),
         ("name: p\n  x: [\n", "test.yaml:"),
         ("name: p\nname: q\nstages: []\n", "test.yaml:2:1: the key `name` is given twice; keep one of the two"),
+        ("name: p\nstages: [a]\n---\nname: q\n", ": a second document begins behind the line `---`; a file holds one"),
+        ("name: p\nstages: &a [*a]\n", ": an alias stands inside of what it stands for"),
+        (
+            "name: p\nstages: [{name: a, op: FillNA, inputs: [b], value: .inf}]\n",
+            "test.yaml:2:52: .inf is not a finite number, as all numbers of a pipeline are",
+        ),
         ("", "the file is empty; a pipeline needs `name: ...` and `stages: [...]`"),
         ("# later\n", "the file is empty"),
         ("- a\n", "expected a map with the keys `name` and `stages`"),
