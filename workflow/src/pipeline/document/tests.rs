@@ -286,6 +286,20 @@ fn mistakes_are_reported_with_their_place_and_the_nearest_name() {
 }
 
 #[test]
+fn a_type_of_a_column_that_a_csv_file_does_not_have_is_found_at_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("t.csv"), "abc,k\n1,2\n").unwrap();
+    let data = Data::open(dir.path().to_str().unwrap()).unwrap();
+    for param in ["types: {abd: int64}", "columns: [abd]"] {
+        let stage = format!("  - {{name: t, op: ReadCSV, file: t.csv, {param}}}");
+        let column = stage.find("abd").unwrap() + 1;
+        let found = testing::plans(&format!("name: p\nstages:\n{stage}\n"), &data).err().unwrap().to_string();
+        let expected = "stage t (ReadCSV): no column abd: did you mean abc?; the columns are abc, k";
+        assert_eq!(found, format!("test.yaml:3:{column}: {expected}"));
+    }
+}
+
+#[test]
 fn a_written_date_that_is_none_is_found_before_anything_runs() {
     let data = Data::open("generated:zillow?rows=100").unwrap();
     for (stage, token, expected) in [

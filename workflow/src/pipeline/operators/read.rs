@@ -17,6 +17,7 @@ use crate::pipeline::opened::Opened;
 use crate::pipeline::operator::{Checked, Given, Inputs, Operator, Outcome, Parts};
 use crate::pipeline::params::{Params, one_of};
 use crate::pipeline::table::Table;
+use crate::suggest::nearest;
 
 /// Looks at the file at a path, its columns of the types that were asked for by name.
 type OpenFile = fn(&Path, &[(String, DataType)]) -> Result<Opened, DatasetError>;
@@ -62,7 +63,7 @@ impl Reading {
     fn open(&self, data: &Data) -> Result<Arc<Opened>, OperatorError> {
         data.opened(&self.file, &self.key(), || {
             Ok(match data.file(&self.file)? {
-                TableFile::Path(path) => (self.format.open)(path.as_ref(), &self.types)?,
+                TableFile::Path(path) => (self.format.open)(path.as_ref(), &self.types).map_err(of_types)?,
                 TableFile::Generated(generated) => Opened::Read(generated.make()?),
             })
         })
@@ -110,6 +111,19 @@ impl Operator for Reading {
 
     fn file(&self) -> Option<&str> {
         Some(&self.file)
+    }
+}
+
+/// A column of `types` that the file does not have is told as one of `columns` is: at its place, with the nearest name.
+fn of_types(error: DatasetError) -> OperatorError {
+    match error {
+        DatasetError::NoSuchColumn { column, present, .. } => OperatorError::NoColumn {
+            param: "types",
+            nearest: nearest(&column, present.split(", ")),
+            column,
+            known: present,
+        },
+        other => other.into(),
     }
 }
 
