@@ -5,7 +5,7 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use common::Cli;
+use common::{Cli, write_npy};
 use mistique::pipeline::{Pipeline, PipelineError, Template};
 use serde_json::{Map, Value};
 
@@ -210,6 +210,22 @@ fn data_that_moved_is_found_again_and_what_is_gone_keeps_nothing_else_back() {
     cli.write("r.yaml", &filter(6));
     cli.ok(&["log", "r.yaml", "--data", "t.csv", "--replace"]);
     assert_eq!(cli.json(&["show", "pipelines.r"])["dataset"]["rows"], 3);
+}
+
+#[test]
+fn what_is_advised_for_pipelines_can_be_done() {
+    let cli = Cli::new();
+    cli.write("p.yaml", PIPELINE);
+    let text = cli.fails(&["log", "p.yaml", "--data", DATA, "--max-bytes", "100B"]);
+    assert!(text.contains("raise the limit") && text.contains("--materialize none"), "{text}");
+    assert!(!text.contains("--scheme") && !text.contains("--layers"), "{text}");
+    cli.write("t.csv", "a\n1\n2\n");
+    cli.write("q.yaml", "name: q\nproject: town\nstages: [{name: t, op: ReadCSV, file: t.csv}]\n");
+    cli.ok(&["log", "q.yaml", "--data", "t.csv"]);
+    write_npy(&cli.path("a.npy"), &[2], &[1.0, 2.0]);
+    let text = cli.fails(&["append", "town.q.t", "a.npy", "--replace"]);
+    assert!(text.contains("another kind (pipeline)") && text.contains("name another model"), "{text}");
+    assert!(!text.contains("pass --replace"), "{text}");
 }
 
 #[test]

@@ -182,9 +182,7 @@ pub enum EngineError {
         other: &'static str,
     },
     /// The bytes will not fit.
-    #[error(
-        "this log takes up to {needed} bytes, {available} are {limit}; choose a smaller --scheme, fewer --layers or --rows, or raise the limit"
-    )]
+    #[error("this log takes up to {needed} bytes, {available} are {limit}; {advice}")]
     NoSpace {
         /// Bytes it may take.
         needed: u64,
@@ -192,6 +190,8 @@ pub enum EngineError {
         available: u64,
         /// Which limit.
         limit: &'static str,
+        /// What to do.
+        advice: &'static str,
     },
     /// Something else that the store cannot do.
     #[error("{what}: {why}")]

@@ -347,4 +347,5 @@ fn what_is_not_possible_says_why() {
     assert!(e.considered[1..].iter().all(|c| c.unavailable.as_ref().unwrap().contains("weights are gone")));
     let error = reader.get(&request("b")).unwrap_err().to_string();
     assert!(error.contains("weights are gone") && error.contains("nothing of it is stored"), "{error}");
+    assert!(error.contains("log it again") && !error.contains("--plan rerun"), "{error}");
 }

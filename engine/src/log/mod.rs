@@ -162,12 +162,10 @@ impl Logger {
     /// Errors: `NoSpace`.
     pub fn reserve(&self, bytes: u64) -> Result<()> {
         if let Some(max) = self.options.max_bytes.filter(|m| bytes > *m) {
-            return Err(EngineError::NoSpace { needed: bytes, available: max, limit: "allowed by --max-bytes" });
+            return Err(no_space(bytes, max, "allowed by --max-bytes"));
         }
         match self.storage.free_bytes()? {
-            Some(free) if bytes > free => {
-                Err(EngineError::NoSpace { needed: bytes, available: free, limit: "free on the disk" })
-            }
+            Some(free) if bytes > free => Err(no_space(bytes, free, "free on the disk")),
             _ => Ok(()),
         }
     }
@@ -628,6 +626,10 @@ fn goes_on(existing: &ModelRecord, spec: &ModelSpec) -> bool {
     !existing.complete && existing.spec.kind == pipeline && spec.kind == pipeline
 }
 
+fn no_space(needed: u64, available: u64, limit: &'static str) -> EngineError {
+    EngineError::NoSpace { needed, available, limit, advice: advice::TAKE_LESS }
+}
+
 fn check_same(logged: &ModelSpec, given: &ModelSpec) -> Result<()> {
     let text = |hash: Option<[u8; 16]>| hash.map_or("none".to_string(), |h| hex(&h));
     let describe = |s: &ModelSpec| {
@@ -645,7 +647,11 @@ fn check_same(logged: &ModelSpec, given: &ModelSpec) -> Result<()> {
         None => Ok(()),
         Some((what, logged_text, given_text)) => {
             let key = given.key.to_string();
-            let advice = if given.kind == ModelKind::Pipeline { advice::PIPELINE } else { advice::NEW_VERSION };
+            let advice = match given.kind {
+                ModelKind::Pipeline => advice::PIPELINE,
+                ModelKind::Raw if logged.kind != given.kind => advice::APPENDED,
+                ModelKind::Raw | ModelKind::Network => advice::NEW_VERSION,
+            };
             Err(EngineError::Conflict { key, what, logged: logged_text, given: given_text, advice })
         }
     }

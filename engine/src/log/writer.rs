@@ -14,7 +14,7 @@ use super::growing::GrowingChunk;
 use super::habits::Habits;
 use super::seen::Seen;
 use super::whole::Whole;
-use super::{Dedup, LogOptions};
+use super::{Dedup, LogOptions, advice};
 use crate::catalog::{Catalog, LshRow, NewChunk};
 use crate::chunk::{ChunkHash, salted};
 use crate::error::{EngineError, Result};
@@ -226,7 +226,8 @@ impl ChunkWriter {
     ) -> Result<()> {
         let after = self.report.written_bytes + pieces.iter().map(|piece| piece.len() as u64).sum::<u64>();
         if let Some(max) = self.max_bytes.filter(|max| after > *max) {
-            return Err(EngineError::NoSpace { needed: after, available: max, limit: "allowed by --max-bytes" });
+            let (limit, advice) = ("allowed by --max-bytes", advice::KEEP_LESS);
+            return Err(EngineError::NoSpace { needed: after, available: max, limit, advice });
         }
         let current = match &mut self.current {
             Some(open) => open,
