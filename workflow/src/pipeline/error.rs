@@ -42,6 +42,11 @@ fn guess(nearest: &Option<String>) -> String {
     nearest.as_ref().map(|n| format!(": did you mean {n}?")).unwrap_or_default()
 }
 
+/// `row 14: `, or nothing.
+fn of_row(row: Option<u64>) -> String {
+    row.map(|row| format!("row {row}: ")).unwrap_or_default()
+}
+
 /// ` at line 14`, or nothing.
 fn at_line(at: &Spot) -> String {
     if at.line == 0 { String::new() } else { format!(" at line {}", at.line) }
@@ -275,6 +280,14 @@ pub enum OperatorError {
         row: u64,
         /// The number.
         found: String,
+    },
+    /// An expression has no value.
+    #[error("{}{why}", of_row(*row))]
+    NoValue {
+        /// The row_id, where it is known.
+        row: Option<u64>,
+        /// What has none, and what to do.
+        why: String,
     },
     /// Several rows of a join's right side have one key.
     #[error(

@@ -16,7 +16,7 @@ use arrow::error::ArrowError;
 use arrow::util::display::array_value_to_string;
 
 use super::{Arithmetic, Checker, Comparison, Expr, Function, common, is_date_pair};
-use crate::pipeline::columns::Columns;
+use crate::pipeline::columns::{Columns, type_name};
 use crate::pipeline::error::OperatorError;
 use crate::pipeline::table::Table;
 
@@ -52,7 +52,8 @@ impl Value {
         // A text that is no date must not become a null silently.
         let strict = *from.data_type() == DataType::Utf8;
         let options = CastOptions { safe: !strict, ..CastOptions::default() };
-        Ok(Self { array: cast_with_options(&from, to, &options)?, one: self.one })
+        let array = cast_with_options(&from, to, &options).map_err(|e| unread(&from, to, e))?;
+        Ok(Self { array, one: self.one })
     }
 
     /// A column of `n` rows.
@@ -131,7 +132,8 @@ impl Evaluator<'_> {
             Expr::Column(name) => Value { array: self.column(name)?, one: false },
             Expr::Negate(of) => {
                 let of = self.number(of)?;
-                Value { array: numeric::neg(&of.array)?, one: of.one }
+                let array = numeric::neg(&of.array).map_err(|e| self.not_negated(&of, e))?;
+                Value { array, one: of.one }
             }
             Expr::Not(of) => {
                 let of = self.value(of)?.cast(&DataType::Boolean)?;
@@ -143,7 +145,7 @@ impl Evaluator<'_> {
             }
             Expr::Arithmetic(first, others) => {
                 let first = self.number(first)?;
-                others.iter().try_fold(first, |left, (op, right)| arithmetic(*op, left, self.number(right)?))?
+                others.iter().try_fold(first, |left, (op, right)| self.arithmetic(*op, left, self.number(right)?))?
             }
             Expr::Compare(comparison, a, b) => compare(*comparison, self.value(a)?, self.value(b)?)?,
             Expr::And(first, others) => self.logical(first, others, and_kleene)?,
@@ -256,10 +258,15 @@ impl Evaluator<'_> {
             match of.array.as_primitive_opt::<Int64Type>() {
                 None => mapped(of, f),
                 Some(numbers) => {
-                    // As Arrow's kernels say it.
-                    let too_large = |n: i64| format!("Overflow happened on: {}({n})", function.name());
-                    let checked = |n: i64| whole(n).ok_or_else(|| ArrowError::ArithmeticOverflow(too_large(n)));
-                    let array: Int64Array = numbers.try_unary(checked)?;
+                    let is_too_large = |i: &usize| numbers.is_valid(*i) && whole(numbers.value(*i)).is_none();
+                    if let Some(at) = (0..numbers.len()).find(is_too_large) {
+                        let (name, n) = (function.name(), numbers.value(at));
+                        let why = format!(
+                            "{name}({n}) is beyond int64; compute with float64 there, as in `{name}(float(a))`"
+                        );
+                        return Err(OperatorError::NoValue { row: if of.one { None } else { self.row(at) }, why });
+                    }
+                    let array: Int64Array = numbers.unary(|n| whole(n).unwrap_or(n));
                     Ok(Value { array: Arc::new(array), one: of.one })
                 }
             }
@@ -281,6 +288,62 @@ impl Evaluator<'_> {
             Function::Min | Function::Max => self.extreme(function, arguments),
             Function::Coalesce => self.coalesce(&self.checker().call(function, arguments)?, arguments),
         }
+    }
+
+    fn arithmetic(&self, op: Arithmetic, a: Value, b: Value) -> Result<Value> {
+        let whole = |v: &Value| *v.array.data_type() == DataType::Int64;
+        let to = if whole(&a) && whole(&b) && op != Arithmetic::Divide { DataType::Int64 } else { DataType::Float64 };
+        let (a, b) = (a.cast(&to)?, b.cast(&to)?);
+        let one = a.one && b.one;
+        let (left, right) = (a.datum(), b.datum());
+        let array = match op {
+            Arithmetic::Add => numeric::add(&*left, &*right),
+            Arithmetic::Subtract => numeric::sub(&*left, &*right),
+            Arithmetic::Multiply => numeric::mul(&*left, &*right),
+            Arithmetic::Divide => numeric::div(&*left, &*right),
+            Arithmetic::Remainder => numeric::rem(&*left, &*right),
+        };
+        let array = array.map_err(|e| self.not_whole(op, &a, &b, e))?;
+        Ok(Value { array, one })
+    }
+
+    /// Names the first two whole numbers that have no result within int64, and their row.
+    fn not_whole(&self, op: Arithmetic, a: &Value, b: &Value, error: ArrowError) -> OperatorError {
+        let numbers = |v: &Value| v.array.as_primitive_opt::<Int64Type>().cloned();
+        let (Some(left), Some(right)) = (numbers(a), numbers(b)) else { return error.into() };
+        let of = |numbers: &Int64Array, one: bool, i: usize| {
+            let i = if one { 0 } else { i };
+            (i < numbers.len() && numbers.is_valid(i)).then(|| numbers.value(i))
+        };
+        let n = if a.one { right.len() } else { left.len() };
+        let failed = (0..n).find_map(|i| {
+            let (x, y) = (of(&left, a.one, i)?, of(&right, b.one, i)?);
+            let result = match op {
+                Arithmetic::Add => x.checked_add(y),
+                Arithmetic::Subtract => x.checked_sub(y),
+                Arithmetic::Multiply => x.checked_mul(y),
+                Arithmetic::Divide => x.checked_div(y),
+                Arithmetic::Remainder => x.checked_rem(y),
+            };
+            result.is_none().then_some((i, x, y))
+        });
+        let Some((at, x, y)) = failed else { return error.into() };
+        let name = op.name();
+        let why = match y {
+            0 if op == Arithmetic::Remainder => {
+                format!("{x} {name} 0 has no value; give such rows another, as in `when(b = 0, null, a % b)`")
+            }
+            _ => format!("{x} {name} {y} is beyond int64; compute with float64 there, as in `float(a) {name} b`"),
+        };
+        OperatorError::NoValue { row: if a.one && b.one { None } else { self.row(at) }, why }
+    }
+
+    /// Names the row of the one whole number that has no counterpart of the other sign.
+    fn not_negated(&self, of: &Value, error: ArrowError) -> OperatorError {
+        let Some(numbers) = of.array.as_primitive_opt::<Int64Type>() else { return error.into() };
+        let at = (0..numbers.len()).find(|&i| numbers.is_valid(i) && numbers.value(i) == i64::MIN);
+        let why = format!("-({}) is beyond int64; compute with float64 there, as in `-float(a)`", i64::MIN);
+        OperatorError::NoValue { row: at.filter(|_| !of.one).and_then(|at| self.row(at)), why }
     }
 
     /// Numbers cut off at the point.
@@ -347,20 +410,17 @@ fn is_nan(array: &ArrayRef, i: usize) -> bool {
         || array.as_primitive_opt::<Float32Type>().is_some_and(|a| a.value(i).is_nan())
 }
 
-fn arithmetic(op: Arithmetic, a: Value, b: Value) -> Result<Value> {
-    let whole = |v: &Value| *v.array.data_type() == DataType::Int64;
-    let to = if whole(&a) && whole(&b) && op != Arithmetic::Divide { DataType::Int64 } else { DataType::Float64 };
-    let (a, b) = (a.cast(&to)?, b.cast(&to)?);
-    let one = a.one && b.one;
-    let (left, right) = (a.datum(), b.datum());
-    let array = match op {
-        Arithmetic::Add => numeric::add(&*left, &*right)?,
-        Arithmetic::Subtract => numeric::sub(&*left, &*right)?,
-        Arithmetic::Multiply => numeric::mul(&*left, &*right)?,
-        Arithmetic::Divide => numeric::div(&*left, &*right)?,
-        Arithmetic::Remainder => numeric::rem(&*left, &*right)?,
+/// Names the first text that is no value of the type `to`.
+fn unread(texts: &ArrayRef, to: &DataType, error: ArrowError) -> OperatorError {
+    // Such a text becomes null here.
+    let read = cast_with_options(texts, to, &CastOptions::default()).ok();
+    let at = read.and_then(|read| (0..read.len()).find(|&i| read.is_null(i) && texts.is_valid(i)));
+    let Some(text) = at.and_then(|at| array_value_to_string(texts, at).ok()) else { return error.into() };
+    let why = match to {
+        DataType::Date32 => format!("'{text}' is compared with a date and is none; dates are written as '2016-01-31'"),
+        _ => format!("'{text}' cannot be read as {}", type_name(to)),
     };
-    Ok(Value { array, one })
+    OperatorError::NoValue { row: None, why }
 }
 
 fn compare(comparison: Comparison, a: Value, b: Value) -> Result<Value> {

@@ -6,9 +6,8 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, Float64Array, Int64Array};
+use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array};
 use arrow::datatypes::{DataType, Float64Type, Int64Type};
-use arrow::error::ArrowError;
 
 use crate::pipeline::data::Data;
 use crate::pipeline::error::{OperatorError, PipelineError};
@@ -48,12 +47,13 @@ impl Operator for GetConstructionRecency {
         let table = inputs.table(0)?;
         let built = table.column("column", &self.column)?;
         let recency: ArrayRef = if let Some(built) = built.as_primitive_opt::<Int64Type>() {
-            // As Arrow's kernels say it.
-            let too_large = |y: i64| format!("Overflow happened on: {} - {y}", self.year);
-            let recency: Int64Array = built.try_unary(|y| {
-                let recency = i64::from(self.year).checked_sub(y);
-                recency.ok_or_else(|| ArrowError::ArithmeticOverflow(too_large(y)))
-            })?;
+            let since = |y: i64| i64::from(self.year).checked_sub(y);
+            let is_too_large = |i: &usize| built.is_valid(*i) && since(built.value(*i)).is_none();
+            if let Some(at) = (0..built.len()).find(is_too_large) {
+                let why = format!("{} - {} is beyond int64", self.year, built.value(at));
+                return Err(OperatorError::NoValue { row: table.rows().get(at).copied(), why });
+            }
+            let recency: Int64Array = built.unary(|y| since(y).unwrap_or(y));
             Arc::new(recency)
         } else {
             let recency: Float64Array =
