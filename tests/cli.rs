@@ -259,6 +259,25 @@ fn a_key_that_lacks_rows_of_the_first_says_which() {
 }
 
 #[test]
+fn a_replacement_that_fails_leaves_what_there_was() {
+    let cli = Cli::new();
+    let mut images: Vec<f32> = (0..3000 * 64).map(|i| (i % 97) as f32 / 97.0).collect();
+    write_npy(&cli.path("x.npy"), &[3000, 1, 8, 8], &images);
+    let log = ["log", "p.m", "--arch", "digits_cnn", "--init", "1", "--layers", "logits", "--scheme", "kbit(8)"];
+    cli.ok(&[&log[..], &["--data", "npy:x.npy"]].concat());
+    let stored = || cli.json(&["get", "p.m.logits", "--rows", "0..5", "--plan", "read"])[0]["values"].clone();
+    let before = stored();
+    // A value that the scheme cannot hold, long after the first commits would have been due.
+    images[2990 * 64] = f32::NAN;
+    write_npy(&cli.path("bad.npy"), &[3000, 1, 8, 8], &images);
+    let again = ["--data", "npy:bad.npy", "--dataset", "bad", "--replace", "--batch", "16", "--checkpoint", "0"];
+    let refused = cli.fails(&[&log[..], &again].concat());
+    assert!(refused.contains("NaN"), "{refused}");
+    assert_eq!(stored(), before);
+    assert!(cli.ok(&["ls", "p.m.logits"]).contains("3,000"));
+}
+
+#[test]
 fn files_of_one_name_are_told_apart_by_a_name_given() {
     let cli = Cli::new();
     std::fs::create_dir(cli.path("sub")).unwrap();

@@ -166,6 +166,27 @@ fn rows_are_read_and_run() {
 }
 
 #[test]
+fn bits_and_values_are_not_halves_of_one_answer() {
+    let world = World::new();
+    let store = Store::open_or_create(world.path("s.mq")).unwrap();
+    world.log(&store, "bits", "after", "threshold(0.5)", 200);
+    let ask =
+        |rows: std::ops::Range<u64>| session(&store).get(&request("p.bits.after").with_rows(RowSelection::Range(rows)));
+    let is_bit = |v: &f32| *v == 0.0 || *v == 1.0;
+    assert!(ask(100..200).unwrap().into_f32().unwrap().iter().all(is_bit));
+    // Some of these rows are stored, and all are run.
+    let both = ask(100..300).unwrap();
+    assert!(!both.source.to_string().contains("read"), "{}", both.source);
+    let alone = ask(250..300).unwrap().into_f32().unwrap();
+    let both = both.into_f32().unwrap();
+    assert!(!alone.iter().all(is_bit) && !both[..both.len() / 2].iter().all(is_bit));
+    let refused = session(&store)
+        .get(&request("p.bits.after").with_rows(RowSelection::Range(100..300)).with_plan(PlanChoice::SPLIT))
+        .unwrap_err();
+    assert!(refused.to_string().contains("bits"), "{refused}");
+}
+
+#[test]
 fn what_is_not_divided_says_which_plan_answers_it() {
     let world = World::new();
     let store = Store::open_or_create(world.path("s.mq")).unwrap();

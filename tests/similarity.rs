@@ -33,6 +33,18 @@ fn store(dir: &Path) {
     log.commit().unwrap();
 }
 
+/// The model without a version, logged before another epoch.
+fn plain(dir: &Path) {
+    let store = Store::open_or_create(dir.join("s.mq")).unwrap();
+    let mut log = store.logger(LogOptions::default()).unwrap();
+    for (version, seed) in [("", 30), ("epoch-4", 31)] {
+        let model = log.model(&ModelSpec::raw(ModelKey::new("p", "m").at(version)), IfExists::Continue).unwrap();
+        let dense = log.tensor(model, &TensorSpec::new("dense", &[6])).unwrap();
+        log.append(dense, &(0..50).collect::<Vec<_>>(), noise(seed, 300)).unwrap();
+    }
+    log.commit().unwrap();
+}
+
 #[test]
 fn layers_and_epochs_are_compared_and_drawn() {
     let dir = tempfile::tempdir().unwrap();
@@ -57,6 +69,14 @@ fn layers_and_epochs_are_compared_and_drawn() {
         json(dir, &["query", "cka", "p.m@epoch-1.maps", "p.m@epoch-2.maps", "--kernel", "rbf", "--max-points", "20"]);
     assert_eq!(rbf["data_points"].as_u64(), Some(20));
 
+    // Without a version, a pattern means the model that has none, else the one logged last, as a key does.
+    let keys = |pattern: &str| -> Vec<String> {
+        let sides = json(dir, &["query", "cka", pattern]);
+        sides["sides"].as_array().unwrap().iter().map(|s| s["key"].as_str().unwrap().to_string()).collect()
+    };
+    assert_eq!(keys("p.m.*"), ["p.m@epoch-3.maps", "p.m@epoch-3.dense"]);
+    plain(dir);
+    assert_eq!(keys("p.m.*"), ["p.m.dense"]);
     let error = run(dir, &["query", "cca", "p.m@epoch-1.denser", "p.m@epoch-1.maps"]).unwrap_err();
     assert!(error.contains("dense"), "{error}");
     let error = run(dir, &["query", "cca", "p.m@*.dense", "-o", "x.gif"]).unwrap_err();

@@ -87,6 +87,19 @@ impl NpyData {
 }
 
 impl NpyArray {
+    /// All elements as `f64`, row-major; integers beyond 2^53 are rounded.
+    pub fn to_f64(&self) -> Vec<f64> {
+        match &self.data {
+            NpyData::F64(values) => values.clone(),
+            NpyData::I32(values) => values.iter().map(|v| f64::from(*v)).collect(),
+            NpyData::U32(values) => values.iter().map(|v| f64::from(*v)).collect(),
+            NpyData::I64(values) => values.iter().map(|v| *v as f64).collect(),
+            NpyData::U64(values) => values.iter().map(|v| *v as f64).collect(),
+            // Of the others, an f32 holds every value.
+            _ => self.to_f32().into_iter().map(f64::from).collect(),
+        }
+    }
+
     /// All elements as `f32`, row-major.
     pub fn to_f32(&self) -> Vec<f32> {
         let mut out = Vec::with_capacity(self.data.len());

@@ -180,13 +180,13 @@ fn neighbours_as_scikit_learn() {
             assert_eq!(found.rows.len(), 11);
         }
         // A vector that is not in the store finds the example that it is.
-        let vector = Queries::Vectors(f32s(&f["hidden"])[..6].to_vec());
+        let vector = Queries::Vectors(f32s(&f["hidden"])[..6].iter().map(|v| f64::from(*v)).collect());
         let answer = knn(&reader, &request("p.m.hidden"), &vector, 1, metric).unwrap();
         assert_eq!(answer.queries[0].rows[0].0, 0);
     }
     let bad = |q: Queries, metric| knn(&reader, &request("p.m.hidden"), &q, 3, metric).unwrap_err();
     assert!(matches!(bad(Queries::Vectors(vec![1.0; 7]), Metric::L2), QueryError::Mismatch { .. }));
-    assert!(matches!(bad(Queries::Vectors(vec![f32::NAN; 6]), Metric::L2), QueryError::Mismatch { .. }));
+    assert!(matches!(bad(Queries::Vectors(vec![f64::NAN; 6]), Metric::L2), QueryError::Mismatch { .. }));
     assert!(matches!(bad(Queries::Vectors(vec![0.0; 6]), Metric::Cosine), QueryError::Mismatch { .. }));
     assert!(matches!(bad(Queries::Rows(vec![9999]), Metric::L2), QueryError::Engine(_)));
     let all = knn(&reader, &request("p.m.hidden"), &Queries::Rows(vec![3]), 1000, Metric::L2).unwrap();
@@ -533,6 +533,34 @@ fn nothing_one_row_and_nan_are_defined() {
     assert!(dist(&reader, &request("p.m.x"), None, 3, &[1.5]).is_err());
     let e = topk(&reader, &request("p.m.y"), 1, None, Extreme::Highest).unwrap_err().to_string();
     assert!(e.contains('x'), "the nearest are named: {e}");
+}
+
+#[test]
+fn scores_are_told_by_what_they_add_up_to() {
+    // Shares of which a few bits are left, which add up to 1 in the mean; the same times two; and numbers below 0.
+    let share = |i: usize, j: usize| if i % 10 == j { 0.82 + 0.01 * (i % 9) as f32 - 0.04 } else { 0.02 };
+    let shares: Vec<f32> = (0..900).flat_map(|i| (0..10).map(move |j| share(i, j))).collect();
+    let store = store();
+    let rows: Vec<u64> = (0..900).collect();
+    let truth: ArrayRef = Arc::new(Int64Array::from((0..900).map(|i| i % 10).collect::<Vec<_>>()));
+    table(&store, "m", "y", &rows, vec![("truth", truth)]);
+    for (name, by, less, want) in [
+        ("shares", 1.0, 0.0, Scores::Probabilities),
+        ("more", 1.15, 0.0, Scores::Logits),
+        ("logits", 3.0, 1.0, Scores::Logits),
+    ] {
+        let values = shares.iter().map(|v| v * by - less).collect();
+        tensor(&store, "m", name, &[10], &rows, values, "f32");
+        let reader = ChunkReader::new(&store);
+        let predicted = reader.prediction(&format!("p.m.{name}"), PlanChoice::Auto).unwrap();
+        let mut both = Labelled::open(&reader, predicted, "y.truth", PlanChoice::Auto).unwrap();
+        let m = class_metrics(&reader, &request(&format!("p.m.{name}")), &mut both, None, 10).unwrap();
+        assert_eq!(m.scores, Some(want), "{name}");
+        if want == Scores::Probabilities {
+            let loss = (0..900).map(|i| -f64::from(share(i, i % 10)).ln()).sum::<f64>() / 900.0;
+            assert!((m.log_loss.unwrap() - loss).abs() < 1e-6, "{:?} {loss}", m.log_loss);
+        }
+    }
 }
 
 #[test]

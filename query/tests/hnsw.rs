@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use mistique_engine::{
-    IfExists, IntermediateKey, LogOptions, MemoryStorage, ModelKey, ModelSpec, Storage, Store, StoreOptions, TensorSpec,
+    Code, IfExists, IntermediateKey, LogOptions, MemoryStorage, ModelKey, ModelSpec, Storage, Store, StoreOptions,
+    TensorSpec,
 };
 use mistique_query::diagnostics::{Metric, Queries, knn, nearest_rows};
 use mistique_query::{ChunkReader, QueryError, Request};
@@ -107,6 +108,42 @@ fn neighbours_are_found() {
 }
 
 #[test]
+fn vectors_far_from_zero_and_of_any_size_are_told_apart() {
+    for (offset, scale) in [(0.0, 1.0), (1e3, 1.0), (-1e4, 1.0), (0.0, 1e-6), (0.0, 1e6), (1e4, 1e4)] {
+        let (_, store) = store();
+        let near = vectors(600, 8);
+        // One column far off would do as well as all of them.
+        let values: Vec<f32> =
+            near.iter().enumerate().map(|(i, v)| v * scale + if i % 3 == 0 { offset } else { 0.0 }).collect();
+        log(&store, 0..600, values.clone());
+        let reader = ChunkReader::new(&store);
+        let made = reader.create_hnsw_index(&layer(), Metric::L2, false, &mut |_, _| {}).unwrap();
+        let index = reader.neighbours(&layer(), Metric::L2, false).unwrap().unwrap();
+        let rows: Vec<u64> = (0..600).collect();
+        let mut hits = 0;
+        for query in (0..600).step_by(30) {
+            let query = &values[query * WIDTH..][..WIDTH];
+            let exact = nearest_rows(&rows, &values, query, 10, Metric::L2).unwrap();
+            let found = index.nearest(query, 10).unwrap();
+            hits += found.iter().filter(|f| exact.iter().any(|e| e.0 == f.0)).count();
+            assert!(
+                (found[9].1 - exact[9].1).abs() <= 0.02 * exact[9].1,
+                "{offset} {scale}: {:?} {:?}",
+                found[9],
+                exact[9]
+            );
+        }
+        assert!(hits >= 190 && made.recall > 0.95, "{offset} {scale}: {hits} of 200, {made:?}");
+    }
+    // The share that is said to be found is of the values themselves: these differ in digits that f32 alone keeps.
+    let (_, store) = store();
+    let side = |i: usize| if (i / WIDTH).is_multiple_of(2) { 1.0 } else { -1.0 };
+    log(&store, 0..600, vectors(600, 8).iter().enumerate().map(|(i, v)| side(i) + v * 1e-5).collect());
+    let made = ChunkReader::new(&store).create_hnsw_index(&layer(), Metric::L2, false, &mut |_, _| {}).unwrap();
+    assert!(made.recall < 0.9, "{made:?}");
+}
+
+#[test]
 fn few_rows_and_what_cannot_be_indexed() {
     let (_, store) = store();
     log(&store, 5..6, vectors(1, 1));
@@ -117,6 +154,20 @@ fn few_rows_and_what_cannot_be_indexed() {
     assert_eq!(index.nearest(&[0.0; WIDTH], 3).unwrap().iter().map(|f| f.0).collect::<Vec<_>>(), [5]);
     let error = reader.create_hnsw_index(&layer(), Metric::Dot, false, &mut |_, _| {}).unwrap_err();
     assert!(error.to_string().contains("no metric"), "{error}");
+    let mut log = store.logger(LogOptions::default()).unwrap();
+    let model = log.model(&ModelSpec::raw(ModelKey::new("p", "m")), IfExists::Continue).unwrap();
+    let wide = TensorSpec { dtype: Code::F64, ..TensorSpec::new("wide", &[2]) };
+    let handle = log.tensor(model, &wide.with_scheme("f64".parse().unwrap())).unwrap();
+    let near: Vec<f64> = (0..40).map(|i| 1e9 + f64::from(i) / 8.0).collect();
+    log.append(handle, &(0..20).collect::<Vec<_>>(), near.clone()).unwrap();
+    log.commit().unwrap();
+    let key = ModelKey::new("p", "m").intermediate("wide");
+    let error = reader.create_hnsw_index(&key, Metric::L2, false, &mut |_, _| {}).unwrap_err();
+    assert!(error.to_string().contains("float64"), "{error}");
+    // Exact neighbours are of all digits, of vectors as of rows.
+    let request = Request::new("p.m.wide".parse().unwrap());
+    let answer = knn(&reader, &request, &Queries::Vectors(near[14..16].to_vec()), 2, Metric::L2).unwrap();
+    assert_eq!(answer.queries[0].rows[0], (7, 0.0));
 }
 
 #[test]

@@ -228,7 +228,7 @@ pub enum Queries {
     /// Of examples of the intermediate; none is its own neighbour.
     Rows(Vec<u64>),
     /// Of vectors: queries × columns, row-major.
-    Vectors(Vec<f32>),
+    Vectors(Vec<f64>),
 }
 
 /// The neighbours of one query.
@@ -279,7 +279,7 @@ pub fn knn(
             if n * width != values.len() {
                 return Err(refusal(&scan, format!("vectors of {width} values are needed, got {}", values.len())));
             }
-            (vec![None; n], values.iter().copied().map(f64::from).collect())
+            (vec![None; n], values.clone())
         }
     };
     for query in vectors.chunks_exact(width.max(1)) {

@@ -1,5 +1,5 @@
-//! Approximate nearest neighbours by a graph (HNSW, Malkov and Yashunin 2018), on vectors as f16. Asked for by name only:
-//! an answer may lack a neighbour.
+//! Approximate nearest neighbours by a graph (HNSW, Malkov and Yashunin 2018), on vectors as f16, less their mean and scaled
+//! so that what tells rows apart keeps its digits. Asked for by name only: an answer may lack a neighbour.
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
@@ -29,6 +29,10 @@ const SAMPLE_ROWS: usize = 100;
 const SAMPLE_K: usize = 10;
 /// Bytes of the section that says what the others are.
 const HEAD_LEN: usize = 16;
+/// Its second byte, where the points are less a centre, and scaled.
+const CENTRED: u8 = 1;
+/// The largest deviation from the centre, scaled: far from what f16 ends at, and from where its digits end.
+const LARGEST: f64 = 1024.0;
 /// Bytes of values fetched at a time.
 const FETCHED_BYTES: usize = 64 << 20;
 
@@ -74,9 +78,42 @@ pub struct HnswMade {
     pub sample: (usize, usize),
 }
 
+/// Where the vectors of a graph lie: distances between them do not depend on it, but for the scale.
+#[derive(Debug, Clone, PartialEq)]
+struct Frame {
+    /// What each number is less.
+    centre: Vec<f32>,
+    /// What the rest is multiplied by: a power of two.
+    scale: f32,
+}
+
+impl Frame {
+    /// Of vectors: their mean, and the scale under which their largest deviation is [`LARGEST`] at most.
+    fn of(vectors: &[Vector], width: usize) -> Self {
+        let finite = |v: f32| if v.is_finite() { f64::from(v) } else { 0.0 };
+        let mut sums = vec![0f64; width];
+        vectors.iter().for_each(|v| sums.iter_mut().zip(&v.0).for_each(|(sum, v)| *sum += finite(*v)));
+        let centre: Vec<f32> = sums.iter().map(|s| (s / vectors.len().max(1) as f64) as f32).collect();
+        let off =
+            |v: &Vector| v.0.iter().zip(&centre).fold(0f64, |l, (v, c)| l.max((finite(*v) - f64::from(*c)).abs()));
+        let largest = vectors.iter().map(off).fold(0.0, f64::max);
+        // Neither beyond what an f32 holds, nor a scale of constants.
+        let power = if largest > 0.0 { (LARGEST / largest).log2().floor().clamp(-100.0, 100.0) } else { 0.0 };
+        Self { centre, scale: 2f32.powi(power as i32) }
+    }
+
+    /// A vector as distances are measured of it.
+    fn place(&self, vector: Vec<f32>) -> Vector {
+        let placed = |(v, c): (f32, &f32)| ((f64::from(v) - f64::from(*c)) * f64::from(self.scale)) as f32;
+        Vector(vector.into_iter().zip(&self.centre).map(placed).collect())
+    }
+}
+
 /// An index open for questions.
 pub struct Neighbours {
     graph: Hnsw<Vector>,
+    frame: Frame,
+    most: usize,
     /// Row of each point.
     rows: Vec<u64>,
     metric: Metric,
@@ -104,6 +141,11 @@ impl ChunkReader<'_> {
         if metric == Metric::Dot {
             return Err(refuse("the inner product is no metric; use l2 or cosine"));
         }
+        if layer.is_wide {
+            return Err(refuse(
+                "its values are float64, of which an index of float32 would take other rows for the nearest",
+            ));
+        }
         let width = layer.layout.stored_values();
         let ids: Vec<u64> = layer.rows.iter().collect();
         let mut rows = Vec::with_capacity(ids.len());
@@ -114,7 +156,7 @@ impl ChunkReader<'_> {
             for (row, vector) in some.iter().zip(values.chunks_exact(width)) {
                 if !vector.iter().any(|v| v.is_nan()) {
                     rows.push(*row);
-                    points.push(rounded(vector, metric));
+                    points.push(Vector(prepared(vector, metric)));
                 }
             }
             progress(rows.len() as u64, ids.len() as u64);
@@ -124,8 +166,10 @@ impl ChunkReader<'_> {
         }
         let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
         let pool = pool.map_err(|e| EngineError::io("hnsw", "start a thread", std::io::Error::other(e)))?;
+        let frame = Frame::of(&points, width);
+        let points: Vec<Vector> = points.into_iter().map(|v| frame.place(v.0)).collect();
         let builder = Builder::default().seed(0).ef_construction(EF_CONSTRUCTION).ef_search(EF_SEARCH);
-        let (graph, ids) = pool.install(|| builder.build_hnsw(points.clone()));
+        let (graph, ids) = pool.install(|| builder.build_hnsw(points.iter().map(rounded).collect()));
         let mut places = vec![0u32; rows.len()];
         for (place, point) in ids.into_iter().enumerate() {
             if let Some(of) = places.get_mut(point.into_inner() as usize) {
@@ -140,7 +184,7 @@ impl ChunkReader<'_> {
             sample.0,
             rows.len()
         );
-        let sections = sections(&graph, &places, metric, width)?;
+        let sections = sections(&graph, &places, metric, &frame)?;
         let new = NewIndex { kind: IndexKind::Hnsw, params, rows: RowSet::from_ids(&rows), sections };
         Ok(HnswMade { index: self.store().put_index(&layer.record, &new)?, recall, sample })
     }
@@ -170,7 +214,8 @@ impl ChunkReader<'_> {
             let values = layer.fetch(self, "*", some)?.0;
             let vectors = some.iter().zip(values.chunks_exact(open.width));
             let vectors = vectors.filter(|(_, v)| !v.iter().any(|v| v.is_nan()));
-            open.later.extend(vectors.map(|(row, v)| (*row, rounded(v, metric))));
+            let later = vectors.map(|(row, v)| (*row, open.frame.place(prepared(v, metric))));
+            open.later.extend(later.collect::<Vec<_>>());
         }
         Ok(Some(open))
     }
@@ -193,7 +238,7 @@ impl Neighbours {
                 let request = request.clone().with_rows(RowSelection::List(rows.clone()));
                 (Some(rows), reader.get(&request)?.into_f32()?)
             }
-            Queries::Vectors(vectors) => (None, vectors.clone()),
+            Queries::Vectors(vectors) => (None, vectors.iter().map(|v| *v as f32).collect()),
         };
         if !vectors.len().is_multiple_of(self.width) {
             self.nearest(&vectors, k)?;
@@ -233,7 +278,7 @@ impl Neighbours {
                 why: format!("expected a vector of {} numbers, got {}, NaN or not", self.width, vector.len()),
             });
         }
-        let query = Vector(prepared(vector, self.metric));
+        let query = self.frame.place(prepared(vector, self.metric));
         let mut search = Search::default();
         let found = self.graph.search(&query, &mut search);
         let found = found.filter_map(|i| self.rows.get(i.pid.into_inner() as usize).map(|row| (*row, i.distance)));
@@ -242,8 +287,13 @@ impl Neighbours {
         found.sort_by(|a, b| a.1.total_cmp(&b.1).then(a.0.cmp(&b.0)));
         found.truncate(k);
         // Of vectors of length 1, |a − b|² = 2 − 2·cos.
-        let score = |d: f32| if self.metric == Metric::Cosine { 1.0 - d / 2.0 } else { d.sqrt() };
-        Ok(found.into_iter().map(|(row, d)| (row, score(d))).collect())
+        let score = |d: f32| if self.metric == Metric::Cosine { 1.0 - d * d / 2.0 } else { d };
+        Ok(found.into_iter().map(|(row, d)| (row, score(d.sqrt() / self.frame.scale))).collect())
+    }
+
+    /// The most neighbours that it finds.
+    pub fn most(&self) -> usize {
+        self.most
     }
 
     /// The index.
@@ -262,13 +312,12 @@ fn prepared(vector: &[f32], metric: Metric) -> Vec<f32> {
 }
 
 /// The same as it is kept.
-fn rounded(vector: &[f32], metric: Metric) -> Vector {
-    let kept = prepared(vector, metric).into_iter().map(|v| f16::from_f32(v).to_f32());
-    // Beyond ±65,504 an f16 is infinite, and of two infinities there is no distance.
-    Vector(kept.map(|v| v.clamp(-65_504.0, 65_504.0)).collect())
+fn rounded(vector: &Vector) -> Vector {
+    // Of two infinities there is no distance.
+    Vector(vector.0.iter().map(|v| f16::from_f32(*v).to_f32().clamp(-65_504.0, 65_504.0)).collect())
 }
 
-/// Recall on rows picked evenly, themselves left out.
+/// Recall on rows picked evenly, themselves left out, by the distances of the vectors before they were rounded.
 fn recall(graph: &Hnsw<Vector>, places: &[u32], points: &[Vector]) -> (f64, (usize, usize)) {
     let step = points.len().div_ceil(SAMPLE_ROWS).max(1);
     let k = SAMPLE_K.min(points.len() - 1);
@@ -285,8 +334,10 @@ fn recall(graph: &Hnsw<Vector>, places: &[u32], points: &[Vector]) -> (f64, (usi
             let kth = *distances.select_nth_unstable_by(k - 1, f32::total_cmp).1;
             let mut search = Search::default();
             let found = graph.search(query, &mut search);
-            let found = found.filter(|i| places.get(i.pid.into_inner() as usize) != Some(&(of as u32)));
-            found.take(k).filter(|i| i.distance <= kth).count()
+            let found =
+                found.filter_map(|i| places.get(i.pid.into_inner() as usize)).filter(|place| **place != of as u32);
+            let near = |place: &&u32| points.get(**place as usize).is_some_and(|p| query.distance(p) <= kth);
+            found.take(k).filter(near).count()
         })
         .sum();
     let wanted = sample.len() * k;
@@ -297,10 +348,10 @@ fn unfit(e: postcard::Error) -> QueryError {
     QueryError::Mismatch { what: "hnsw index".into(), why: format!("the graph is not what this build knows: {e}") }
 }
 
-fn sections(graph: &Hnsw<Vector>, places: &[u32], metric: Metric, width: usize) -> Result<Vec<Vec<u8>>> {
+fn sections(graph: &Hnsw<Vector>, places: &[u32], metric: Metric, frame: &Frame) -> Result<Vec<Vec<u8>>> {
     let graph: Graph = postcard::from_bytes(&postcard::to_allocvec(graph).map_err(unfit)?).map_err(unfit)?;
-    let mut head = vec![u8::from(metric == Metric::Cosine), 0, 0, 0];
-    for number in [width, graph.ef_search, graph.layers.len()] {
+    let mut head = vec![u8::from(metric == Metric::Cosine), CENTRED, 0, 0];
+    for number in [frame.centre.len(), graph.ef_search, graph.layers.len()] {
         head.extend_from_slice(&(number as u32).to_le_bytes());
     }
     let numbers = |numbers: &mut dyn Iterator<Item = u32>| numbers.flat_map(u32::to_le_bytes).collect::<Vec<u8>>();
@@ -312,6 +363,7 @@ fn sections(graph: &Hnsw<Vector>, places: &[u32], metric: Metric, width: usize) 
         numbers(&mut graph.zero.iter().flatten().flatten().copied()),
     ];
     sections.extend(graph.layers.iter().map(|layer| numbers(&mut layer.iter().flatten().copied())));
+    sections.push([frame.scale].iter().chain(&frame.centre).flat_map(|v| v.to_le_bytes()).collect());
     Ok(sections)
 }
 
@@ -338,9 +390,21 @@ fn open(file: &IndexFile, index: IndexRecord, metric: Metric) -> Result<Neighbou
         return Err(bad("its first section has another length"));
     };
     let (width, n_layers) = (width as usize, n_layers as usize);
-    if head.get(..4) != Some(&[u8::from(metric == Metric::Cosine), 0, 0, 0]) || file.n_sections() != 4 + n_layers {
-        return Err(bad("its first section does not agree with the others"));
-    }
+    let known = |centred| head.get(..4) == Some(&[u8::from(metric == Metric::Cosine), centred, 0, 0]);
+    let frame = match file.n_sections().checked_sub(4 + n_layers) {
+        Some(0) if known(0) => Frame { centre: vec![0.0; width], scale: 1.0 },
+        Some(1) if known(CENTRED) => {
+            let bytes = file.bytes(4 + n_layers)?;
+            let mut numbers = bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b));
+            let scale = numbers.next().filter(|s| s.is_normal() && *s > 0.0);
+            let centre: Vec<f32> = numbers.filter(|v| v.is_finite()).collect();
+            match scale.filter(|_| centre.len() == width && bytes.len() == 4 * (1 + width)) {
+                Some(scale) => Frame { centre, scale },
+                None => return Err(bad("its centre is not one of its vectors' length")),
+            }
+        }
+        _ => return Err(bad("its first section does not agree with the others")),
+    };
     let ids: Vec<u64> = file.rows().iter().collect();
     let places = file.bytes(1)?;
     let places = places.as_chunks::<4>().0.iter().map(|b| ids.get(u32::from_le_bytes(*b) as usize).copied());
@@ -374,5 +438,5 @@ fn open(file: &IndexFile, index: IndexRecord, metric: Metric) -> Result<Neighbou
         layers,
     };
     let graph = postcard::from_bytes(&postcard::to_allocvec(&graph).map_err(unfit)?).map_err(unfit)?;
-    Ok(Neighbours { graph, rows, metric, width, index, later: Vec::new() })
+    Ok(Neighbours { graph, frame, most: ef_search as usize, rows, metric, width, index, later: Vec::new() })
 }

@@ -1,7 +1,7 @@
 //! SPLIT: READ the rows that are stored and run the model for the others.
 
 use arrow::compute::interleave_record_batch;
-use mistique_engine::{EngineError, RowSet};
+use mistique_engine::{Code, Content, EngineError, RowSet};
 
 use super::{Answered, Considered, KINDS, Part, PlanChoice, PlanKind, Planning, Resolved, read, rerun};
 use crate::answer::{Data, Source};
@@ -103,6 +103,11 @@ impl PlanKind for Split {
             let why = is_demanded.then(|| undivided(planning)).transpose()?;
             return Ok(why.map(|why| Considered::impossible(NAME, why)));
         };
+        // Whether a value lies above a threshold, and the value itself, are no two halves of one answer.
+        if matches!(&*planning.request.record.content, Content::Tensor(t) if t.layout.code == Code::Bit) {
+            let why = "what is stored are bits, and what is run are values; use --plan rerun for all rows";
+            return Ok(Some(Considered::impossible(NAME, why.into())));
+        }
         let halves = halves(planning.request, part);
         let [stored, others] = match plans(planning, &halves)? {
             Err(why) => return Ok(Some(Considered::impossible(NAME, why))),

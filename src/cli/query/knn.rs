@@ -110,7 +110,7 @@ pub fn run(args: &KnnArgs, key: &str, store: &Store, as_json: bool) -> Result<St
 
 /// Vectors of a file, which has one, or one a row; each has a value for every column, in one row or in the shape of the
 /// key's rows. Another shape of as many values would be an answer about something else.
-fn vectors(reader: &ChunkReader<'_>, request: &Request, path: &Path) -> Result<Vec<f32>> {
+fn vectors(reader: &ChunkReader<'_>, request: &Request, path: &Path) -> Result<Vec<f64>> {
     let array = mistique_datasets::read_npy(path)?;
     let row = reader.row_shape(request)?;
     let n_columns: usize = row.iter().product();
@@ -129,7 +129,7 @@ fn vectors(reader: &ChunkReader<'_>, request: &Request, path: &Path) -> Result<V
     if shape.contains(&0) {
         return Err(CliError::Content { path, why: format!("no vector: an array of shape {shape:?}") });
     }
-    Ok(array.to_f32())
+    Ok(array.to_f64())
 }
 
 fn approximate(
@@ -154,6 +154,12 @@ fn approximate(
             "{key} has no hnsw index for {metric}; make one with `mistique index create {key} --kind hnsw --metric {metric}{exactly}`"
         )));
     };
+    if args.k > index.most() {
+        let most = index.most();
+        return Err(CliError::Usage(format!(
+            "--approximate finds at most {most} neighbours; leave it out, or ask for fewer"
+        )));
+    }
     // Rows that came after the graph are searched one by one.
     let indexed = index.index().param("rows").and_then(|r| r.parse().ok()).unwrap_or_default();
     let n_rows = reader.store().intermediate(&parsed.intermediate)?.n_rows.max(indexed);
