@@ -122,7 +122,7 @@ const ANSWER_BYTES: usize = 64 << 20;
 /// What a row's own number is called in predicates, where no column has that name.
 const ROW_ID: &str = "row_id";
 
-const NOTHING_STORED: &str = "nothing of it is stored; log it again, or run the model with --plan rerun";
+const NOTHING_STORED: &str = "nothing of it is stored; log it again";
 
 /// The rows of a request, and where they are stored.
 pub(crate) struct Found {
@@ -143,7 +143,7 @@ impl Found {
                 part = Some(Part { plan, is_stored });
             }
             stored = Err(format!(
-                "{lacking} of {touched} RowBlocks do not hold these columns' values (`mistique materialize` says which are kept); use --plan rerun"
+                "{lacking} of {touched} RowBlocks do not hold these columns' values (`mistique materialize` says which are kept)"
             ));
         }
         part = part.filter(|part| part.plan.lacking(groups).0 == 0);

@@ -301,26 +301,22 @@ pub(crate) fn explain(context: &Context<'_>, batch: &[Resolved]) -> Result<Vec<E
     all.into_iter().zip(batch).map(|(considered, request)| choose(considered, request)).collect()
 }
 
-/// Why a plan is not possible, less the advice to run the model.
-fn without_rerun(why: &str) -> &str {
-    let advice = [", or run the model with --plan rerun", "; run it with --plan rerun", "; use --plan rerun"];
-    advice.iter().find_map(|advice| why.strip_suffix(*advice)).unwrap_or(why)
-}
-
 fn choose(considered: Vec<Considered>, request: &Resolved) -> Result<Explanation> {
     let choice = request.choice;
     if let Some(chosen) = cheapest(&considered, choice) {
         return Ok(Explanation { considered, chosen, actual: None, cached: false });
     }
-    // A plan that is not possible either is no advice.
-    let can_rerun = considered.iter().any(|c| c.choice() == PlanChoice::RERUN && c.unavailable.is_none());
-    let advised = |why: &str| if can_rerun { why.to_owned() } else { without_rerun(why).to_owned() };
-    let why = considered
+    let mut why = considered
         .iter()
         .filter(|c| choice.allows(c.choice()))
-        .filter_map(|c| c.unavailable.as_ref().map(|why| format!("{}: {}", c.plan, advised(why))))
+        .filter_map(|c| c.unavailable.as_ref().map(|why| format!("{}: {why}", c.plan)))
         .collect::<Vec<_>>()
         .join("; ");
+    // A plan that is not possible either is no advice.
+    let can_rerun = considered.iter().any(|c| c.choice() == PlanChoice::RERUN && c.unavailable.is_none());
+    if choice == PlanChoice::READ && can_rerun {
+        why += "; or use --plan rerun";
+    }
     let plan = if let PlanChoice::Only(name) = choice { name } else { "an answer" };
     let kind = KINDS.iter().find(|k| k.name() == plan);
     let why = if why.is_empty() { kind.map_or("there is none", |k| k.inapplicable()).into() } else { why };

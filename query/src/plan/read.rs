@@ -91,8 +91,7 @@ impl PlanKind for Read {
         let mut considered = Considered::new(NAME, how, Some(estimate), bytes).from(source(request));
         let (lacking, touched) = plan.lacking(&groups(request)?);
         if lacking > 0 {
-            considered.unavailable =
-                Some(format!("its values in {lacking} of {touched} RowBlocks are not kept; run it with --plan rerun"));
+            considered.unavailable = Some(format!("its values in {lacking} of {touched} RowBlocks are not kept"));
         }
         if request.exact && !is_lossless(request) {
             considered.unavailable = Some(format!("the stored copy is {scheme}, and exact values were asked for"));
