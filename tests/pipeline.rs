@@ -231,21 +231,33 @@ fn what_is_advised_for_pipelines_can_be_done() {
 #[test]
 fn a_grid_whose_replacement_fails_keeps_what_was_not_replaced() {
     let cli = Cli::new();
-    // Under the first setting, a second value of 5 is beyond 64 bits.
-    cli.write("g.yaml", "name: g\ngrid: [{n: 4611686018427387904}, {n: 2}]\nstages: [{name: t, op: ReadCSV, file: t.csv}, {name: x, op: Expression, inputs: [t], columns: {s: 'a * ${n}'}}]\n");
+    // Under the second setting, a value of 5 is beyond 64 bits.
+    cli.write("g.yaml", "name: g\ngrid: [{n: 2}, {n: 4611686018427387904}]\nstages: [{name: t, op: ReadCSV, file: t.csv}, {name: x, op: Expression, inputs: [t], columns: {s: 'a * ${n}'}}]\n");
     cli.write("t.csv", "a\n1\n1\n");
     cli.ok(&["log", "g.yaml", "--data", "t.csv"]);
     cli.write("t.csv", "a\n1\n1\n5\n");
     cli.fails(&["log", "g.yaml", "--data", "t.csv", "--replace"]);
-    let kept = cli.json(&["get", "pipelines.g@v2.x.s", "--plan", "read"]);
-    assert_eq!(kept[0]["values"], serde_json::json!([2, 2]));
+    let read = |version: &str| {
+        let key = format!("pipelines.g@{version}.x.s");
+        cli.json(&["get", &key, "--plan", "read"])[0]["values"].clone()
+    };
+    let (old, large) = (serde_json::json!([2, 2]), serde_json::json!([1u64 << 62, 1u64 << 62]));
+    assert_eq!((read("v1"), read("v2")), (serde_json::json!([2, 2, 10]), large.clone()));
     let shown = cli.ok(&["show", "pipelines.g@v2"]);
     assert!(!shown.contains("3 rows"), "{shown}");
     // Its dataset has gone with the name: it is not run again over the new one, nor taken for one of it.
     let refused = cli.fails(&["get", "pipelines.g@v2.x.s", "--plan", "rerun"]);
     assert!(refused.contains("dataset"), "{refused}");
     cli.fails(&["log", "g.yaml", "--data", "t.csv"]);
-    assert_eq!(cli.json(&["get", "pipelines.g@v2.x.s", "--plan", "read"])[0]["values"], serde_json::json!([2, 2]));
+    assert_eq!(read("v2"), large);
+    // The first that fails leaves both as they were, with their dataset.
+    cli.write("t.csv", "a\n1\n1\n");
+    cli.write("g.yaml", "name: g\ngrid: [{n: 2}, {n: 3}]\nstages: [{name: t, op: ReadCSV, file: t.csv}, {name: x, op: Expression, inputs: [t], columns: {s: 'a * ${n}'}}]\n");
+    cli.ok(&["log", "g.yaml", "--data", "t.csv", "--replace"]);
+    cli.write("g.yaml", "name: g\ngrid: [{n: 9223372036854775807}, {n: 3}]\nstages: [{name: t, op: ReadCSV, file: t.csv}, {name: x, op: Expression, inputs: [t], columns: {s: 'a + ${n}'}}]\n");
+    cli.fails(&["log", "g.yaml", "--data", "t.csv", "--replace"]);
+    assert_eq!((read("v1"), read("v2")), (old, serde_json::json!([3, 3])));
+    assert_eq!(cli.json(&["get", "pipelines.g@v1.x.s", "--plan", "rerun"])[0]["values"], read("v1"));
 }
 
 #[test]

@@ -150,6 +150,7 @@ pub fn log_pipelines(
         uncommitted: HashSet::new(),
         committed: Instant::now(),
         commits: 0,
+        replaces: false,
         run_seconds: 0.0,
         costs: Vec::new(),
     };
@@ -170,8 +171,11 @@ pub fn log_pipelines(
         match logged {
             Ok(model) => models.push(model),
             Err(e) => {
-                // What came before the failure stays; why the stage failed matters more than why this would.
-                if let Err(again) = session.log.commit() {
+                // What came before the failure stays, unless that would take what it replaces away; why the stage failed
+                // matters more than why this would.
+                if !session.replaces
+                    && let Err(again) = session.log.commit()
+                {
                     tracing::debug!("the stages before the failure are not kept: {again}");
                 }
                 return Err(e);
@@ -197,6 +201,8 @@ struct Session<'a> {
     uncommitted: HashSet<Fingerprint>,
     committed: Instant,
     commits: usize,
+    /// Whether the model that is being logged comes in place of another.
+    replaces: bool,
     run_seconds: f64,
     costs: Vec<(String, String, f64)>,
 }
@@ -256,6 +262,12 @@ impl Session<'_> {
             weights: None,
             dataset: Some(self.dataset(plan)?),
         };
+        // What is replaced goes with the next commit: one before it, of what other models gave, and one when it is whole.
+        self.replaces =
+            self.options.if_exists == IfExists::Replace && self.store.catalog().model_exact(&key)?.is_some();
+        if self.replaces {
+            self.commit()?;
+        }
         let model = self.log.model(&spec, self.options.if_exists)?;
         if self.options.if_exists == IfExists::Continue {
             self.forget_others(plan, model, &key)?;
@@ -291,13 +303,15 @@ impl Session<'_> {
                 n_rows: record.n_rows,
             });
             self.log.stage(model, record)?;
-            // What is replaced goes with the next commit: only when what comes in its place is whole.
-            let replaces = self.options.if_exists == IfExists::Replace;
-            if !replaces && self.committed.elapsed() >= self.options.checkpoint {
+            if !self.replaces && self.committed.elapsed() >= self.options.checkpoint {
                 self.commit()?;
             }
         }
         self.log.complete(model)?;
+        if self.replaces {
+            self.commit()?;
+            self.replaces = false;
+        }
         Ok(report)
     }
 
